@@ -1,0 +1,1 @@
+"""What an image classifier has learned, and why it decided as it did."""

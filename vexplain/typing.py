@@ -1,0 +1,44 @@
+"""Shape aliases, so that a public signature reads like the sentence that describes it.
+
+Every public image, mask, map and score in this library is in [0, 1] unless its name says otherwise;
+attributions are signed.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
+
+Images: TypeAlias = Float[Array, "batch height width channels"]  # [0, 1]
+Masks: TypeAlias = Float[Array, "batch height width"]  # coverage of the true region, [0, 1]
+Heatmaps: TypeAlias = Float[Array, "batch height width"]  # non-negative, [0, 1]
+Attributions: TypeAlias = Float[Array, "batch height width channels"]  # signed
+Labels: TypeAlias = Int[Array, " batch"]
+Logits: TypeAlias = Float[Array, "batch classes"]
+Activations: TypeAlias = Mapping[str, Shaped[Array, "batch ..."]]  # by layer name
+Key: TypeAlias = PRNGKeyArray
+Variables: TypeAlias = PyTree  # everything a network needs besides its input
+Batch: TypeAlias = Mapping[str, Shaped[Array, "batch ..."]]  # "images", "labels", "weights", ...
+
+ApplyFn: TypeAlias = Callable[[Variables, Images], Logits]
+ScoreFn: TypeAlias = Callable[[Variables, Images, Any], Float[Array, " batch"]]
+
+__all__ = [
+    "Activations",
+    "ApplyFn",
+    "Array",
+    "Attributions",
+    "Batch",
+    "Float",
+    "Heatmaps",
+    "Images",
+    "Int",
+    "Key",
+    "Labels",
+    "Logits",
+    "Masks",
+    "PyTree",
+    "ScoreFn",
+    "Shaped",
+    "Variables",
+]
