@@ -9,8 +9,6 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 import pytest
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
-
 
 @pytest.fixture
 def key():

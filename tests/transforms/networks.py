@@ -1,0 +1,99 @@
+"""Small networks in the styles of their authors: NNX, Linen, plain functions; odd sizes throughout."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import nnx
+from jax import lax
+
+
+class Blocks(nnx.Module):
+    """Convolution, normalization, residual branch with stride, dense head, in NNX."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.stem = nnx.Conv(3, 6, (5, 3), strides=2, rngs=rngs)
+        self.norm = nnx.BatchNorm(6, use_running_average=True, rngs=rngs)
+        self.left = nnx.Conv(6, 7, (3, 3), strides=2, padding="VALID", rngs=rngs)
+        self.right = nnx.Conv(6, 7, (1, 1), strides=2, padding="VALID", rngs=rngs)
+        self.head = nnx.Linear(7, 5, rngs=rngs)
+
+    def __call__(self, images):
+        x = nnx.relu(self.norm(self.stem(images)))
+        right = self.right(x)
+        left = self.left(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+        x = jnp.maximum(left + right, 0)
+        return self.head(x.mean((1, 2)))
+
+
+def nnx_network():
+    graph, state = nnx.split(Blocks(nnx.Rngs(0)))
+    return (lambda variables, images: nnx.merge(graph, variables)(images)), state
+
+
+class LinenNet(nn.Module):
+    """Linen leaves module paths; the same ReLU is used twice; max and average pooling."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(4, (3, 5))(x))
+        x = nn.max_pool(x, (2, 3), (2, 1), padding="SAME")
+        x = nn.relu(nn.GroupNorm(2)(nn.Conv(6, (3, 3), padding="VALID")(x)))
+        x = nn.avg_pool(x, (2, 2), (2, 2))
+        return nn.Dense(5)(x.reshape(x.shape[0], -1))
+
+
+def linen_network():
+    net = LinenNet()
+    return net.apply, net.init(jax.random.key(1), jnp.zeros((1, 13, 11, 3)))
+
+
+def plain_network():
+    """One strided convolution, ReLU, pooling, in bare `lax`."""
+    kernel = jax.random.normal(jax.random.key(2), (4, 3, 3, 6)) / 3
+    dense = jax.random.normal(jax.random.key(3), (6, 5))
+
+    def apply(variables, images):
+        kernel, bias, dense = variables
+        x = lax.conv_general_dilated(
+            images, kernel, (3, 2), ((2, 1), (0, 2)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = x + bias
+        x = jnp.where(x > 0, x, 0)
+        return x.max((1, 2)) @ dense
+
+    return apply, (kernel, jnp.linspace(-0.1, 0.1, 6), dense)
+
+
+def gated_network():
+    """A squeeze-and-excite gate on a cropped and flipped map, an inner jit and a remat."""
+    k1, k2, k3 = jax.random.split(jax.random.key(4), 3)
+    variables = {
+        "conv": jax.random.normal(k1, (3, 3, 3, 4)) / 3,
+        "gate": jax.random.normal(k2, (4, 4)),
+        "dense": jax.random.normal(k3, (4, 5)),
+    }
+
+    @jax.checkpoint
+    def conv(kernel, x):
+        return jax.nn.relu(lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC))
+
+    @jax.jit
+    def apply(variables, images):
+        x = conv(variables["conv"], images[:, 1:-2, 2:, :])
+        x = x[:, ::-1, ::2]
+        x = jnp.flip(x, 2)
+        gate = jax.nn.sigmoid(x.mean((1, 2)) @ variables["gate"])
+        x = jax.nn.relu(x * gate[:, None, None, :])
+        return x.sum((1, 2)) @ variables["dense"]
+
+    return apply, variables
+
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+ALL = {
+    "nnx": nnx_network,
+    "linen": linen_network,
+    "plain": plain_network,
+    "gated": gated_network,
+}

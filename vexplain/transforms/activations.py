@@ -1,0 +1,153 @@
+"""Looks at the layers of a network while it runs, and changes them: two function transformations.
+
+`read(fn, names)` also returns the activations; `edit(fn, {name: change})` puts others in their place.
+Both return an ordinary function of the same arguments, which goes through `jit`, `grad`, `vmap` and
+sharding, and leaves the rest of the computation bit for bit as it was.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from vexplain.transforms.interpreter import Path, Program, evaluate, trace
+from vexplain.transforms.layer_table import Layer, LayerTable, layers_of_program
+from vexplain.typing import Array
+
+
+def read(fn: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+    """Returns a function that gives `(fn(...), {name: activation})`.
+
+    Args:
+        fn: any traceable function of (variables, images, ...).
+        names: of layers in `layers(fn, variables, images)`.
+
+    Returns:
+        A function of the same arguments. Activations are as the network made them: their axes are
+        those of the layer table; `channels_last` brings them into one order.
+
+    Raises:
+        KeyError: at the first call, for a name that is not in the network.
+        ValueError: at the first call, for a layer that cannot be reached.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def apply(variables, images):
+        ...     return jax.nn.relu(images.mean((1, 2)) @ variables)
+        >>> logits, found = read(apply, ["dense_1"])(-jnp.ones((3, 2)), jnp.ones((1, 4, 4, 3)))
+        >>> print(logits, found["dense_1"])
+        [[0. 0.]] [[-3. -3.]]
+    """
+    names = _checked_names(names)
+
+    def reading(variables, images, *rest):
+        program, table = _traced(fn, variables, images, rest)
+        found: dict[str, Any] = {}
+
+        def keep(here):
+            def replacement(original, inputs):
+                value = original(*inputs)
+                found.update(dict.fromkeys(here, value))
+                return value
+
+            return replacement
+
+        places = _places(table, names, "read")
+        replacements = {path: keep(here) for path, here in places.items()}
+        out = evaluate(program, (variables, images, *rest), replacements)
+        return out, {name: found[name] for name in names}
+
+    return reading
+
+
+def edit(fn: Callable[..., Any], changes: Mapping[str, Callable[[Array], Array]]) -> Callable[..., Any]:
+    """Returns `fn` with the activations of some layers replaced by a function of themselves.
+
+    Args:
+        fn: any traceable function of (variables, images, ...).
+        changes: for a layer's name, what to put in place of its activation: a function that keeps
+            shape and dtype, for instance `lambda a: a.at[..., 3].set(0)`.
+
+    Returns:
+        A function of the same arguments and outputs.
+
+    Raises:
+        KeyError: at the first call, for a name that is not in the network.
+        ValueError: at the first call, for a layer that cannot be reached, or a change of shape.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def apply(variables, images):
+        ...     return jax.nn.relu(images.mean((1, 2)) @ variables)
+        >>> dead = edit(apply, {"relu_1": lambda a: a.at[:, 0].set(0)})
+        >>> print(dead(jnp.ones((3, 2)), jnp.ones((1, 4, 4, 3))))
+        [[0. 3.]]
+    """
+    changes = dict(changes)
+
+    def edited(variables, images, *rest):
+        program, table = _traced(fn, variables, images, rest)
+
+        def change(here):
+            def replacement(original, inputs):
+                value = original(*inputs)
+                for name in here:
+                    value = _changed(name, changes[name], value)
+                return value
+
+            return replacement
+
+        places = _places(table, tuple(changes), "edit")
+        replacements = {path: change(here) for path, here in places.items()}
+        return evaluate(program, (variables, images, *rest), replacements)
+
+    return edited
+
+
+def channels_last(activation: Array, layer: Layer) -> Array:
+    """Returns an activation as (batch, ...positions, channels).
+
+    Args:
+        activation: what `read` returned for `layer`.
+        layer: its row in the layer table.
+
+    Raises:
+        ValueError: the layer has no batch axis, since it mixes the images of a batch.
+    """
+    if layer.batch_axis is None:
+        raise ValueError(f"layer {layer.name!r} mixes the images of a batch: it has no batch axis")
+    return jnp.moveaxis(activation, (layer.batch_axis, layer.channel_axis), (0, -1))
+
+
+def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise TypeError(f"names is the text {names!r}: pass a list of layer names, [{names!r}]")
+    return tuple(dict.fromkeys(names))
+
+
+def _traced(fn, variables, images, rest) -> tuple[Program, LayerTable]:
+    program = trace(fn, (variables, images, *rest))
+    return program, layers_of_program(program, images)[0]
+
+
+def _places(table: LayerTable, names: Sequence[str], verb: str) -> dict[Path, list[str]]:
+    """The layers by the path of the equation that makes their value."""
+    places: dict[Path, list[str]] = {}
+    for name in names:
+        layer = table[name]
+        if layer.inside is not None:
+            raise ValueError(
+                f"cannot {verb} layer {name!r}: it is inside {layer.inside}, whose own rule would be "
+                "lost; name a layer before or after it"
+            )
+        places.setdefault(layer.path, []).append(name)
+    return places
+
+
+def _changed(name: str, change: Callable[[Array], Array], value: Array) -> Array:
+    new = jnp.asarray(change(value))
+    if new.shape != value.shape:
+        raise ValueError(
+            f"the change of layer {name!r} returned shape {new.shape}; the layer has {value.shape}"
+        )
+    return new.astype(value.dtype)
