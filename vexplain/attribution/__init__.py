@@ -1,0 +1,17 @@
+"""Methods that attribute a score to pixels: `method(score_fn, variables, images, targets, *, ...)`.
+
+`score_fn(variables, images, targets) -> (batch,)` says what is explained; `class_score(apply)` makes the
+usual one. All methods return signed attributions of the shape of the images, or (batch, height, width, 1).
+"""
+
+from vexplain.attribution.backpropagation import gradient as gradient
+from vexplain.attribution.backpropagation import guided_backprop as guided_backprop
+from vexplain.attribution.cam import cam_layer as cam_layer
+from vexplain.attribution.cam import grad_cam as grad_cam
+from vexplain.attribution.cam import upsampled_activation as upsampled_activation
+from vexplain.attribution.controls import random_map as random_map
+from vexplain.attribution.controls import sobel_edges as sobel_edges
+from vexplain.attribution.heatmaps import absolute_heatmaps as absolute_heatmaps
+from vexplain.attribution.heatmaps import normalize_heatmaps as normalize_heatmaps
+from vexplain.attribution.heatmaps import positive_heatmaps as positive_heatmaps
+from vexplain.attribution.scores import class_score as class_score

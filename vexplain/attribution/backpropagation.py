@@ -1,0 +1,52 @@
+"""The derivative of a score by the pixels, plain or with guided ReLUs."""
+
+import jax
+
+from vexplain.transforms import GUIDED, Rule, Rules, with_rules
+from vexplain.typing import Attributions, Images, PyTree, ScoreFn, Variables
+
+
+def gradient(score_fn: ScoreFn, variables: Variables, images: Images, targets: PyTree) -> Attributions:
+    """Returns the gradient of the score by the images.
+
+    Args:
+        score_fn: what is explained, `(variables, images, targets) -> (batch,)`.
+        variables: of the network.
+        images: (batch, height, width, channels) in [0, 1].
+        targets: what `score_fn` takes, with a leading batch axis.
+
+    References:
+        Simonyan, Vedaldi, Zisserman, Deep Inside Convolutional Networks, 2013.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> score = lambda variables, images, targets: (images * targets[:, None, None, None]).sum((1, 2, 3))
+        >>> print(gradient(score, None, jnp.ones((2, 1, 1, 1)), jnp.array([2.0, 3.0])).ravel())
+        [2. 3.]
+    """
+    return jax.grad(lambda images: score_fn(variables, images, targets).sum())(images)
+
+
+def guided_backprop(
+    score_fn: ScoreFn,
+    variables: Variables,
+    images: Images,
+    targets: PyTree,
+    *,
+    rules: Rule | Rules = GUIDED,
+    on_uncovered: str = "raise",
+) -> Attributions:
+    """Returns the gradient of the score by the images, with guided ReLUs (or other backward rules).
+
+    Args:
+        score_fn: what is explained, `(variables, images, targets) -> (batch,)`.
+        variables: of the network.
+        images: (batch, height, width, channels) in [0, 1].
+        targets: what `score_fn` takes, with a leading batch axis.
+        rules: backward rules, for instance `GUIDED | RESAMPLED_STRIDE`.
+        on_uncovered: see `with_rules`.
+
+    References:
+        Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2015.
+    """
+    return gradient(with_rules(score_fn, rules, on_uncovered=on_uncovered), variables, images, targets)
