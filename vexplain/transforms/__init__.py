@@ -1,5 +1,6 @@
 """Function transformations that looking inside a network needs: read, edit, other backward rules."""
 
+from vexplain.transforms.activations import as_layer_output as as_layer_output
 from vexplain.transforms.activations import channels_last as channels_last
 from vexplain.transforms.activations import edit as edit
 from vexplain.transforms.activations import read as read

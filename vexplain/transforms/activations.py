@@ -114,9 +114,26 @@ def channels_last(activation: Array, layer: Layer) -> Array:
     Raises:
         ValueError: the layer has no batch axis, since it mixes the images of a batch.
     """
+    return jnp.moveaxis(activation, _axes(layer), (0, -1))
+
+
+def as_layer_output(activation: Array, layer: Layer) -> Array:
+    """Returns an activation in the layer's own order of axes: the inverse of `channels_last`.
+
+    Args:
+        activation: (batch, ...positions, channels).
+        layer: its row in the layer table.
+
+    Raises:
+        ValueError: the layer has no batch axis, since it mixes the images of a batch.
+    """
+    return jnp.moveaxis(activation, (0, -1), _axes(layer))
+
+
+def _axes(layer: Layer) -> tuple[int, int]:
     if layer.batch_axis is None:
         raise ValueError(f"layer {layer.name!r} mixes the images of a batch: it has no batch axis")
-    return jnp.moveaxis(activation, (layer.batch_axis, layer.channel_axis), (0, -1))
+    return layer.batch_axis, layer.channel_axis
 
 
 def _checked_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,188 @@
+"""Why this image got this class: the recipe of Visual Explanation by Interpretation (ICLR 2019).
+
+The features that are relevant for the predicted class *and* respond strongly to this image are its
+explanation. Each is made visible by sending its own activation map back to the pixels, through guided ReLUs
+and resampled strides. For a batch this is one forward pass and K backward passes in one compiled program,
+whatever layers the K features of each image are in.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from vexplain.attribution import positive_heatmaps
+from vexplain.relevance import (
+    Relevance,
+    TopFeatures,
+    feature_scores,
+    layer_and_channel,
+    num_features,
+    responses,
+    split_features,
+    top_features,
+)
+from vexplain.transforms import (
+    GUIDED,
+    RESAMPLED_STRIDE,
+    Layer,
+    Rule,
+    Rules,
+    as_layer_output,
+    channels_last,
+    layers,
+    read,
+    with_rules,
+)
+from vexplain.typing import ApplyFn, Array, Float, Heatmaps, Labels, Logits, Shaped, Variables
+from vexplain.validation import check_images
+
+SEEDS = ("activation", "ones")
+COMBINATIONS = ("maximum", "mean", "weighted")
+
+
+class Explanation(NamedTuple):
+    """What explains each image of a batch.
+
+    `features.indices`, `.scores` and `.valid` are (batch, K), best first; `feature_name` turns an index into
+    layer and channel. A slot that is not valid has a map of zeros.
+    """
+
+    heatmaps: Heatmaps  # all K maps combined
+    maps: Float[Array, "batch K height width"]  # one per feature
+    features: TopFeatures
+    targets: Labels
+    logits: Logits
+
+
+def explain(
+    apply: ApplyFn,
+    variables: Variables,
+    images: Shaped[Array, "..."],
+    relevance: Relevance,
+    *,
+    targets: Labels | None = None,
+    num_features: int = 3,
+    rules: Rule | Rules = GUIDED | RESAMPLED_STRIDE,
+    on_uncovered: str = "raise",
+    seed: str = "activation",
+    combination: str = "maximum",
+) -> Explanation:
+    """Returns heatmaps of the features that explain the class of each image.
+
+    With x the responses of an image and w the relevance weights of its class (all *paper*):
+
+    1. r = x ∘ w / ‖w‖₁; the K features with the largest r > 0 are taken, over all layers together.
+    2. Each feature's own activation map, all other channels zero, is sent back from its layer to the pixels.
+    3. Per map: negative values to zero, L2 norm over the color channels, shift and scale to [0, 1].
+    4. The maps are combined by the pixel-wise maximum.
+
+    Args:
+        apply: the network, `apply(variables, images) -> logits`.
+        variables: of the network.
+        images: (batch, height, width, channels) in [0, 1].
+        relevance: what `find_relevance` returned for this network.
+        targets: (batch,) the class of each image to explain; the predicted one when left out.
+        num_features: K. Where fewer features have r > 0, fewer maps are made.
+        rules: backward rules. A rule that matches nothing in this network (RESAMPLED_STRIDE where all
+            strides are 1) changes nothing.
+        on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
+        seed: what is sent back: the `"activation"` map (*paper*), or `"ones"`.
+        combination: `"maximum"` (*paper*), `"mean"`, or `"weighted"` by r (both *ours*).
+
+    Returns:
+        Heatmaps, maps and the features they show. Under `jax.jit` an image whose class has no relevant
+        features gets no valid map; outside it raises.
+
+    Raises:
+        ValueError: an unknown option, K larger than the number of features, images of another rank, dtype or
+            range, or a class to explain that has no relevant features.
+
+    References:
+        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.2 and 3.3.
+    """
+    for option, value, allowed in (("seed", seed, SEEDS), ("combination", combination, COMBINATIONS)):
+        if value not in allowed:
+            raise ValueError(f"{option} is {value!r}: expected one of {allowed}")
+    check_images(images)
+    options = (num_features, rules, on_uncovered, seed, combination)
+    explanation = _explain(apply, variables, images, relevance, targets, options)
+    _check_classes(relevance, explanation.targets)
+    return explanation
+
+
+def feature_name(relevance: Relevance, index: Any) -> str:
+    """Returns the name of a feature as `layer[channel]`."""
+    layer, channel = layer_and_channel(relevance.layout, int(index))
+    return f"{layer}[{channel}]"
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _explain(apply, variables, images, relevance, targets, options) -> Explanation:
+    num_features, rules, on_uncovered, seed, combination = options
+    table = layers(apply, variables, images)
+    rows = [table[name] for name in relevance.layers]
+    reading = with_rules(
+        read(apply, relevance.layers), rules, on_uncovered=on_uncovered, on_unmatched="ignore"
+    )
+    (logits, found), send = jax.vjp(lambda images: reading(variables, images), images)
+    targets = logits.argmax(-1) if targets is None else targets
+    activations = {row.name: channels_last(found[row.name], row) for row in rows}
+    scores = feature_scores(responses(activations, layers=relevance.layers), relevance, targets)
+    features = top_features(scores, num_features)
+
+    def shown(indices):  # one feature an image, (batch,)
+        seeds = _seeds(rows, activations, relevance, indices, seed)
+        return send((jnp.zeros_like(logits), seeds))[0]
+
+    backward = jax.vmap(shown)(features.indices.T)
+    maps = positive_heatmaps(jnp.moveaxis(backward, 0, 1))
+    maps = jnp.where(features.valid[:, :, None, None], maps, 0)
+    return Explanation(_combined(maps, features, combination), maps, features, targets, logits)
+
+
+def _seeds(
+    rows: list[Layer],
+    activations: dict[str, Any],
+    relevance: Relevance,
+    indices: Shaped[Array, " batch"],
+    seed: str,
+) -> dict[str, Any]:
+    """What is sent back from each layer: the picked channel's own map, zero everywhere else."""
+    total = sum(row.num_channels for row in rows)
+    picks = split_features(relevance.layout, jax.nn.one_hot(indices, total))
+    seeds = {}
+    for row in rows:
+        signal = activations[row.name]
+        signal = signal if seed == "activation" else jnp.ones_like(signal)
+        pick = picks[row.name].astype(signal.dtype)
+        pick = pick.reshape(len(pick), *(1,) * (signal.ndim - 2), -1)
+        seeds[row.name] = as_layer_output(signal * pick, row)
+    return seeds
+
+
+def _combined(
+    maps: Float[Array, "batch K height width"], features: TopFeatures, combination: str
+) -> Heatmaps:
+    if combination == "maximum":
+        return maps.max(1)
+    scores = features.scores if combination == "weighted" else features.valid.astype(maps.dtype)
+    total = scores.sum(1, keepdims=True)
+    shares = scores / jnp.where(total > 0, total, 1)
+    return jnp.einsum("bk,bkhw->bhw", shares, maps)
+
+
+def _check_classes(relevance: Relevance, targets: Labels) -> None:
+    if any(isinstance(leaf, Tracer) for leaf in (relevance.weights, targets)):
+        return
+    explained = np.unique(np.asarray(targets))
+    empty = [relevance.class_names[c] for c in explained if num_features(relevance)[c] == 0]
+    if empty:
+        raise ValueError(
+            f"no feature is relevant for class {', '.join(map(repr, empty))} at mu = "
+            f"{float(relevance.mu):g}: find the relevance again with a larger mu, or explain another "
+            "class by `targets`"
+        )
