@@ -1,0 +1,75 @@
+"""How strongly each channel of each layer responds to an image, as one vector of unit length.
+
+A channel's response is its share of the layer's energy, so that layers of any scale and size can
+compete for the same explanation: the squared activations are summed over space, divided by the sum
+over the layer's channels, the layers are put one after another, and the whole is scaled to length
+one. A fully connected layer is a 1x1 map. The shares do not depend on the scale of a layer, which
+is used to compute them: each layer is divided by its largest magnitude before it is squared.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from vexplain.relevance.layout import feature_layout
+from vexplain.typing import Activations, Array, Float, Shaped
+
+
+def responses(
+    activations: Activations, *, layers: Sequence[str] | None = None
+) -> Float[Array, "batch features"]:
+    """The response of every channel of every layer, each image's vector of Euclidean length one.
+
+    With A the activation of a layer, of shape (height, width, channels), for each image
+
+        e_q = sum_{u,v} A[u, v, q]^2      energy of channel q, no square root     (*paper*)
+        d_q = e_q / sum_{q'} e_{q'}       share of the layer's energy             (*paper*)
+        x   = concatenation of d over layers,  x <- x / ||x||_2                   (*paper*)
+
+    A layer that is zero everywhere has responses 0 (*ours*: the division is 0/0), and gradients 0.
+
+    Args:
+        activations: by layer name, (batch, *spatial, channels), any scale, floating point; a fully
+            connected layer is (batch, channels).
+        layers: the layers to take and their order; all, in the mapping's order, when left out. A
+            dict that crosses `jax.jit` comes back sorted by name: give the layers wherever this
+            happens, so that the vector agrees with its `feature_layout`.
+
+    Returns:
+        Non-negative responses, float32 or wider. An activation that is not finite makes the whole
+        vector of its image NaN.
+
+    Raises:
+        ValueError: no layer, an unknown or repeated one, a layer without a channel axis, a batch
+            size that differs between layers, or activations that are not floating point.
+
+    References:
+        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, section 3.1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = responses({"dense_1": jnp.array([[1.0, 2.0]]), "dense_2": jnp.array([[0.0, 0.0]])})
+        >>> [round(float(value), 3) for value in x[0]]
+        [0.243, 0.97, 0.0, 0.0]
+    """
+    names = [name for name, _ in feature_layout(activations, layers=layers)]
+    batch_sizes = {name: activations[name].shape[0] for name in names}
+    if len(set(batch_sizes.values())) > 1:
+        raise ValueError(f"activations: batch sizes differ between the layers, {batch_sizes}")
+    shares = jnp.concatenate([_energy_shares(name, activations[name]) for name in names], axis=1)
+    squares = jnp.sum(shares**2, axis=1, keepdims=True)
+    return shares / jnp.sqrt(jnp.where(squares == 0, 1, squares))
+
+
+def _energy_shares(name: str, activation: Shaped[Array, "batch ..."]) -> Float[Array, "batch channels"]:
+    if not jnp.issubdtype(activation.dtype, jnp.floating):
+        raise ValueError(f"activations: {name!r} must be floating point, got {activation.dtype}; convert it")
+    activation = activation.astype(jnp.promote_types(activation.dtype, jnp.float32))
+    not_batch = tuple(range(1, activation.ndim))
+    # The shares do not depend on this divisor, so neither does their gradient.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(activation), axis=not_batch, keepdims=True))
+    scaled = activation / jnp.where(largest == 0, 1, largest)
+    energies = jnp.sum(scaled**2, axis=not_batch[:-1])
+    total = jnp.sum(energies, axis=1, keepdims=True)
+    return energies / jnp.where(total == 0, 1, total)

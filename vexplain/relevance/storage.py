@@ -1,0 +1,92 @@
+"""Relevance on disk: one `.npz` file with the arrays, and the names as JSON beside them.
+
+The file appears whole or not at all, and reading it never runs code that it carries.
+"""
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vexplain.relevance.features import Relevance
+from vexplain.relevance.layout import layout_size
+
+_ARRAYS = ("weights", "gaps", "penalties", "mu")
+_VERSION = 1
+
+
+def save_relevance(relevance: Relevance, path: str | os.PathLike[str]) -> None:
+    """Writes a relevance to a file, in place of what was there.
+
+    Args:
+        relevance: what to write.
+        path: the file, taken as given (`.npz` by custom); its folder must exist.
+    """
+    path = Path(path)
+    metadata = {
+        "version": _VERSION,
+        "layout": [list(entry) for entry in relevance.layout],
+        "class_names": list(relevance.class_names),
+    }
+    arrays: dict[str, Any] = {name: np.asarray(getattr(relevance, name)) for name in _ARRAYS}
+    arrays["metadata"] = np.array(json.dumps(metadata))
+    descriptor, temporary = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_relevance(path: str | os.PathLike[str]) -> Relevance:
+    """The relevance that `save_relevance` wrote, bit for bit.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or not one that `save_relevance` wrote.
+    """
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            metadata = json.loads(str(file["metadata"]))
+            arrays = {name: file[name] for name in _ARRAYS}
+        if metadata["version"] != _VERSION:
+            raise ValueError(f"format version {metadata['version']}, expected {_VERSION}")
+        layout = tuple((str(name), int(size)) for name, size in metadata["layout"])
+        relevance = Relevance(**arrays, layout=layout, class_names=tuple(map(str, metadata["class_names"])))
+        _check_shapes(relevance)
+    except FileNotFoundError:
+        raise
+    except (
+        AttributeError,
+        EOFError,
+        KeyError,
+        RuntimeError,
+        OSError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} is damaged or holds no relevance ({error}); "
+            "make it again with save_relevance"
+        ) from error
+    return relevance
+
+
+def _check_shapes(relevance: Relevance) -> None:
+    num_classes = len(relevance.class_names)
+    expected = ((layout_size(relevance.layout), num_classes), (num_classes,), (num_classes,), ())
+    for name, shape in zip(_ARRAYS, expected, strict=True):
+        array = getattr(relevance, name)
+        if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"{name}: expected numbers of shape {shape}, got {array.shape}")
