@@ -1,0 +1,9 @@
+"""Labeled images: sources with random access, renderers with known truth, TFDS builders."""
+
+from vexplain.datasets.sources import ArraySource as ArraySource
+from vexplain.datasets.sources import Source as Source
+from vexplain.datasets.sources import epoch_batches as epoch_batches
+from vexplain.datasets.sources import gather as gather
+from vexplain.datasets.sources import in_memory as in_memory
+from vexplain.datasets.sources import shuffled_batches as shuffled_batches
+from vexplain.datasets.sources import subset as subset

@@ -1,0 +1,187 @@
+"""The flower: its parts, colors and factors of variation, and the solids that it is made of.
+
+A re-creation of an8Flower (Oramas, Wang, Tuytelaars, ICLR 2019), whose models are not public: one flower-like
+object, seen from many directions, whose class is the color of one part (`single_6c`), or which of two parts
+has which color (`double_12c`). All other parts keep base colors that are none of the class colors.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.datasets.an8flower.solids import Ellipsoids, TaperedCylinders
+from vexplain.typing import Array, Float, Int, Key
+
+PARTS = ("background", "stem", "leaves", "petals", "disc")
+STEM, LEAVES, PETALS, DISC = 1, 2, 3, 4
+COLOR_NAMES = ("red", "orange", "yellow", "cyan", "blue", "magenta")
+VARIANTS = {"single_6c": (PETALS,), "double_12c": (PETALS, LEAVES)}  # the parts that carry the class
+
+CLASS_COLORS = np.array(
+    [
+        (0.86, 0.10, 0.12),
+        (0.98, 0.50, 0.05),
+        (0.97, 0.88, 0.10),
+        (0.10, 0.80, 0.86),
+        (0.13, 0.22, 0.88),
+        (0.85, 0.16, 0.75),
+    ],
+    np.float32,
+)
+BASE_COLORS = np.array(  # of the parts 1, 2, ...: greens, cream, a dark seed brown
+    [(0.20, 0.42, 0.14), (0.30, 0.56, 0.20), (0.95, 0.92, 0.84), (0.22, 0.15, 0.11)], np.float32
+)
+NUM_PETALS = 8
+
+
+class Factors(NamedTuple):
+    """Everything that varies besides the class. Angles in radians; all leaves are scalars or vectors.
+
+    The scene is 2 high at scale 1 in an image that is 3 high.
+    """
+
+    azimuth: Float[Array, ""]  # of the viewing direction, around the stem
+    elevation: Float[Array, ""]  # of the viewing direction, above the horizon
+    roll: Float[Array, ""]  # in-plane rotation
+    scale: Float[Array, ""]
+    shift: Float[Array, "2"]  # right and up, in image heights
+    light: Float[Array, "2"]  # azimuth and elevation, from the viewer
+    shade: Float[Array, ""]  # gray level of the background
+    pitch: Float[Array, ""]  # how far the head looks up
+    bend: Float[Array, ""]  # of the stem, sideways
+    phase: Float[Array, ""]  # of the petals around the disc
+
+
+def class_names(variant: str) -> tuple[str, ...]:
+    """Returns the names of the classes of a variant, `"red petals"` and so on.
+
+    Raises:
+        ValueError: an unknown variant.
+
+    Example:
+        >>> class_names("double_12c")[6]
+        'red leaves'
+    """
+    return tuple(f"{color} {PARTS[part]}" for part in _parts(variant) for color in COLOR_NAMES)
+
+
+def discriminative_part(label: Int[Array, ""] | int, variant: str) -> Int[Array, ""]:
+    """Returns the id of the part that carries the color of a class."""
+    return jnp.asarray(_parts(variant))[label // len(COLOR_NAMES)]
+
+
+def part_colors(label: Int[Array, ""] | int, variant: str) -> Float[Array, "parts 3"]:
+    """Returns the colors of the parts 1, 2, ... in a class; the base colors for label -1."""
+    base = jnp.asarray(BASE_COLORS)
+    part = discriminative_part(jnp.maximum(label, 0), variant)
+    color = jnp.asarray(CLASS_COLORS)[label % len(COLOR_NAMES)]
+    return jnp.where(jnp.asarray(label) >= 0, base.at[part - 1].set(color), base)
+
+
+def draw_factors(key: Key) -> Factors:
+    """Returns random factors, uniform within their ranges."""
+    ranges = {
+        "azimuth": (-1.1, 1.1),
+        "elevation": (-0.25, 0.9),
+        "roll": (-0.6, 0.6),
+        "scale": (0.85, 1.25),
+        "shift": (-0.12, 0.12),
+        "light": (-0.9, 0.9),
+        "shade": (0.12, 0.88),
+        "pitch": (0.1, 0.8),
+        "bend": (-0.18, 0.18),
+        "phase": (0.0, 2 * np.pi / NUM_PETALS),
+    }
+    keys = dict(zip(ranges, jax.random.split(key, len(ranges)), strict=True))
+    shapes = {"shift": (2,), "light": (2,)}
+    return Factors(
+        **{
+            name: jax.random.uniform(keys[name], shapes.get(name, ()), minval=low, maxval=high)
+            for name, (low, high) in ranges.items()
+        }
+    )
+
+
+def solids(factors: Factors) -> tuple[dict[int, Ellipsoids], TaperedCylinders]:
+    """Returns the ellipsoids of each part and the two segments of the stem, as the viewer sees them."""
+    foot, knee = jnp.array([0.0, -1.0, 0.0]), jnp.array([factors.bend, -0.25, 0.0])
+    neck = jnp.array([factors.bend * 0.4, 0.42, 0.0])
+    head, petal_axes, petal_centers = _head(factors, neck)
+    leaf_centers, leaf_axes = _leaves(knee)
+    parts = {
+        LEAVES: _ellipsoids(leaf_centers, leaf_axes, (0.36, 0.135, 0.035)),
+        PETALS: _ellipsoids(petal_centers, petal_axes, (0.27, 0.145, 0.04)),
+        DISC: _ellipsoids(neck[None], head[None], (0.2, 0.2, 0.1)),
+    }
+    stem = TaperedCylinders(
+        jnp.stack([foot, knee]), jnp.stack([knee, neck]), jnp.array([[0.065, 0.05], [0.05, 0.04]])
+    )
+    view = _view(factors)
+    return {k: _seen(v, view) for k, v in parts.items()}, TaperedCylinders(
+        stem.starts @ view.T, stem.ends @ view.T, stem.radii
+    )
+
+
+def _parts(variant: str) -> tuple[int, ...]:
+    if variant not in VARIANTS:
+        raise ValueError(f"variant is {variant!r}: expected one of {tuple(VARIANTS)}")
+    return VARIANTS[variant]
+
+
+def _head(factors: Factors, neck):
+    """Axes of the disc (third one: where the flower looks), and axes and centers of the petals."""
+    head = _rotation_x(-factors.pitch)
+    angles = factors.phase + 2 * jnp.pi * jnp.arange(NUM_PETALS) / NUM_PETALS
+
+    def petal(angle):
+        axes = head @ _rotation_z(angle) @ _rotation_y(-0.32)  # a shallow cup
+        out = head @ _rotation_z(angle) @ jnp.array([1.0, 0.0, 0.0])
+        return axes, neck + 0.36 * out + 0.04 * head[:, 2]
+
+    axes, centers = jax.vmap(petal)(angles)
+    return head, axes, centers
+
+
+def _leaves(knee):
+    """Three leaves around the stem at different heights, pointing outward and up."""
+    places = jnp.array([[0.15, -0.52], [2.6, -0.36], [4.6, -0.66]])  # azimuth, height
+
+    def leaf(place):
+        axes = _rotation_y(place[0]) @ _rotation_z(0.55) @ _rotation_x(0.5)
+        root = jnp.array([knee[0] * 0.6, place[1], 0.0])
+        return root + 0.34 * axes[:, 0], axes
+
+    return jax.vmap(leaf)(places)
+
+
+def _view(factors: Factors):
+    return _rotation_z(factors.roll) @ _rotation_x(factors.elevation) @ _rotation_y(factors.azimuth)
+
+
+def _ellipsoids(centers, axes, radii) -> Ellipsoids:
+    return Ellipsoids(centers, jnp.swapaxes(axes, 1, 2) / jnp.array(radii)[None, :, None])
+
+
+def _seen(ellipsoids: Ellipsoids, view) -> Ellipsoids:
+    return Ellipsoids(ellipsoids.centers @ view.T, ellipsoids.shapes @ view.T)
+
+
+def _rotation_x(angle):
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    return jnp.stack([jnp.array([1.0, 0.0, 0.0]), *_rows((0.0, c, -s), (0.0, s, c))])
+
+
+def _rotation_y(angle):
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    return jnp.stack(_rows((c, 0.0, s), (0.0, 1.0, 0.0), (-s, 0.0, c)))
+
+
+def _rotation_z(angle):
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    return jnp.stack(_rows((c, -s, 0.0), (s, c, 0.0), (0.0, 0.0, 1.0)))
+
+
+def _rows(*rows):
+    return [jnp.stack([jnp.asarray(x, jnp.float32) for x in row]) for row in rows]

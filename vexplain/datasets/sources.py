@@ -1,0 +1,241 @@
+"""Where images come from: anything with a length that gives a batch for an array of indices.
+
+A source is random access, so that batch t of an epoch is a function of (seed, t) alone. That makes resuming
+exact, needs no shuffle buffer, and lets the images that an analysis found be fetched again by their index.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from vexplain.typing import Batch
+
+BatchFn = Callable[[int], Batch]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A set of labeled images.
+
+    `source[indices]` is a dict of arrays: "images" (n, height, width, channels) float32 in [0, 1], "labels"
+    (n,) int32, "indices" (n,) int32, and "masks" (n, height, width) in [0, 1] where the truth is known.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Any) -> dict[str, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Images that are in memory.
+
+    Args:
+        images: (n, height, width, channels), floats in [0, 1] or 8-bit integers.
+        labels: (n,) integers from 0 on.
+        masks: (n, height, width), coverage of the true region in [0, 1].
+        class_names: one a class.
+
+    Raises:
+        ValueError: another rank, dtype or range, NaN, lengths that differ, or labels without a class.
+
+    Example:
+        >>> source = ArraySource(np.zeros((3, 8, 8, 1)), np.array([0, 1, 0]), class_names=("a", "b"))
+        >>> source[np.array([2, 0])]["labels"]
+        array([0, 0], dtype=int32)
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray | None = None
+    class_names: tuple[str, ...] = dataclasses.field(kw_only=True)
+
+    def __post_init__(self):
+        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        _check_images(images)
+        _check_labels(labels, len(images), len(self.class_names))
+        if self.masks is not None and np.shape(self.masks) != images.shape[:3]:
+            raise ValueError(f"masks has shape {np.shape(self.masks)}: expected {images.shape[:3]}")
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels.astype(np.int32))
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: Any) -> dict[str, Any]:
+        indices = np.asarray(indices)
+        batch = {
+            "images": as_unit_floats(self.images[indices]),
+            "labels": self.labels[indices],
+            "indices": indices.astype(np.int32),
+        }
+        if self.masks is not None:
+            batch["masks"] = as_unit_floats(np.asarray(self.masks[indices]))
+        return batch
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Subset:
+    source: Source
+    chosen: np.ndarray
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, indices: Any) -> dict[str, Any]:
+        indices = np.asarray(indices)
+        return {**self.source[self.chosen[indices]], "indices": indices.astype(np.int32)}
+
+
+def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
+    """Returns the source of some examples; "indices" in its batches are positions in the subset.
+
+    Raises:
+        ValueError: an index is beyond the source.
+    """
+    chosen = np.asarray(indices, np.int64)
+    if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(source):
+        raise ValueError(
+            f"indices go from {chosen.min()} to {chosen.max()}: source has {len(source)} examples"
+        )
+    return _Subset(source, chosen)
+
+
+def epoch_batches(source: Source, batch_size: int) -> tuple[BatchFn, int]:
+    """Returns (batch_fn, number of steps) that visits every example once, in order.
+
+    The last batch is filled up to the same size with examples of weight 0, so that one program serves all.
+
+    Args:
+        source: the images.
+        batch_size: examples a batch.
+
+    Raises:
+        ValueError: the source is empty or `batch_size` below 1.
+
+    Example:
+        >>> source = ArraySource(np.zeros((3, 8, 8, 1)), np.array([0, 1, 0]), class_names=("a", "b"))
+        >>> batch_fn, num_steps = epoch_batches(source, 2)
+        >>> num_steps, batch_fn(1)["weights"].tolist()
+        (2, [1.0, 0.0])
+    """
+    _check_size(source, batch_size)
+    size = len(source)
+
+    def batch_fn(t: int) -> Batch:
+        places = np.arange(t * batch_size, (t + 1) * batch_size)
+        counts = places < size
+        return {**source[np.where(counts, places, 0)], "weights": counts.astype(np.float32)}
+
+    return batch_fn, -(-size // batch_size)
+
+
+def shuffled_batches(source: Source, batch_size: int, *, seed: int) -> tuple[BatchFn, int]:
+    """Returns (batch_fn, steps an epoch) for training: each epoch is another permutation.
+
+    Batch t is a function of (seed, t); the examples that do not fill the last batch of an epoch are left out.
+
+    Args:
+        source: the images.
+        batch_size: examples a batch.
+        seed: of the permutations.
+
+    Raises:
+        ValueError: `batch_size` is below 1 or larger than the source.
+    """
+    _check_size(source, batch_size)
+    if batch_size > len(source):
+        raise ValueError(f"batch_size is {batch_size}: the source has only {len(source)} examples")
+    steps = len(source) // batch_size
+
+    def batch_fn(t: int) -> Batch:
+        epoch, step = divmod(t, steps)
+        order = np.random.default_rng((seed, epoch)).permutation(len(source))
+        return source[order[step * batch_size : (step + 1) * batch_size]]
+
+    return batch_fn, steps
+
+
+def as_unit_floats(images: np.ndarray) -> np.ndarray:
+    """Returns images as float32 in [0, 1]; 8-bit integers are divided by 255."""
+    scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
+    return images.astype(np.float32) * scale
+
+
+def gather(source: Source, *, batch_size: int = 64, progress: Callable[[Any], Any] = iter) -> dict[str, Any]:
+    """Returns all examples of a source as one batch of NumPy arrays.
+
+    Args:
+        source: the images; all must fit into memory.
+        batch_size: examples fetched at once.
+        progress: wraps the range of steps, for instance `tqdm.tqdm`.
+    """
+    batch_fn, num_steps = epoch_batches(source, min(batch_size, len(source)))
+    parts: dict[str, list[np.ndarray]] = {}
+    for t in progress(range(num_steps)):
+        batch = batch_fn(t)
+        counts = np.asarray(batch["weights"]) > 0
+        for name, array in batch.items():
+            if name != "weights":
+                array = np.asarray(array)[counts]
+                is_image = name in ("images", "masks") and array.dtype == np.float32
+                parts.setdefault(name, []).append(_eight_bits(array) if is_image else array)
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def in_memory(source: Source, *, batch_size: int = 64, progress: Callable[[Any], Any] = iter) -> ArraySource:
+    """Returns a source with its images held in memory, 8 bits a value: for many epochs over a small set.
+
+    Args:
+        source: the images.
+        batch_size: examples fetched at once.
+        progress: wraps the range of steps, for instance `tqdm.tqdm`.
+    """
+    found = gather(source, batch_size=batch_size, progress=progress)
+    masks = found.get("masks")
+    return ArraySource(found["images"], found["labels"], masks, class_names=source.class_names)
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    return np.round(values * 255).astype(np.uint8)
+
+
+def _check_size(source: Source, batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+    if not len(source):
+        raise ValueError("source: it holds no image")
+
+
+def _check_images(images: np.ndarray) -> None:
+    if images.ndim != 4:
+        raise ValueError(f"images has shape {images.shape}: expected (n, height, width, channels)")
+    if images.dtype == np.uint8:
+        return
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(f"images has dtype {images.dtype}: expected floats in [0, 1] or uint8")
+    if not np.isfinite(images).all():
+        raise ValueError("images hold NaN or infinite values")
+    if images.size and (images.min() < 0 or images.max() > 1):
+        raise ValueError(f"images go from {images.min():g} to {images.max():g}: expected [0, 1]")
+
+
+def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> None:
+    if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels has shape {labels.shape} and dtype {labels.dtype}: expected {num_images} integers"
+        )
+    if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ValueError(
+            f"labels go from {labels.min()} to {labels.max()}: class_names has {num_classes} classes"
+        )

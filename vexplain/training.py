@@ -1,0 +1,139 @@
+"""Supervised training and accuracy, as init/update pairs for `streaming.fold`."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Labels, Logits, PyTree, Variables
+
+_DECAY = 0.98  # of the running averages that the progress bar shows
+
+
+class TrainState(NamedTuple):
+    """Everything that training changes."""
+
+    variables: Variables
+    opt_state: PyTree
+    step: Int[Array, ""]
+    loss: Float[Array, ""]  # running average
+    accuracy: Float[Array, ""]  # running average, in [0, 1]
+    diverged_at: Int[Array, ""]  # first step whose loss was not finite; -1 for none
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss of a step was NaN or infinite."""
+
+
+def supervised(
+    apply: ApplyFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss_fn: Callable[[Logits, Labels], Float[Array, " batch"]] | None = None,
+) -> tuple[Callable[[Variables], TrainState], Callable[[TrainState, Batch], TrainState]]:
+    """Returns the pair (init, update) that trains all variables of a network.
+
+    A step whose loss is not finite leaves the variables as they were and is remembered in `diverged_at`;
+    `training_report` raises for it.
+
+    Args:
+        apply: the network.
+        optimizer: from optax.
+        loss_fn: `(logits, labels) -> (batch,)`; softmax cross-entropy if left out.
+
+    Returns:
+        `init(variables) -> TrainState` and `update(state, batch) -> TrainState`. Batches have "images",
+        "labels" and optionally "weights" (0 = padding).
+    """
+    loss_fn = loss_fn or optax.softmax_cross_entropy_with_integer_labels
+
+    def init(variables: Variables) -> TrainState:
+        return TrainState(
+            variables=variables,
+            opt_state=optimizer.init(variables),
+            step=jnp.zeros((), jnp.int32),
+            loss=jnp.zeros(()),
+            accuracy=jnp.zeros(()),
+            diverged_at=jnp.full((), -1, jnp.int32),
+        )
+
+    def objective(variables, batch):
+        logits = apply(variables, batch["images"])
+        weights = batch.get("weights", jnp.ones(len(logits), logits.dtype))
+        total = jnp.maximum(weights.sum(), 1)
+        correct = (logits.argmax(-1) == batch["labels"]) * weights
+        return (loss_fn(logits, batch["labels"]) * weights).sum() / total, correct.sum() / total
+
+    def update(state: TrainState, batch: Batch) -> TrainState:
+        (loss, accuracy), gradients = jax.value_and_grad(objective, has_aux=True)(state.variables, batch)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.variables)
+        variables = optax.apply_updates(state.variables, updates)
+        is_finite = jnp.isfinite(loss) & (state.diverged_at < 0)
+        variables, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(is_finite, new, old),
+            (variables, opt_state),
+            (state.variables, state.opt_state),
+        )
+        decay = jnp.minimum(_DECAY, state.step / (state.step + 1))  # the mean, while there are few steps
+        diverged_now = ~jnp.isfinite(loss) & (state.diverged_at < 0)
+        return TrainState(
+            variables,
+            opt_state,
+            state.step + 1,
+            decay * state.loss + (1 - decay) * loss,
+            decay * state.accuracy + (1 - decay) * accuracy,
+            jnp.where(diverged_now, state.step, state.diverged_at),
+        )
+
+    return init, update
+
+
+def training_report(state: TrainState) -> dict[str, Array]:
+    """Returns loss and accuracy for the progress bar.
+
+    Raises:
+        TrainingDiverged: the loss of an earlier step was not finite.
+    """
+    if int(state.diverged_at) >= 0:
+        raise TrainingDiverged(
+            f"the loss was not finite at step {int(state.diverged_at)}; the variables from before that step "
+            "are in the last checkpoint. Lower the learning rate, or look for NaN in the images"
+        )
+    return {"loss": state.loss, "accuracy": state.accuracy}
+
+
+def confusion(
+    apply: ApplyFn, num_classes: int
+) -> tuple[Callable[[], Array], Callable[[Array, Batch, Variables], Array]]:
+    """Returns the pair (init, update) that counts predictions: rows are true classes, columns predicted.
+
+    Args:
+        apply: the network.
+        num_classes: C.
+
+    Returns:
+        `init() -> (C, C)` zeros and `update(counts, batch, variables) -> counts`.
+
+    Example:
+        >>> init, update = confusion(lambda v, x: x, 2)
+        >>> batch = {"images": jnp.array([[1.0, 0.0], [1.0, 0.0]]), "labels": jnp.array([0, 1])}
+        >>> print(accuracy(update(init(), batch, None)))
+        0.5
+    """
+
+    def init() -> Array:
+        return jnp.zeros((num_classes, num_classes))
+
+    def update(counts: Array, batch: Batch, variables: Variables) -> Array:
+        predicted = apply(variables, batch["images"]).argmax(-1)
+        weights = batch.get("weights", jnp.ones(len(predicted)))
+        return counts.at[batch["labels"], predicted].add(weights)
+
+    return init, update
+
+
+def accuracy(counts: Float[Array, "classes classes"]) -> float:
+    """Returns the share of right predictions of a confusion matrix, in [0, 1]."""
+    return float(jnp.trace(counts) / jnp.maximum(counts.sum(), 1))
