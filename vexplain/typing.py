@@ -7,7 +7,6 @@ attributions are signed.
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 Images: TypeAlias = Float[Array, "batch height width channels"]  # [0, 1]
@@ -19,7 +18,7 @@ Logits: TypeAlias = Float[Array, "batch classes"]
 Activations: TypeAlias = Mapping[str, Shaped[Array, "batch ..."]]  # by layer name
 Key: TypeAlias = PRNGKeyArray
 Variables: TypeAlias = PyTree  # everything a network needs besides its input
-Batch: TypeAlias = Mapping[str, Shaped[Array | np.ndarray, "batch ..."]]  # "images", "labels", "weights", ...
+Batch: TypeAlias = Mapping[str, Any]  # arrays of NumPy or JAX:  # "images", "labels", "weights", ...
 
 ApplyFn: TypeAlias = Callable[[Variables, Images], Logits]
 ScoreFn: TypeAlias = Callable[[Variables, Images, Any], Float[Array, " batch"]]

@@ -5,6 +5,9 @@ what the regression needs in one pass over a dataset, `find_relevance` solves th
 of every class, and `feature_scores` with `top_features` choose what explains one image.
 """
 
+from vexplain.relevance.ablation import ablation_accuracy as ablation_accuracy
+from vexplain.relevance.ablation import random_masks as random_masks
+from vexplain.relevance.ablation import relevant_masks as relevant_masks
 from vexplain.relevance.candidates import candidate_layers as candidate_layers
 from vexplain.relevance.candidates import layout_of as layout_of
 from vexplain.relevance.candidates import response_fn as response_fn
@@ -22,6 +25,7 @@ from vexplain.relevance.layout import feature_layout as feature_layout
 from vexplain.relevance.layout import layer_and_channel as layer_and_channel
 from vexplain.relevance.layout import layout_size as layout_size
 from vexplain.relevance.layout import split_features as split_features
+from vexplain.relevance.learning import learn_relevance as learn_relevance
 from vexplain.relevance.responses import responses as responses
 from vexplain.relevance.scores import TopFeatures as TopFeatures
 from vexplain.relevance.scores import feature_scores as feature_scores

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from vexplain.typing import Array, Float
+from vexplain.typing import Array, Float, Int
 
 _Grid = Float[Array, "..."]
 
@@ -88,7 +88,9 @@ def hit_tapered_cylinder(
     return Hit(best, _unit(normal))
 
 
-def nearest(hits: list[tuple[int, Hit]], shape: tuple[int, ...]) -> tuple[_Grid, tuple[_Grid, _Grid, _Grid]]:
+def nearest(
+    hits: list[tuple[int, Hit]], shape: tuple[int, ...]
+) -> tuple[Int[Array, "..."], tuple[_Grid, _Grid, _Grid]]:
     """Returns part id (0 for none) and normal of the nearest of several hits, (part id, hit) each."""
     depth, part = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
     normal = (jnp.zeros(shape),) * 3

@@ -1,0 +1,87 @@
+"""Do the relevant features matter? The accuracy of a network without them, against as many random ones.
+
+Channels are silenced by a mask that is an argument of the compiled program, so that every draw of random
+features runs in the same program.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.training import confusion
+from vexplain.transforms import Layer, as_layer_output, channels_last, edit
+from vexplain.typing import ApplyFn, Array, Float, Key, Variables
+
+ChannelMasks = dict[str, Float[Array, " channels"]]
+
+
+def with_silenced_channels(apply: ApplyFn, rows: Sequence[Layer]) -> ApplyFn:
+    """Returns `apply((variables, masks), images)`: the network with channels multiplied by 0 or 1.
+
+    Args:
+        apply: the network.
+        rows: layers that have a mask, by name (channels,).
+    """
+
+    def silenced(arguments: tuple[Variables, ChannelMasks], images):
+        variables, masks = arguments
+
+        def change(row: Layer) -> Callable[[Array], Array]:
+            def multiply(activation):
+                kept = channels_last(activation, row) * masks[row.name].astype(activation.dtype)
+                return as_layer_output(kept, row)
+
+            return multiply
+
+        return edit(apply, {row.name: change(row) for row in rows})(variables, images)
+
+    return silenced
+
+
+def ablation_accuracy(apply: ApplyFn, rows: Sequence[Layer], num_classes: int):
+    """Returns the pair (init, update) that counts predictions of the network with silenced channels.
+
+    As `training.confusion`; the constants of `update` are `(variables, masks)`, with masks from
+    `relevant_masks` or `random_masks`.
+
+    References:
+        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 4.1.
+    """
+    return confusion(with_silenced_channels(apply, rows), num_classes)
+
+
+def relevant_masks(rows: Sequence[Layer], relevant: Mapping[str, Sequence[int]]) -> ChannelMasks:
+    """Returns masks that silence some channels: 0 there, 1 elsewhere.
+
+    Args:
+        rows: the layers that get a mask.
+        relevant: by layer, the channels to silence, for instance from `relevant_union`.
+
+    Raises:
+        ValueError: a layer is not among `rows`.
+    """
+    unknown = set(relevant) - {row.name for row in rows}
+    if unknown:
+        raise ValueError(f"relevant: layers {sorted(unknown)} are not among rows")
+    masks = {row.name: jnp.ones(row.num_channels) for row in rows}
+    for name, channels in relevant.items():
+        masks[name] = masks[name].at[np.asarray(channels, int)].set(0.0)
+    return masks
+
+
+def random_masks(key: Key, rows: Sequence[Layer], relevant: Mapping[str, Sequence[int]]) -> ChannelMasks:
+    """Returns masks that silence random channels, as many in each layer as are relevant there.
+
+    Args:
+        key: of the draw.
+        rows: the layers that get a mask.
+        relevant: by layer, the relevant channels; only their number counts.
+    """
+    keys = jax.random.split(key, len(rows))
+    drawn = {
+        row.name: jax.random.permutation(k, row.num_channels)[: len(relevant.get(row.name, ()))]
+        for k, row in zip(keys, rows, strict=True)
+    }
+    return relevant_masks(rows, {name: np.asarray(channels) for name, channels in drawn.items()})
