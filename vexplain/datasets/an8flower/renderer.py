@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from vexplain.datasets.an8flower.scene import (
+    PART_OF_SOLID,
     PARTS,
-    STEM,
     Factors,
     discriminative_part,
     draw_factors,
     part_colors,
     solids,
 )
-from vexplain.datasets.an8flower.solids import hit_ellipsoid, hit_tapered_cylinder, nearest
+from vexplain.datasets.an8flower.solids import nearest
 from vexplain.typing import Array, Float, Int, Key
 
 MIN_COVERAGE = 0.005  # of the pixels, by the part that carries the class
@@ -123,23 +123,13 @@ def render_factors(
 
 
 def _cast(factors: Factors, size: int, samples: int):
-    """Part and normal that each ray meets, (size * samples)² each; a few rows of rays at a time."""
+    """Part and normal that each ray meets, (size * samples)² each."""
     count = size * samples
     line = ((jnp.arange(count) + 0.5) / count * 2 - 1) * _HALF_HEIGHT
     u = (line - 2 * _HALF_HEIGHT * factors.shift[0]) / factors.scale
     v = (-line - 2 * _HALF_HEIGHT * factors.shift[1]) / factors.scale
-    ellipsoids, stem = solids(factors)
-
-    def rows(v):
-        grid = jnp.broadcast_arrays(u[None, :], v[:, None])
-        hits = [(STEM, hit_tapered_cylinder(*grid, *(leaf[n] for leaf in stem))) for n in range(2)]
-        for part, group in ellipsoids.items():
-            for n in range(len(group.centers)):
-                hits.append((part, hit_ellipsoid(*grid, group.centers[n], group.shapes[n])))
-        return nearest(hits, grid[0].shape)
-
-    part, normal = jax.lax.map(rows, v.reshape(size, samples))
-    return part.reshape(count, count), tuple(n.reshape(count, count) for n in normal)
+    found, normal = nearest(*jnp.broadcast_arrays(u[None, :], v[:, None]), *solids(factors))
+    return jnp.asarray(PART_OF_SOLID)[found], normal
 
 
 def _direction(angles: Float[Array, "2"]):

@@ -33,7 +33,8 @@ CLASS_COLORS = np.array(
 BASE_COLORS = np.array(  # of the parts 1, 2, ...: greens, cream, a dark seed brown
     [(0.20, 0.42, 0.14), (0.30, 0.56, 0.20), (0.95, 0.92, 0.84), (0.22, 0.15, 0.11)], np.float32
 )
-NUM_PETALS = 8
+NUM_LEAVES, NUM_PETALS = 3, 8
+PART_OF_SOLID = np.array([0, *[LEAVES] * NUM_LEAVES, *[PETALS] * NUM_PETALS, DISC, STEM, STEM])
 
 
 class Factors(NamedTuple):
@@ -52,6 +53,21 @@ class Factors(NamedTuple):
     pitch: Float[Array, ""]  # how far the head looks up
     bend: Float[Array, ""]  # of the stem, sideways
     phase: Float[Array, ""]  # of the petals around the disc
+
+
+_RANGES = {
+    "azimuth": (-1.1, 1.1),
+    "elevation": (-0.25, 0.9),
+    "roll": (-0.6, 0.6),
+    "scale": (0.85, 1.25),
+    "shift": (-0.12, 0.12),
+    "light": (-0.9, 0.9),
+    "shade": (0.12, 0.88),
+    "pitch": (0.1, 0.8),
+    "bend": (-0.18, 0.18),
+    "phase": (0.0, 2 * np.pi / NUM_PETALS),
+}
+_VECTORS = ("shift", "light")
 
 
 def class_names(variant: str) -> tuple[str, ...]:
@@ -82,46 +98,31 @@ def part_colors(label: Int[Array, ""] | int, variant: str) -> Float[Array, "part
 
 def draw_factors(key: Key) -> Factors:
     """Returns random factors, uniform within their ranges."""
-    ranges = {
-        "azimuth": (-1.1, 1.1),
-        "elevation": (-0.25, 0.9),
-        "roll": (-0.6, 0.6),
-        "scale": (0.85, 1.25),
-        "shift": (-0.12, 0.12),
-        "light": (-0.9, 0.9),
-        "shade": (0.12, 0.88),
-        "pitch": (0.1, 0.8),
-        "bend": (-0.18, 0.18),
-        "phase": (0.0, 2 * np.pi / NUM_PETALS),
+    numbers = jax.random.uniform(key, (len(_RANGES), 2))  # one draw: quick to compile
+    scaled = {
+        name: low + (high - low) * (pair if name in _VECTORS else pair[0])
+        for pair, (name, (low, high)) in zip(numbers, _RANGES.items(), strict=True)
     }
-    keys = dict(zip(ranges, jax.random.split(key, len(ranges)), strict=True))
-    shapes = {"shift": (2,), "light": (2,)}
-    return Factors(
-        **{
-            name: jax.random.uniform(keys[name], shapes.get(name, ()), minval=low, maxval=high)
-            for name, (low, high) in ranges.items()
-        }
-    )
+    return Factors(**scaled)
 
 
-def solids(factors: Factors) -> tuple[dict[int, Ellipsoids], TaperedCylinders]:
-    """Returns the ellipsoids of each part and the two segments of the stem, as the viewer sees them."""
+def solids(factors: Factors) -> tuple[Ellipsoids, TaperedCylinders]:
+    """Returns leaves, petals and disc, then the two segments of the stem, as the viewer sees them."""
     foot, knee = jnp.array([0.0, -1.0, 0.0]), jnp.array([factors.bend, -0.25, 0.0])
     neck = jnp.array([factors.bend * 0.4, 0.42, 0.0])
     head, petal_axes, petal_centers = _head(factors, neck)
     leaf_centers, leaf_axes = _leaves(knee)
-    parts = {
-        LEAVES: _ellipsoids(leaf_centers, leaf_axes, (0.36, 0.135, 0.035)),
-        PETALS: _ellipsoids(petal_centers, petal_axes, (0.27, 0.145, 0.04)),
-        DISC: _ellipsoids(neck[None], head[None], (0.2, 0.2, 0.1)),
-    }
+    parts = [
+        _ellipsoids(leaf_centers, leaf_axes, (0.36, 0.135, 0.035)),
+        _ellipsoids(petal_centers, petal_axes, (0.27, 0.145, 0.04)),
+        _ellipsoids(neck[None], head[None], (0.2, 0.2, 0.1)),
+    ]
     stem = TaperedCylinders(
         jnp.stack([foot, knee]), jnp.stack([knee, neck]), jnp.array([[0.065, 0.05], [0.05, 0.04]])
     )
     view = _view(factors)
-    return {k: _seen(v, view) for k, v in parts.items()}, TaperedCylinders(
-        stem.starts @ view.T, stem.ends @ view.T, stem.radii
-    )
+    centers, shapes = (jnp.concatenate(arrays) @ view.T for arrays in zip(*parts, strict=True))
+    return Ellipsoids(centers, shapes), TaperedCylinders(stem.starts @ view.T, stem.ends @ view.T, stem.radii)
 
 
 def _parts(variant: str) -> tuple[int, ...]:
@@ -162,10 +163,6 @@ def _view(factors: Factors):
 
 def _ellipsoids(centers, axes, radii) -> Ellipsoids:
     return Ellipsoids(centers, jnp.swapaxes(axes, 1, 2) / jnp.array(radii)[None, :, None])
-
-
-def _seen(ellipsoids: Ellipsoids, view) -> Ellipsoids:
-    return Ellipsoids(ellipsoids.centers @ view.T, ellipsoids.shapes @ view.T)
 
 
 def _rotation_x(angle):

@@ -6,6 +6,7 @@ is the one with the largest z. A miss has z = -inf.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from vexplain.typing import Array, Float, Int
@@ -89,18 +90,36 @@ def hit_tapered_cylinder(
 
 
 def nearest(
-    hits: list[tuple[int, Hit]], shape: tuple[int, ...]
+    u: _Grid, v: _Grid, ellipsoids: Ellipsoids, cylinders: TaperedCylinders
 ) -> tuple[Int[Array, "..."], tuple[_Grid, _Grid, _Grid]]:
-    """Returns part id (0 for none) and normal of the nearest of several hits, (part id, hit) each."""
-    depth, part = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
-    normal = (jnp.zeros(shape),) * 3
-    for identity, hit in hits:
-        is_nearer = hit.z > depth
-        depth = jnp.where(is_nearer, hit.z, depth)
-        part = jnp.where(is_nearer, identity, part)
-        x, y, z = (jnp.where(is_nearer, new, old) for new, old in zip(hit.normal, normal, strict=True))
-        normal = (x, y, z)
-    return part, normal
+    """Returns the id (0 for none) of the solid that each ray meets first, and its normal there.
+
+    Ellipsoids come first, 1, 2, ..., then the cylinders. The solids are visited by a loop of the compiled
+    program: its size does not grow with their number.
+    """
+
+    def visit(cast):
+        def step(carry, solid):
+            depth, found, normal = carry
+            identity, *geometry = solid
+            hit = cast(u, v, *geometry)
+            is_nearer = hit.z > depth
+            pairs = zip(hit.normal, normal, strict=True)
+            normal = tuple(jnp.where(is_nearer, new, old) for new, old in pairs)
+            return (
+                jnp.where(is_nearer, hit.z, depth),
+                jnp.where(is_nearer, identity, found),
+                normal,
+            ), None
+
+        return step
+
+    count = len(ellipsoids.centers)
+    carry = (jnp.full_like(u, -jnp.inf), jnp.zeros(u.shape, jnp.int32), (jnp.zeros_like(u),) * 3)
+    carry, _ = jax.lax.scan(visit(hit_ellipsoid), carry, (1 + jnp.arange(count), *ellipsoids))
+    last = 1 + count + jnp.arange(len(cylinders.starts))
+    (_, found, normal), _ = jax.lax.scan(visit(hit_tapered_cylinder), carry, (last, *cylinders))
+    return found, normal
 
 
 def _unit(vector: list[_Grid]) -> tuple[_Grid, _Grid, _Grid]:

@@ -1,0 +1,88 @@
+"""Batches: every example once, padding that does not count, order as a function of (seed, t)."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vexplain.datasets import ArraySource, Source, epoch_batches, gather, in_memory, shuffled_batches, subset
+from vexplain.datasets.an8flower import RenderedSource
+
+
+@pytest.fixture
+def source():
+    images = np.arange(7 * 2 * 3, dtype=np.float32).reshape(7, 2, 3, 1) / 100
+    return ArraySource(images, np.array([0, 1, 2, 0, 1, 2, 0]), images[..., 0], class_names=("a", "b", "c"))
+
+
+def test_an_epoch_visits_every_example_once(source):
+    batch_fn, num_steps = epoch_batches(source, 3)
+    batches = [batch_fn(t) for t in range(num_steps)]
+    assert [len(b["labels"]) for b in batches] == [3, 3, 3]
+    seen = np.concatenate([b["indices"][b["weights"] > 0] for b in batches])
+    assert seen.tolist() == list(range(7))
+    np.testing.assert_array_equal(batches[1]["images"], source.images[3:6])
+
+
+def test_shuffled_batches_are_a_function_of_seed_and_step(source):
+    batch_fn, steps = shuffled_batches(source, 2, seed=4)
+    assert steps == 3
+    epochs = [[batch_fn(e * 3 + t)["indices"] for t in range(3)] for e in range(2)]
+    for epoch in epochs:
+        assert len(set(np.concatenate(epoch))) == 6
+    assert not np.array_equal(epochs[0], epochs[1])
+    np.testing.assert_array_equal(shuffled_batches(source, 2, seed=4)[0](5)["indices"], epochs[1][2])
+    assert not np.array_equal(shuffled_batches(source, 2, seed=5)[0](0)["indices"], epochs[0][0])
+
+
+def test_a_subset_has_its_own_indices(source):
+    part = subset(source, [6, 2])
+    batch = part[np.array([1, 0])]
+    assert batch["labels"].tolist() == [2, 0]
+    assert batch["indices"].tolist() == [1, 0]
+    np.testing.assert_array_equal(batch["images"][1], source.images[6])
+    assert isinstance(part, Source)
+    with pytest.raises(ValueError, match="indices go from 0 to 7: source has 7"):
+        subset(source, [0, 7])
+
+
+def test_in_memory_holds_what_was_rendered():
+    rendered = RenderedSource(num_per_class=2, size=16, samples=2)
+    held = in_memory(rendered, batch_size=5)
+    assert held.images.dtype == np.uint8
+    for name, values in rendered[np.arange(12)].items():
+        np.testing.assert_allclose(held[np.arange(12)][name], values, atol=1e-6)
+    assert set(gather(rendered, batch_size=64)) == {"images", "labels", "masks", "indices"}
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((7, 2, 3)), np.zeros(7, int), r"images has shape \(7, 2, 3\)"),
+        (np.zeros((7, 2, 3, 1), int), np.zeros(7, int), "images has dtype int64"),
+        (np.full((7, 2, 3, 1), 2.0), np.zeros(7, int), r"images go from 2 to 2: expected \[0, 1\]"),
+        (np.full((7, 2, 3, 1), np.nan), np.zeros(7, int), "NaN"),
+        (np.zeros((7, 2, 3, 1)), np.zeros(6, int), r"labels has shape \(6,\)"),
+        (np.zeros((7, 2, 3, 1)), np.zeros(7), "dtype float64"),
+        (np.zeros((7, 2, 3, 1)), np.full(7, 3), "labels go from 3 to 3: class_names has 3"),
+    ],
+)
+def test_bad_arrays_are_named(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        ArraySource(images, labels, class_names=("a", "b", "c"))
+
+
+def test_bad_masks_and_sizes(source):
+    with pytest.raises(ValueError, match=r"masks has shape \(7, 3, 2\): expected \(7, 2, 3\)"):
+        ArraySource(source.images, source.labels, np.zeros((7, 3, 2)), class_names=("a", "b", "c"))
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        epoch_batches(source, 0)
+    with pytest.raises(ValueError, match="batch_size is 8: the source has only 7"):
+        shuffled_batches(source, 8, seed=0)
+    empty = ArraySource(np.zeros((0, 2, 2, 1)), np.zeros(0, int), class_names=("a",))
+    with pytest.raises(ValueError, match="holds no image"):
+        epoch_batches(empty, 2)
+
+
+def test_eight_bit_images_are_divided(source):
+    eight = ArraySource(np.full((1, 2, 2, 1), 255, np.uint8), np.zeros(1, int), class_names=("a",))
+    assert jnp.allclose(eight[np.array([0])]["images"], 1)
