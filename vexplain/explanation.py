@@ -103,6 +103,20 @@ def explain(
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.2 and 3.3.
+
+    Example:
+        >>> from vexplain import ArraySource, learn_relevance
+        >>> def apply(variables, images):  # which of two colors is there more of?
+        ...     return jax.nn.relu(images).mean((1, 2)) @ variables
+        >>> images = jnp.array([[[[0.0, 0.0], [1.0, 0.5]]], [[[0.0, 1.0], [0.2, 0.0]]]])
+        >>> source = ArraySource(np.asarray(images), np.array([0, 1]), class_names=("red", "green"))
+        >>> relevance = learn_relevance(apply, jnp.eye(2), source)
+        >>> explanation = explain(apply, jnp.eye(2), images, relevance, num_features=1, rules=GUIDED)
+        >>> print(explanation.heatmaps[:, 0])
+        [[0. 1.]
+         [1. 0.]]
+        >>> feature_name(relevance, explanation.features.indices[0, 0])
+        'relu_1[0]'
     """
     for option, value, allowed in (("seed", seed, SEEDS), ("combination", combination, COMBINATIONS)):
         if value not in allowed:
@@ -115,7 +129,18 @@ def explain(
 
 
 def feature_name(relevance: Relevance, index: Any) -> str:
-    """Returns the name of a feature as `layer[channel]`."""
+    """Returns the name of a feature as `layer[channel]`.
+
+    Args:
+        relevance: what the index counts the features of.
+        index: of the feature, for instance from `Explanation.features.indices`.
+
+    Example:
+        >>> layout = (("conv_1", 2), ("conv_2", 3))
+        >>> relevance = Relevance(np.zeros((5, 1)), np.zeros(1), np.zeros(1), 1.0, layout, ("cat",))
+        >>> feature_name(relevance, 4)
+        'conv_2[2]'
+    """
     layer, channel = layer_and_channel(relevance.layout, int(index))
     return f"{layer}[{channel}]"
 

@@ -176,7 +176,7 @@ class _Saver:
             return 0, state
         where = Path(self.settings.directory).resolve() / str(latest.step)
         try:
-            saved = self.checkpointer.metadata(latest.step).custom_metadata or {}
+            saved: Any = self.checkpointer.metadata(latest.step).custom_metadata or {}
         except Exception as error:
             raise _damaged(where, error) from error
         if saved.get("fingerprint") != self.settings.fingerprint:
@@ -204,7 +204,7 @@ class _Saver:
     def save(self, done, state, last):
         if not last and done % self.settings.every:
             return
-        metadata = {"fingerprint": self.settings.fingerprint, "structure": _structure(state)}
+        metadata: Any = {"fingerprint": self.settings.fingerprint, "structure": _structure(state)}
         self.checkpointer.save(done, {"leaves": _leaves(state)}, custom_metadata=metadata, overwrite=True)
 
 
@@ -215,12 +215,12 @@ def _saver(checkpoint: Checkpoint | None) -> Iterator[Any]:
         return
     directory = Path(checkpoint.directory).resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    with ocp.training.Checkpointer(
-        directory,
-        preservation_policy=ocp.training.preservation_policies.LatestN(_KEEP),
-        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-        cleanup_tmp_directories=True,
-    ) as checkpointer:
+    options: dict[str, Any] = {  # Orbax's policies do not declare the protocols that they implement
+        "preservation_policy": ocp.training.preservation_policies.LatestN(_KEEP),
+        "save_decision_policy": ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+        "cleanup_tmp_directories": True,
+    }
+    with ocp.training.Checkpointer(str(directory), **options) as checkpointer:
         yield _Saver(checkpoint, checkpointer)
 
 

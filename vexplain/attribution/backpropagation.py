@@ -48,5 +48,17 @@ def guided_backprop(
 
     References:
         Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2015.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> score = lambda w, images, targets: (jax.nn.relu(images.sum((1, 2))) @ w)[:, 0]
+        >>> images, w = jnp.ones((1, 1, 2, 2)), jnp.array([[-1.0], [3.0]])
+        >>> targets = jnp.array([0])
+        >>> print(gradient(score, w, images, targets)[0, 0])
+        [[-1.  3.]
+         [-1.  3.]]
+        >>> print(guided_backprop(score, w, images, targets)[0, 0])
+        [[0. 3.]
+         [0. 3.]]
     """
     return gradient(with_rules(score_fn, rules, on_uncovered=on_uncovered), variables, images, targets)

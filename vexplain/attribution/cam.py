@@ -32,6 +32,14 @@ def grad_cam(
 
     References:
         Selvaraju et al., Grad-CAM, ICCV 2017, Equations 1 and 2.
+
+    Example:
+        >>> def apply(variables, images):  # doubles the image: logits are means of its two channels
+        ...     return jax.nn.relu(images * variables).mean((1, 2))
+        >>> score = lambda v, x, targets: apply(v, x)[jnp.arange(len(x)), targets]
+        >>> images = jnp.array([[[[0.1, 0.9], [0.4, 0.2]]]])
+        >>> print(grad_cam(score, 2.0, images, jnp.array([1]), layer="relu_1")[0, :, :, 0])
+        [[0.9 0.2]]
     """
     row = _spatial_layer(score_fn, variables, images, targets, layer)
 
@@ -62,6 +70,14 @@ def upsampled_activation(
 
     Raises:
         ValueError: the layer has no spatial axes.
+
+    Example:
+        >>> def apply(variables, images):  # doubles the image: logits are means of its two channels
+        ...     return jax.nn.relu(images * variables).mean((1, 2))
+        >>> score = lambda v, x, targets: apply(v, x)[jnp.arange(len(x)), targets]
+        >>> images = jnp.array([[[[0.1, 0.9], [0.4, 0.2]]]])
+        >>> print(upsampled_activation(score, 2.0, images, jnp.array([1]), layer="relu_1")[0, :, :, 0])
+        [[2.  1.2]]
     """
     row = _spatial_layer(score_fn, variables, images, targets, layer)
     found = read(score_fn, [layer])(variables, images, targets)[1][layer]

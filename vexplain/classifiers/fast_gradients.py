@@ -58,11 +58,13 @@ def max_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "ba
     return _max_pool(x)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolution(inputs, kernel, pads, precision):
+def _plain_convolution(inputs, kernel, pads, precision):
     return lax.conv_general_dilated(
         inputs, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision
     )
+
+
+_convolution = jax.custom_vjp(_plain_convolution, nondiff_argnums=(2, 3))
 
 
 def _convolution_forward(inputs, kernel, pads, precision):
@@ -73,7 +75,7 @@ def _convolution_backward(pads, precision, saved, cotangent):
     inputs, kernel = saved
 
     def plain(inputs, kernel):
-        return _convolution.fun(inputs, kernel, pads, precision)
+        return _plain_convolution(inputs, kernel, pads, precision)
 
     (inputs_cotangent,) = jax.linear_transpose(lambda x: plain(x, kernel), inputs)(cotangent)
 

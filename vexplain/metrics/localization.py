@@ -55,10 +55,22 @@ def iou_area(curve: Float[Array, "batch thresholds"]) -> Float[Array, " batch"]:
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 4.3.
+
+    Example:
+        >>> print(iou_area(jnp.linspace(0, 1, 101)[None]))
+        [0.5]
     """
     return ((curve[:, 1:] + curve[:, :-1]) / 2).mean(1)
 
 
 def best_iou(curve: Float[Array, "batch thresholds"]) -> Float[Array, " batch"]:
-    """Returns the largest value of IoU curves: the score at the best threshold of each image, in [0, 1]."""
+    """Returns the largest value of IoU curves: the score at the best threshold of each image, in [0, 1].
+
+    Args:
+        curve: what `iou_curve` returned.
+
+    Example:
+        >>> print(best_iou(jnp.array([[0.25, 0.5, 0.0]])))
+        [0.5]
+    """
     return curve.max(1)

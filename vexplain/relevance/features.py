@@ -207,7 +207,8 @@ def _table(relevance: Relevance) -> str:
         is_active = float(relevance.penalties[index]) > 0
         lines += [
             "",
-            f"{name}: {counts[index]} features, sum of |weights| {norms[index]:.4g} "
+            f"{name}: {counts[index]} feature{'' if counts[index] == 1 else 's'}, "
+            f"sum of |weights| {norms[index]:.4g} "
             f"({'at the bound' if is_active else 'below the bound'}), "
             f"relative gap {float(relevance.gaps[index]):.0e}",
             f"  {'layer':<{width}}  channel    weight",

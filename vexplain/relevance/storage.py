@@ -26,6 +26,14 @@ def save_relevance(relevance: Relevance, path: str | os.PathLike[str]) -> None:
     Args:
         relevance: what to write.
         path: the file, taken as given (`.npz` by custom); its folder must exist.
+
+    Example:
+        >>> weights, zeros = np.array([[0.5], [0.0]]), np.zeros(1)
+        >>> relevance = Relevance(weights, zeros, zeros, np.array(1.0), (("conv_1", 2),), ("cat",))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_relevance(relevance, f"{folder}/cat.npz")
+        ...     print(load_relevance(f"{folder}/cat.npz").weights.ravel())
+        [0.5 0. ]
     """
     path = Path(path)
     metadata = {
@@ -50,9 +58,17 @@ def save_relevance(relevance: Relevance, path: str | os.PathLike[str]) -> None:
 def load_relevance(path: str | os.PathLike[str]) -> Relevance:
     """The relevance that `save_relevance` wrote, bit for bit.
 
+    Args:
+        path: the file.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or not one that `save_relevance` wrote.
+
+    Example:
+        >>> load_relevance("nowhere.npz")
+        Traceback (most recent call last):
+        FileNotFoundError: [Errno 2] No such file or directory: 'nowhere.npz'
     """
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:

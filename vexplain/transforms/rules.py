@@ -120,7 +120,19 @@ def with_rules(
 def matched_layers(
     fn: Callable[..., Any], rules: Rule | Rules, variables: Any, images: Any
 ) -> dict[str, tuple[str, ...]]:
-    """Returns, for each rule's name, the names of the layers that it matches in `fn`."""
+    """Returns, for each rule's name, the names of the layers that it matches in a network.
+
+    Args:
+        fn: the network, `fn(variables, images)`.
+        rules: one rule, or several joined by `|`.
+        variables: of the network, arrays or `ShapeDtypeStruct`s.
+        images: an example of its input.
+
+    Example:
+        >>> network = lambda w, images: jax.nn.relu(images.mean((1, 2)) @ w) @ w
+        >>> matched_layers(network, GUIDED | RESAMPLED_STRIDE, jnp.eye(3), jnp.ones((1, 4, 4, 3)))
+        {'GUIDED': ('relu_1',), 'RESAMPLED_STRIDE': ()}
+    """
     chosen = Rules((rules,)) if isinstance(rules, Rule) else rules
     table = layers_of_program(trace(fn, (variables, images)), images)[0]
     matched = _match(table, chosen, "ignore").values()

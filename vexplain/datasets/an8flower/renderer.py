@@ -128,7 +128,8 @@ def _cast(factors: Factors, size: int, samples: int):
     line = ((jnp.arange(count) + 0.5) / count * 2 - 1) * _HALF_HEIGHT
     u = (line - 2 * _HALF_HEIGHT * factors.shift[0]) / factors.scale
     v = (-line - 2 * _HALF_HEIGHT * factors.shift[1]) / factors.scale
-    found, normal = nearest(*jnp.broadcast_arrays(u[None, :], v[:, None]), *solids(factors))
+    u, v = jnp.broadcast_arrays(u[None, :], v[:, None])
+    found, normal = nearest(u, v, *solids(factors))
     return jnp.asarray(PART_OF_SOLID)[found], normal
 
 

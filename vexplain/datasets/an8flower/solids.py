@@ -105,12 +105,12 @@ def nearest(
             hit = cast(u, v, *geometry)
             is_nearer = hit.z > depth
             pairs = zip(hit.normal, normal, strict=True)
-            normal = tuple(jnp.where(is_nearer, new, old) for new, old in pairs)
-            return (
+            carry = (
                 jnp.where(is_nearer, hit.z, depth),
                 jnp.where(is_nearer, identity, found),
-                normal,
-            ), None
+                tuple(jnp.where(is_nearer, new, old) for new, old in pairs),
+            )
+            return carry, None
 
         return step
 
@@ -118,8 +118,8 @@ def nearest(
     carry = (jnp.full_like(u, -jnp.inf), jnp.zeros(u.shape, jnp.int32), (jnp.zeros_like(u),) * 3)
     carry, _ = jax.lax.scan(visit(hit_ellipsoid), carry, (1 + jnp.arange(count), *ellipsoids))
     last = 1 + count + jnp.arange(len(cylinders.starts))
-    (_, found, normal), _ = jax.lax.scan(visit(hit_tapered_cylinder), carry, (last, *cylinders))
-    return found, normal
+    (_, found, (x, y, z)), _ = jax.lax.scan(visit(hit_tapered_cylinder), carry, (last, *cylinders))
+    return found, (x, y, z)
 
 
 def _unit(vector: list[_Grid]) -> tuple[_Grid, _Grid, _Grid]:

@@ -1,0 +1,87 @@
+"""What is public is documented: by reflection over the public lists of the library and of its rooms."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import vexplain
+from vexplain import (
+    attribution,
+    benchmark,
+    classifiers,
+    datasets,
+    figures,
+    interpretation,
+    metrics,
+    relevance,
+    streaming,
+    training,
+    transforms,
+)
+
+README = Path(__file__).parent.parent / "README.md"
+ROOMS = (
+    vexplain,
+    attribution,
+    benchmark,
+    classifiers,
+    datasets,
+    figures,
+    interpretation,
+    metrics,
+    relevance,
+    streaming,
+    training,
+    transforms,
+)
+
+
+def public(room):
+    for name, value in vars(room).items():
+        home = getattr(value, "__module__", "")
+        is_its_own = room.__file__.endswith("__init__.py") or home == room.__name__
+        if name[0] != "_" and home.startswith("vexplain") and is_its_own:
+            yield name, value
+
+
+FUNCTIONS = sorted(
+    {(f"{f.__module__}.{name}", f) for room in ROOMS for name, f in public(room) if inspect.isfunction(f)},
+    key=lambda pair: pair[0],
+)
+
+
+@pytest.mark.parametrize("function", [f for _, f in FUNCTIONS], ids=[name for name, _ in FUNCTIONS])
+def test_a_public_function_is_documented(function):
+    text = inspect.getdoc(function) or ""
+    first = text.split("\n", 1)[0]
+    assert first.endswith((".", ":")) or "." in text.split("\n\n")[0], "a sentence opens the docstring"
+    parameters = [p for p in inspect.signature(function).parameters if p not in ("self", "args")]
+    if len(parameters) > 1:
+        assert "Args:" in text
+        arguments = text.split("Args:")[1]
+        missing = [p for p in parameters if not re.search(rf"^\s*\**{p}\b.*:", arguments, re.M)]
+        assert not missing, f"not in Args: {missing}"
+
+
+@pytest.mark.parametrize("name", [n for n, v in public(vexplain) if inspect.isfunction(v)])
+def test_what_the_library_exports_has_an_example(name):
+    assert ">>>" in inspect.getdoc(getattr(vexplain, name)), f"{name} has no example"
+
+
+@pytest.mark.parametrize("function", [f for _, f in FUNCTIONS], ids=[name for name, _ in FUNCTIONS])
+def test_options_are_keyword_only(function):
+    for parameter in inspect.signature(function).parameters.values():
+        has_default = parameter.default is not inspect.Parameter.empty
+        assert not has_default or parameter.kind is parameter.KEYWORD_ONLY, f"{parameter.name} is positional"
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    assert blocks
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), namespace)
+    assert (tmp_path / "explanation.png").stat().st_size > 5_000
