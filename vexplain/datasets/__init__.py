@@ -1,4 +1,8 @@
-"""Labeled images: sources with random access, renderers with known truth, TFDS builders."""
+"""Labeled images: sources with random access, renderers with known truth, TFDS builders.
+
+The builders `vexplain.datasets.an8flower_rendered` and `vexplain.datasets.an8flower_release` are imported by
+name, which registers them with TFDS; nothing here imports TFDS.
+"""
 
 from vexplain.datasets.sources import ArraySource as ArraySource
 from vexplain.datasets.sources import Source as Source
@@ -7,3 +11,4 @@ from vexplain.datasets.sources import gather as gather
 from vexplain.datasets.sources import in_memory as in_memory
 from vexplain.datasets.sources import shuffled_batches as shuffled_batches
 from vexplain.datasets.sources import subset as subset
+from vexplain.datasets.tfds_source import from_tfds as from_tfds
