@@ -1,8 +1,8 @@
 """Scores heatmaps of any method against ground truth, in one streaming pass for all methods.
 
-A method is any function `(variables, images, targets, key) -> attributions`; `methods_for` makes the usual
-ones for a network. A signed map is scored twice, by its positive part and by its absolute value, and its method
-is credited with whichever is better over the dataset.
+A method is any function `(variables, images, targets, keys) -> attributions`, with one key an image;
+`methods_for` makes the usual ones for a network. A signed map is scored twice, by its positive part and by
+its absolute value, and its method is credited with whichever is better over the dataset.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,11 +27,12 @@ from vexplain.attribution import (
 )
 from vexplain.explanation import explain
 from vexplain.metrics import best_iou, iou_area, iou_curve
+from vexplain.metrics.localization import NUM_THRESHOLDS
 from vexplain.relevance import Relevance
 from vexplain.transforms import LayerTable
 from vexplain.typing import ApplyFn, Array, Batch, Float, Variables
 
-Method = Callable[..., Any]  # (variables, images, targets, key) -> (batch, height, width[, channels])
+Method = Callable[..., Any]  # (variables, images, targets, keys) -> (batch, height, width[, channels])
 CONTROLS = ("random map", "Sobel edges")
 OURS = "relevant features (paper)"
 
@@ -45,21 +46,21 @@ class Sums(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Means over images, with standard errors. All in [0, 1]."""
+    """Means over images, with standard errors (0 where there is one image). All in [0, 1]."""
 
     area: float
     area_error: float
     best: float
     best_error: float
     curve: np.ndarray
-    reading: str  # "positive part" or "absolute value", where that was a choice
+    reading: str  # "positive part" or "absolute value"; "" where both are the same map
 
 
 class ScoreState(NamedTuple):
     """By method and reading."""
 
     sums: dict[str, dict[str, Sums]]
-    count: Float[Array, ""]
+    num_images: Float[Array, ""]
 
 
 def methods_for(apply: ApplyFn, table: LayerTable, relevance: Relevance, **options: Any) -> dict[str, Method]:
@@ -73,19 +74,19 @@ def methods_for(apply: ApplyFn, table: LayerTable, relevance: Relevance, **optio
     """
     score, layer = class_score(apply), cam_layer(table)
 
-    def recipe(variables, images, targets, key):
+    def recipe(variables, images, targets, keys):
         return explain(apply, variables, images, relevance, targets=targets, **options).heatmaps
 
     return {
         OURS: recipe,
-        "gradient": lambda v, x, t, key: gradient(score, v, x, t),
-        "guided backprop": lambda v, x, t, key: guided_backprop(score, v, x, t),
-        f"Grad-CAM ({layer})": lambda v, x, t, key: grad_cam(score, v, x, t, layer=layer),
-        f"upsampled activation ({layer})": lambda v, x, t, key: upsampled_activation(
+        "gradient": lambda v, x, t, keys: gradient(score, v, x, t),
+        "guided backprop": lambda v, x, t, keys: guided_backprop(score, v, x, t),
+        f"Grad-CAM ({layer})": lambda v, x, t, keys: grad_cam(score, v, x, t, layer=layer),
+        f"upsampled activation ({layer})": lambda v, x, t, keys: upsampled_activation(
             score, v, x, t, layer=layer
         ),
-        "Sobel edges": lambda v, x, t, key: sobel_edges(x),
-        "random map": lambda v, x, t, key: random_map(key, x),
+        "Sobel edges": lambda v, x, t, keys: sobel_edges(x),
+        "random map": lambda v, x, t, keys: jax.vmap(random_map)(keys, x[:, None])[:, 0],
     }
 
 
@@ -99,29 +100,30 @@ def heatmap_scores(
 
     Args:
         apply: the network.
-        methods: by name; `(variables, images, targets, key) -> (batch, height, width)` heatmaps in [0, 1], or
-            (batch, height, width, channels) signed attributions.
-        seed: of the methods that need randomness; the key of a batch follows from its first index.
+        methods: by name; `(variables, images, targets, keys) -> (batch, height, width)` heatmaps in [0, 1],
+            or (batch, height, width, channels) signed attributions. `keys` has one key an image.
+        seed: of the methods that need randomness; the key of an image follows from it and the image's index,
+            whatever batch the image is in.
     """
 
     def init() -> ScoreState:
-        zero = Sums(jnp.zeros(101), jnp.zeros(2), jnp.zeros(2))
+        zero = Sums(jnp.zeros(NUM_THRESHOLDS), jnp.zeros(2), jnp.zeros(2))
         readings = ("positive part", "absolute value")
         return ScoreState({m: dict.fromkeys(readings, zero) for m in methods}, jnp.zeros(()))
 
     def update(state: ScoreState, batch: Batch, variables: Variables) -> ScoreState:
-        images, masks = batch["images"], batch["masks"]
+        images, masks = jnp.asarray(batch["images"]), jnp.asarray(batch["masks"])
         weights = batch.get("weights", jnp.ones(len(images)))
         targets = apply(variables, images).argmax(-1)
-        key = jax.random.fold_in(jax.random.key(seed), batch["indices"][0])
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["indices"])
         sums = {}
         for name, method in methods.items():
-            maps = _readings(method(variables, images, targets, key))
+            maps = _readings(method(variables, images, targets, keys))
             sums[name] = {
                 reading: jax.tree.map(jnp.add, state.sums[name][reading], _sums(heatmaps, masks, weights))
                 for reading, heatmaps in maps.items()
             }
-        return ScoreState(sums, state.count + weights.sum())
+        return ScoreState(sums, state.num_images + weights.sum())
 
     return init, update
 
@@ -132,13 +134,15 @@ def summarize(state: ScoreState) -> dict[str, Score]:
     Raises:
         ValueError: no image was scored.
     """
-    count = float(state.count)
+    count = float(state.num_images)
     if count < 1:
         raise ValueError("state: no image was scored")
     scores = {}
     for name, readings in state.sums.items():
-        means = {r: _score(sums, count, r) for r, sums in readings.items()}
-        scores[name] = max(means.values(), key=lambda s: s.area)
+        means = [_score(sums, count, reading) for reading, sums in readings.items()]
+        best = max(means, key=lambda s: s.area)
+        no_choice = all(np.allclose(s.curve, best.curve, rtol=0, atol=1e-6) for s in means)
+        scores[name] = best._replace(reading="") if no_choice else best
     return dict(sorted(scores.items(), key=lambda item: -item[1].area))
 
 
@@ -163,8 +167,10 @@ def _score(sums: Sums, count: float, reading: str) -> Score:
     area, best = np.asarray(sums.area, np.float64), np.asarray(sums.best, np.float64)
 
     def mean_and_error(total):
-        mean = total[0] / count
-        variance = max(total[1] / count - mean**2, 0.0)
+        mean = float(total[0] / count)
+        if count < 2:
+            return mean, 0.0
+        variance = max(total[1] - count * mean**2, 0.0) / (count - 1)
         return mean, float(np.sqrt(variance / count))
 
     return Score(*mean_and_error(area), *mean_and_error(best), np.asarray(sums.curve) / count, reading)

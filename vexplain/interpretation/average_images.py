@@ -1,7 +1,7 @@
 """Average images: what the receptive fields of a feature's favorite images have in common.
 
 Each image is cropped at the receptive field of the position that excites the feature most, and the crops are
-averaged. A window that reaches over the border of the image contributes the pixels that exist, so that the
+averaged. A window that reaches over the border of the image contributes the pixels that are seen, so that the
 average is never darkened by padding. A layer that sees the whole image has nothing to crop: its average is
 one of whole images, and is marked so.
 """
@@ -30,7 +30,7 @@ class FeatureView(NamedTuple):
     channel: int
     weight: float  # relevance
     average: np.ndarray  # (height, width, channels); NaN where no crop has a pixel
-    crops: np.ndarray  # the best crops, (up to 9, height, width, channels); NaN beyond the image
+    crops: np.ndarray  # the best crops, (up to 9, height, width, channels); NaN where nothing is seen
     indices: np.ndarray  # of the images in the source, best first
     values: np.ndarray  # activations
     sees_whole_image: bool
@@ -65,11 +65,32 @@ def interpret(
 
     Raises:
         ValueError: no class has a relevant feature.
+        KeyError: a layer of the relevance is not in the table.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.1.
+
+    Example:
+        >>> from vexplain.datasets import ArraySource
+        >>> from vexplain.relevance import learn_relevance
+        >>> from vexplain.transforms import layers
+        >>> images = np.eye(2).repeat(5, axis=0).reshape(10, 1, 1, 2)  # five red ones, five green ones
+        >>> source = ArraySource(images, np.array([0, 1]).repeat(5), class_names=("red", "green"))
+        >>> apply = lambda variables, images: images.mean((1, 2)) @ variables
+        >>> relevance = learn_relevance(apply, np.eye(2), source, mu=1)
+        >>> table = layers(apply, np.eye(2), images)
+        >>> views = interpret(apply, np.eye(2), table, relevance, source, num_images=3, description=None)
+        >>> for view in views:
+        ...     print(view.class_name, view.layer, view.channel, view.average.ravel(), view.indices)
+        red pool_1 0 [1. 0.] [0 1 2]
+        green pool_1 1 [0. 1.] [5 6 7]
     """
     wanted = [(c, feature) for c in range(len(relevance.class_names)) for feature in features(relevance, c)]
+    if not wanted:
+        raise ValueError(
+            f"relevance: no class has a relevant feature at mu = {float(relevance.mu):g}: find the relevance "
+            "again with a larger mu"
+        )
     picks = [Pick(f.layer, f.channel, c if within_class else None) for c, f in wanted]
     init, update = top_exemplars(apply, table, picks, num_images=num_images)
     batch_fn, num_steps = epoch_batches(source, batch_size)
@@ -88,8 +109,13 @@ def interpret(
     )
 
 
-def crop_windows(images: np.ndarray, layer: Layer, rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
-    """Returns one crop an image, at the receptive field of a position; NaN beyond the image's border.
+def crop_windows(
+    images: np.ndarray, layer: Layer, rows: Sequence[int] | np.ndarray, columns: Sequence[int] | np.ndarray
+) -> np.ndarray:
+    """Returns one crop an image, at the receptive field of a position; NaN for pixels it does not see.
+
+    The window of a position near the border reaches over it; that of a network that first crops its images
+    reaches into pixels that are never seen.
 
     Args:
         images: (n, height, width, channels).
@@ -101,27 +127,36 @@ def crop_windows(images: np.ndarray, layer: Layer, rows: Sequence[int], columns:
         (n, field height, field width, channels). Where the layer sees the whole image, the images.
 
     Example:
+        >>> import jax
         >>> from vexplain.transforms import layers
-        >>> import jax.numpy as jnp
+        >>> def apply(kernel, images):
+        ...     numbers = ("NHWC", "HWIO", "NHWC")
+        ...     x = jax.lax.conv_general_dilated(images, kernel, (2, 2), "SAME", dimension_numbers=numbers)
+        ...     return x.mean((1, 2))
         >>> images = np.arange(16.0).reshape(1, 4, 4, 1)
-        >>> pool = layers(lambda v, x: x.reshape(1, 2, 2, 2, 2, 1).max((2, 4)), None, images)
-        >>> len(pool)
-        0
+        >>> conv = layers(apply, np.ones((3, 3, 1, 1)), images)["conv_1"]
+        >>> print(crop_windows(images, conv, [1], [0])[0, :, :, 0])  # rows 2 to 4 of an image of rows 0 to 3
+        [[ 8.  9. 10.]
+         [12. 13. 14.]
+         [nan nan nan]]
     """
     if layer.sees_whole_image:
         return np.asarray(images)
-    crops = [
-        _crop(image, layer.window(int(row), int(column)))
-        for image, row, column in zip(images, rows, columns, strict=True)
-    ]
-    return np.stack(crops)
+    top, left, bottom, right = layer.window(0, 0)
+    crops = np.full((len(images), bottom - top, right - left, images.shape[3]), np.nan, np.float32)
+    for crop, image, row, column in zip(crops, images, rows, columns, strict=True):
+        top, left, _, _ = layer.window(int(row), int(column))
+        t, le, b, r = layer.visible(int(row), int(column))
+        if t < b and le < r:
+            crop[t - top : b - top, le - left : r - left] = image[t:b, le:r]
+    return crops
 
 
 def average_image(crops: np.ndarray) -> np.ndarray:
     """Returns the mean of crops over the pixels that exist; NaN where none has one.
 
     Args:
-        crops: (n, height, width, channels), NaN beyond the border of an image.
+        crops: (n, height, width, channels), NaN where a pixel is missing.
 
     Example:
         >>> crops = np.array([[[[0.2]], [[np.nan]]], [[[0.4]], [[0.5]]]])
@@ -132,16 +167,6 @@ def average_image(crops: np.ndarray) -> np.ndarray:
     count = exists.sum(0)
     total = np.where(exists, crops, 0).sum(0)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _crop(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
-    top, left, bottom, right = window
-    height, width = image.shape[:2]
-    crop = np.full((bottom - top, right - left, image.shape[2]), np.nan, np.float32)
-    t, le, b, r = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
-    if t < b and le < r:
-        crop[t - top : b - top, le - left : r - left] = image[t:b, le:r]
-    return crop
 
 
 def _view(class_name, feature, layer: Layer, exemplars: Exemplars, n: int, source: Source) -> FeatureView:

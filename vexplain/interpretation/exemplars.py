@@ -54,7 +54,8 @@ def top_exemplars(
         "indices", where a pick names a class "labels", and optionally "weights" (0 = padding).
 
     Raises:
-        ValueError: no picks, k below 1, or a channel that its layer does not have.
+        ValueError: no picks, k below 1, a channel that its layer does not have, or a label below 0.
+        KeyError: at the first update, a pick names a class and the batch has no labels.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.1.
@@ -73,8 +74,7 @@ def top_exemplars(
         peaks = [_peak(found[pick.layer], table[pick.layer], pick.channel) for pick in picks]
         values, rows, columns = (jnp.stack(column) for column in zip(*peaks, strict=True))
         counts = batch.get("weights", jnp.ones(values.shape[1])) > 0
-        labels = batch.get("labels", jnp.zeros(values.shape[1], jnp.int32))
-        counts = counts[None] & ((wanted[:, None] < 0) | (wanted[:, None] == labels[None]))
+        counts = counts[None] & ((wanted[:, None] < 0) | (wanted[:, None] == _labels(batch, picks)))
         values = jnp.where(counts, values.astype(jnp.float32), -jnp.inf)
         indices = jnp.where(counts, batch["indices"][None], -1)
         return _best(state, Exemplars(values, indices, rows, columns), num_images)
@@ -85,11 +85,28 @@ def top_exemplars(
 def _peak(activation: Array, layer: Layer, channel: int) -> tuple[Array, Array, Array]:
     """Largest value of one channel, and its row and column, (batch,) each."""
     maps = channels_last(activation, layer)[..., channel]
-    width = maps.shape[-1] if None not in layer.spatial_axes else 1
     flat = maps.reshape(len(maps), -1)
     place = flat.argmax(1).astype(jnp.int32)
     value = jnp.take_along_axis(flat, place[:, None], 1)[:, 0]
-    return value, place // width, place % width
+    # A map may be transposed, or have lost an axis: then all positions are at 0 along it.
+    axes = [a for a in range(activation.ndim) if a not in (layer.batch_axis, layer.channel_axis)]
+    positions = dict(zip(axes, jnp.unravel_index(place, maps.shape[1:]), strict=True))
+    row, column = (
+        jnp.zeros_like(place) if axis is None else positions[axis].astype(jnp.int32)
+        for axis in layer.spatial_axes
+    )
+    return value, row, column
+
+
+def _labels(batch: Batch, picks: Sequence[Pick]) -> Array:
+    if all(pick.label is None for pick in picks):
+        return jnp.zeros(1, jnp.int32)
+    if "labels" not in batch:
+        raise KeyError(
+            f'batch: a pick that names a class needs "labels", got {sorted(batch)}; pick with label=None to '
+            "search all images"
+        )
+    return jnp.asarray(batch["labels"])
 
 
 def _best(a: Exemplars, b: Exemplars, num_images: int) -> Exemplars:
@@ -107,6 +124,8 @@ def _check(table: LayerTable, picks: Sequence[Pick], num_images: int) -> None:
         size = table[pick.layer].num_channels
         if not 0 <= pick.channel < size:
             raise ValueError(f"picks: layer {pick.layer!r} has channels 0 to {size - 1}, got {pick.channel}")
+        if pick.label is not None and pick.label < 0:
+            raise ValueError(f"picks: labels go from 0 on, got {pick.label}; None searches all images")
 
 
 def found(exemplars: Exemplars, pick: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

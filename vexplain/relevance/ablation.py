@@ -46,6 +46,11 @@ def ablation_accuracy(apply: ApplyFn, rows: Sequence[Layer], num_classes: int):
     As `training.confusion`; the constants of `update` are `(variables, masks)`, with masks from
     `relevant_masks` or `random_masks`.
 
+    Args:
+        apply: the network.
+        rows: layers that have a mask.
+        num_classes: C.
+
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 4.1.
     """
@@ -60,11 +65,9 @@ def relevant_masks(rows: Sequence[Layer], relevant: Mapping[str, Sequence[int]])
         relevant: by layer, the channels to silence, for instance from `relevant_union`.
 
     Raises:
-        ValueError: a layer is not among `rows`.
+        ValueError: a layer is not among `rows`, or does not have a channel.
     """
-    unknown = set(relevant) - {row.name for row in rows}
-    if unknown:
-        raise ValueError(f"relevant: layers {sorted(unknown)} are not among rows")
+    _check(rows, relevant)
     masks = {row.name: jnp.ones(row.num_channels) for row in rows}
     for name, channels in relevant.items():
         masks[name] = masks[name].at[np.asarray(channels, int)].set(0.0)
@@ -78,10 +81,25 @@ def random_masks(key: Key, rows: Sequence[Layer], relevant: Mapping[str, Sequenc
         key: of the draw.
         rows: the layers that get a mask.
         relevant: by layer, the relevant channels; only their number counts.
+
+    Raises:
+        ValueError: a layer is not among `rows`, or does not have a channel.
     """
+    _check(rows, relevant)
     keys = jax.random.split(key, len(rows))
     drawn = {
-        row.name: jax.random.permutation(k, row.num_channels)[: len(relevant.get(row.name, ()))]
+        row.name: jax.random.permutation(k, row.num_channels)[: len(set(relevant.get(row.name, ())))]
         for k, row in zip(keys, rows, strict=True)
     }
-    return relevant_masks(rows, {name: np.asarray(channels) for name, channels in drawn.items()})
+    return relevant_masks(rows, {name: np.asarray(channels).tolist() for name, channels in drawn.items()})
+
+
+def _check(rows: Sequence[Layer], relevant: Mapping[str, Sequence[int]]) -> None:
+    sizes = {row.name: row.num_channels for row in rows}
+    unknown = set(relevant) - set(sizes)
+    if unknown:
+        raise ValueError(f"relevant: layers {sorted(unknown)} are not among rows, {list(sizes)}")
+    for name, channels in relevant.items():
+        beyond = [channel for channel in channels if not 0 <= channel < sizes[name]]
+        if beyond:
+            raise ValueError(f"relevant: {name!r} has channels 0 to {sizes[name] - 1}, got {beyond}")

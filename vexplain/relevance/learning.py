@@ -1,6 +1,8 @@
 """The relevant features of a network over a source of images: one pass, then one regression a class."""
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 from vexplain.datasets import Source, epoch_batches
 from vexplain.relevance.candidates import candidate_layers, layout_of, response_fn
@@ -21,7 +23,7 @@ def learn_relevance(
     rows: Sequence[Layer] | None = None,
     mu: float | int = 10.0,
     nonnegative: bool = True,
-    labels: str = "predicted",
+    labels: Literal["predicted", "true"] = "predicted",
     batch_size: int = 64,
     max_gram_bytes: int = 2 * 2**30,
     mesh: Mesh | None = None,
@@ -44,7 +46,21 @@ def learn_relevance(
 
     Raises:
         ValueError: too many features for `max_gram_bytes`, a class without images, `mu` not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> from vexplain.datasets import ArraySource
+        >>> from vexplain.relevance import features
+        >>> images = np.eye(2).repeat(5, axis=0).reshape(10, 1, 1, 2)  # five red ones, five green ones
+        >>> labels = np.array([0, 1]).repeat(5)
+        >>> source = ArraySource(images, labels, class_names=("red", "green"))
+        >>> apply = lambda variables, images: images.mean((1, 2)) @ variables
+        >>> relevance = learn_relevance(apply, np.eye(2), source, mu=1)
+        >>> features(relevance, "green")
+        (Feature(layer='pool_1', channel=1, weight=1.0),)
     """
+    if not 0 < mu < math.inf:  # known before the pass over the images, which may take hours
+        raise ValueError(f"mu: the bound on the L1 norm must be positive and finite, got {mu}")
     if rows is None:
         example = source[[0]]["images"]
         rows = candidate_layers(layers(apply, variables, example))

@@ -1,0 +1,163 @@
+"""Relevance that was planted is found: one channel decides each class, others only distract."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import nnls
+
+from vexplain.datasets import ArraySource
+from vexplain.relevance import (
+    candidate_layers,
+    features,
+    layout_of,
+    learn_relevance,
+    num_features,
+    response_fn,
+)
+from vexplain.sharding import data_mesh
+from vexplain.transforms import layers
+
+NAMES = ("lily", "rose", "oak")
+NUM_IMAGES = 45
+ORDER = jnp.array([3, 5, 0, 4, 1, 2])  # channel of conv_1 that sees each color of the images
+SPEAKING = (3, 5, 0)  # channels of conv_1 that see the colors 0, 1, 2, which decide
+
+
+def planted():
+    """Color c is above one half where the class is c, and below elsewhere; colors 3 to 5 are noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(NUM_IMAGES) % 3
+    images = rng.uniform(0.05, 0.45, (NUM_IMAGES, 5, 4, 6)).astype(np.float32)
+    images[..., 3:] += 0.1
+    for n, label in enumerate(labels):
+        images[n, ..., label] += 0.5
+    return ArraySource(images, labels, class_names=NAMES)
+
+
+def make_network(heads):
+    """A change of order, a threshold, and a head in which color c speaks for class heads[c].
+
+    Before the threshold all colors are as strong as each other: the convolution tells nothing.
+    """
+    kernel = jnp.zeros((1, 1, 6, 6)).at[0, 0, jnp.arange(6), ORDER].set(1.0)
+    head = jnp.zeros((6, 3)).at[jnp.array(SPEAKING), jnp.array(heads)].set(1.0)
+
+    def apply(variables, images):
+        kernel, head = variables
+        x = jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jax.nn.relu(x - 0.5).mean((1, 2)) @ head
+
+    return apply, (kernel, head)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return planted()
+
+
+@pytest.fixture(scope="module")
+def network():
+    return make_network((0, 1, 2))
+
+
+@pytest.fixture(scope="module")
+def rows(network, source):
+    """All candidates but the pooled copy, which is as relevant as its original."""
+    table = layers(*network, source[[0]]["images"])
+    assert table.names == ("conv_1", "relu_1", "pool_1", "dense_1")
+    return [table["conv_1"], table["relu_1"]]
+
+
+@pytest.fixture(scope="module")
+def learned(network, source, rows):
+    return learn_relevance(*network, source, rows=rows, mu=1, batch_size=16)
+
+
+def test_exactly_the_planted_features_are_found(learned):
+    assert learned.class_names == NAMES
+    assert learned.layout == (("conv_1", 6), ("relu_1", 6))
+    for c, channel in enumerate(SPEAKING):
+        (found,) = features(learned, c)
+        assert (found.layer, found.channel) == ("relu_1", channel)
+        assert found.weight == pytest.approx(1)
+    assert (learned.gaps <= 1e-6).all()
+
+
+@pytest.mark.parametrize(("batch_size", "num_devices"), [(NUM_IMAGES, 1), (8, 8), (64, 8)])
+def test_batches_and_devices_do_not_matter(batch_size, num_devices, network, source, rows, learned):
+    found = learn_relevance(
+        *network, source, rows=rows, mu=1, batch_size=batch_size, mesh=data_mesh(num_devices)
+    )
+    np.testing.assert_array_equal(found.weights != 0, learned.weights != 0)
+    np.testing.assert_allclose(found.weights, learned.weights, rtol=1e-4)
+    np.testing.assert_allclose(found.penalties, learned.penalties, rtol=1e-4)
+
+
+def test_the_regression_is_that_of_all_responses(network, source, rows):
+    """Where mu does not limit it, non-negative least squares; the layers are all candidates."""
+    found = learn_relevance(*network, source, mu=1000, batch_size=16)
+    every = candidate_layers(layers(*network, source[[0]]["images"]))
+    assert found.layout == layout_of(every)
+    x = np.asarray(response_fn(network[0], every)(network[1], source[np.arange(NUM_IMAGES)]["images"])[0])
+    for c in range(3):
+        indicator = (source.labels == c).astype(float)
+        least = nnls(x.astype(float), indicator)[1] ** 2
+        residual = ((x @ found.weights[:, c] - indicator) ** 2).sum()
+        assert residual == pytest.approx(least, abs=1e-4)
+        assert np.abs(found.weights[:, c]).sum() < 1000
+
+
+def test_predicted_and_true_labels_differ_where_the_network_errs(source, rows):
+    """Its head takes lilies for roses and roses for lilies."""
+    apply, variables = make_network((1, 0, 2))
+    options = {"rows": rows, "mu": 1, "batch_size": 16}
+    predicted = learn_relevance(apply, variables, source, **options)
+    true = learn_relevance(apply, variables, source, labels="true", **options)
+    chosen = {
+        name: [features(r, c)[0].channel for c in range(3)] for name, r in (("p", predicted), ("t", true))
+    }
+    assert chosen == {"p": [SPEAKING[1], SPEAKING[0], SPEAKING[2]], "t": list(SPEAKING)}
+    assert num_features(predicted).tolist() == num_features(true).tolist() == [1, 1, 1]
+
+
+def test_a_class_without_images_is_named(source, rows):
+    apply, variables = make_network((0, 0, 2))  # never says "rose"
+    with pytest.raises(ValueError, match="no image of class 'rose'"):
+        learn_relevance(apply, variables, source, rows=rows, batch_size=16)
+    few = ArraySource(source.images[::3], source.labels[::3], class_names=NAMES)
+    with pytest.raises(ValueError, match="no image of class 'rose'"):
+        learn_relevance(apply, variables, few, rows=rows, labels="true", batch_size=16)
+
+
+class Unreadable:
+    """A source that must not be visited."""
+
+    class_names = NAMES
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, indices):
+        raise AssertionError("the images were read")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mu": 0}, "mu: .*positive and finite, got 0"),
+        ({"mu": -2.5}, "mu: .*positive and finite, got -2.5"),
+        ({"mu": float("inf")}, "mu: .*positive and finite, got inf"),
+        ({"mu": float("nan")}, "mu: .*positive and finite, got nan"),
+        (
+            {"labels": "true", "max_gram_bytes": 575},
+            "m = 12 features takes 576 bytes.*Use fewer layers.*raise",
+        ),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_bad_options_are_named_before_any_image_is_read(options, message, network, rows):
+    with pytest.raises(ValueError, match=message):
+        learn_relevance(*network, Unreadable(), rows=rows, **options)
