@@ -21,7 +21,7 @@ FLOORS = (  # each room imports only what is on a lower line
     ("datasets",),
     ("transforms",),
     ("sharding",),
-    ("validation",),
+    ("validation", "files"),
     ("typing",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -3,16 +3,16 @@
 The file appears whole or not at all, and reading it never runs code that it carries.
 """
 
+import io
 import json
 import os
-import tempfile
 import zipfile
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vexplain.files import write_whole
 from vexplain.relevance.features import Relevance
 from vexplain.relevance.layout import layout_size
 
@@ -25,17 +25,17 @@ def save_relevance(relevance: Relevance, path: str | os.PathLike[str]) -> None:
 
     Args:
         relevance: what to write.
-        path: the file, taken as given (`.npz` by custom); its folder must exist.
+        path: the file, taken as given (`.npz` by custom); its folder is made if it does not exist.
 
     Example:
         >>> weights, zeros = np.array([[0.5], [0.0]]), np.zeros(1)
         >>> relevance = Relevance(weights, zeros, zeros, np.array(1.0), (("conv_1", 2),), ("cat",))
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_relevance(relevance, f"{folder}/cat.npz")
         ...     print(load_relevance(f"{folder}/cat.npz").weights.ravel())
         [0.5 0. ]
     """
-    path = Path(path)
     metadata = {
         "version": _VERSION,
         "layout": [list(entry) for entry in relevance.layout],
@@ -43,16 +43,9 @@ def save_relevance(relevance: Relevance, path: str | os.PathLike[str]) -> None:
     }
     arrays: dict[str, Any] = {name: np.asarray(getattr(relevance, name)) for name in _ARRAYS}
     arrays["metadata"] = np.array(json.dumps(metadata))
-    descriptor, temporary = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez_compressed(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_whole(path, buffer.getvalue())
 
 
 def load_relevance(path: str | os.PathLike[str]) -> Relevance:

@@ -1,0 +1,87 @@
+"""Curves and bars hold every method, ours apart from the others and the controls apart from both."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from tests.figures import material
+from vexplain.benchmark import CONTROLS, OURS, Score
+from vexplain.figures import ablation_bars, iou_curves, score_bars, style
+
+
+def lines_of(figure):
+    return {tuple(line.get_ydata()): line for line in figure.axes[0].lines}
+
+
+def test_the_legend_is_sorted_by_area_and_has_the_areas():
+    figure = iou_curves(material.scores())
+    written = material.texts(figure)
+    order = ["Grad-CAM (conv_2)", OURS, "gradient", CONTROLS[1], CONTROLS[0]]
+    places = [written.index(name) for name in order]
+    assert places == sorted(places)
+    assert [t for t in written if "±" in t][:2] == ["40.0 % ± 1.0", "35.0 % ± 1.0"]
+
+
+def test_ours_is_bold_and_on_top_and_the_controls_are_dashed():
+    scores = material.scores()
+    lines = lines_of(iou_curves(scores))
+    line = {name: lines[tuple(100 * score.curve)] for name, score in scores.items()}
+    assert line[OURS].get_color() == style.OURS
+    assert line[OURS].get_linewidth() > max(line[n].get_linewidth() for n in scores if n != OURS)
+    assert line[OURS].get_zorder() == max(each.get_zorder() for each in line.values())
+    for name in scores:
+        assert (line[name].get_linestyle() == "--") == (name in CONTROLS)
+        assert (line[name].get_color() == style.CONTROL) == (name in CONTROLS)
+
+
+def test_twenty_methods_are_all_listed_and_look_different():
+    score = Score(0.2, 0.01, 0.4, 0.02, np.linspace(0.4, 0, 101), "")
+    scores = {f"method {n}": score._replace(curve=score.curve * (n + 1) / 20) for n in range(20)}
+    figure = iou_curves(scores)
+    looks = {(line.get_color(), str(line._dash_pattern)) for line in figure.axes[0].lines}
+    assert len(looks) == 20
+    assert not material.overlaps_or_clips(figure)
+
+
+def test_every_method_has_two_bars_and_two_values():
+    figure = score_bars(material.scores())
+    assert [len(axes.patches) for axes in figure.axes] == [5, 5]
+    assert "60.0 % ± 2.0" in material.texts(figure)
+    ours = [p for p in figure.axes[0].patches if p.get_facecolor()[:3] == to_rgb(style.OURS)]
+    assert [p.get_width() for p in ours] == [0.35]
+    assert not material.overlaps_or_clips(figure)
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.42, 1.0])
+def test_an_ablation_shows_means_draws_and_the_intact_network(accuracy):
+    draws = [0.5, 0.75, 1.0]
+    figure = ablation_bars(
+        accuracy, {"all layers": (0.25, draws), "a name as long as this one " * 2: (0, [0])}
+    )
+    written = material.texts(figure)
+    for text in (f"intact {100 * accuracy:.1f} %", "25.0 %", "75.0 %", "all layers"):
+        assert text in written
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [0.25, 0.75, 0, 0]
+    points = [c.get_offsets()[:, 0].tolist() for c in figure.axes[0].collections if len(c.get_offsets()) == 3]
+    assert draws in points
+    assert not material.overlaps_or_clips(figure)
+
+
+@pytest.mark.parametrize("draw", [iou_curves, score_bars])
+def test_no_score_is_refused(draw):
+    with pytest.raises(ValueError, match=r"scores is empty: pass what benchmark.summarize"):
+        draw({})
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "groups", "message"),
+    [
+        (0.5, {}, "groups is empty: give at least one"),
+        (0.5, {"all": (0.5, [])}, r"groups\['all'\] has no random draw"),
+        (0.5, {"all": (0.5, [50.0])}, r"groups\['all'\]: an accuracy is 50, expected \[0, 1\]"),
+        (50.0, {"all": (0.5, [0.5])}, r"accuracy is 50: expected \[0, 1\]"),
+    ],
+)
+def test_bad_accuracies_are_named(accuracy, groups, message):
+    with pytest.raises(ValueError, match=message):
+        ablation_bars(accuracy, groups)

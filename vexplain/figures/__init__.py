@@ -1,0 +1,20 @@
+"""What was found, made visible: sheets, curves and the report, in one quiet style.
+
+Figures are matplotlib's, made without pyplot: nothing global is changed, no window opens, and the caller
+keeps or saves them (`save_figure`).
+"""
+
+from vexplain.figures.ablation import ablation_bars as ablation_bars
+from vexplain.figures.class_sheets import class_sheet as class_sheet
+from vexplain.figures.curves import iou_curves as iou_curves
+from vexplain.figures.explanation_sheets import explanation_sheet as explanation_sheet
+from vexplain.figures.report import Picture as Picture
+from vexplain.figures.report import Report as Report
+from vexplain.figures.report import Section as Section
+from vexplain.figures.report import Table as Table
+from vexplain.figures.report import package_versions as package_versions
+from vexplain.figures.report import write_report as write_report
+from vexplain.figures.saving import png_bytes as png_bytes
+from vexplain.figures.saving import save_figure as save_figure
+from vexplain.figures.score_bars import score_bars as score_bars
+from vexplain.figures.weights import weights_overview as weights_overview

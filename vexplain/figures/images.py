@@ -1,0 +1,137 @@
+"""Images and heatmaps as pixels, and how they are put on axes.
+
+Pixels that do not exist (NaN) are light gray, enlarged pixels stay sharp squares, and a heatmap is laid over
+a dimmed gray version of its image, so that color means heat and nothing else.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+
+from vexplain.figures.style import FAINT, HEAT, MISSING
+from vexplain.typing import Array, Float, Shaped
+from vexplain.validation import check_images
+
+AnyArray = Shaped[Array | np.ndarray, "..."]  # of JAX or NumPy, checked where it is used
+
+
+def pixels(image: AnyArray) -> Float[np.ndarray, "height width 3"]:
+    """Returns an image as red, green and blue in [0, 1]; pixels with NaN are light gray.
+
+    Args:
+        image: (height, width, 1 or 3) in [0, 1]; values beyond are clipped.
+
+    Raises:
+        ValueError: another number of axes or channels.
+
+    Example:
+        >>> print(pixels(np.array([[[0.5], [np.nan]]])).round(2))
+        [[[0.5  0.5  0.5 ]
+          [0.89 0.9  0.92]]]
+    """
+    if image.ndim != 3 or image.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"image has shape {image.shape}: expected (height, width, 1 or 3); show other channels one by one"
+        )
+    values = np.asarray(image, np.float64)
+    missing = np.isnan(values).any(-1, keepdims=True)
+    return np.where(missing, to_rgb(MISSING), np.clip(values, 0, 1))
+
+
+def overlay(image: AnyArray, heatmap: AnyArray) -> Float[np.ndarray, "height width 3"]:
+    """Returns a heatmap over the dimmed gray image, as red, green and blue in [0, 1].
+
+    Args:
+        image: (height, width, 1 or 3) in [0, 1].
+        heatmap: (height, width) in [0, 1]; 0 leaves the image visible, 1 covers it.
+
+    Example:
+        >>> print(overlay(np.ones((1, 1, 3)), np.zeros((1, 1))))
+        [[[0.36 0.36 0.36]]]
+    """
+    gray = pixels(image) @ (0.299, 0.587, 0.114)
+    base = 0.06 + 0.3 * gray[..., None]
+    heat = np.clip(np.asarray(heatmap, np.float64), 0, 1)
+    opacity = np.clip(2 * heat, 0, 1)[..., None]
+    return (1 - opacity) * base + opacity * HEAT(0.25 + 0.75 * heat)[..., :3]
+
+
+def show(
+    axes: Axes, rgb: Float[np.ndarray, "height width 3"], *, frame: str = FAINT, line: float = 0.6
+) -> None:
+    """Puts pixels on axes, enlarged to sharp squares, inside a thin frame.
+
+    Args:
+        axes: to draw on.
+        rgb: in [0, 1].
+        frame: color of the frame.
+        line: width of the frame, in points.
+    """
+    axes.imshow(rgb, interpolation="nearest", vmin=0, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color=frame, linewidth=line)
+
+
+def outline(axes: Axes, mask: AnyArray, *, color: str = "white", line: float = 0.8) -> None:
+    """Draws the border of the region where a mask is 0.5 or more; nothing where there is no such region.
+
+    Args:
+        axes: with the image.
+        mask: (height, width), coverage in [0, 1].
+        color: of the line, on a dark seam that keeps it visible on bright images.
+        line: width, in points.
+    """
+    inside = np.pad(np.asarray(mask, np.float64), 1)
+    if inside.max() <= 0.5:
+        return
+    height, width = inside.shape
+    corners = [np.arange(n) - 1 for n in (width, height)]
+    for shade, thickness in (("#00000090", line + 0.9), (color, line)):
+        axes.contour(*corners, inside, levels=[0.5], colors=[shade], linewidths=[thickness])
+    axes.set(xlim=(-0.5, width - 2.5), ylim=(height - 2.5, -0.5))
+
+
+def checked_images(images: AnyArray, *, name: str = "images") -> np.ndarray:
+    """Returns a batch of images as a NumPy array.
+
+    Args:
+        images: (batch, height, width, 1 or 3) in [0, 1].
+        name: of the argument, for the message.
+
+    Raises:
+        ValueError: another shape or range, or an empty batch.
+    """
+    check_images(jnp.asarray(images))
+    if images.shape[-1] not in (1, 3) or not len(images):
+        raise ValueError(
+            f"{name} has shape {images.shape}: expected 1 image or more, with 1 channel (gray) or "
+            "3 (red, green, blue)"
+        )
+    return np.asarray(images, np.float32)
+
+
+def checked_maps(maps: AnyArray, images: np.ndarray, *, name: str) -> np.ndarray:
+    """Returns heatmaps or masks, one for each image, as a NumPy array.
+
+    Args:
+        maps: (batch, height, width) in [0, 1].
+        images: (batch, height, width, channels).
+        name: of the argument, for the message.
+
+    Raises:
+        ValueError: another shape than that of the images, another range, or NaN.
+    """
+    if maps.shape != images.shape[:3]:
+        raise ValueError(
+            f"{name} has shape {maps.shape}, but there are {len(images)} images: expected {images.shape[:3]}"
+        )
+    values = np.asarray(maps, np.float32)
+    if not (values.min() >= 0 and values.max() <= 1):  # also where NaN
+        raise ValueError(
+            f"{name} goes from {values.min():g} to {values.max():g}: expected [0, 1]; make heatmaps "
+            "of signed or unscaled attributions by vexplain.attribution.positive_heatmaps"
+        )
+    return values

@@ -1,0 +1,152 @@
+"""How figures look: fonts, colors, and a context that leaves the caller's matplotlib as it was.
+
+One color says "relevant features, the method of the paper"; everything else stays quiet beside it. Layers go
+from light to dark with depth.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal, TypeAlias, cast
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
+
+Inches: TypeAlias = float | int
+
+FONTS = (
+    "Arial",
+    "Liberation Sans",
+    "DejaVu Sans",
+)  # the first that is installed; the last comes with matplotlib
+DPI = 200  # twice what a page shows, for sharp screens
+
+PAPER = "#ffffff"
+INK = "#1d2129"
+MUTED = "#6a7180"
+FAINT = "#dfe2e7"
+TRACK = "#eef0f3"  # the empty part of a bar
+MISSING = "#e3e5ea"  # pixels that are not seen
+OURS = "#c8472b"
+WRONG = "#b3261e"
+RIVALS = ("#3f6b9e", "#5d9c8f", "#b58a3c", "#8a6aa8", "#7e8f45", "#b56f8c", "#4d5f7a", "#a3765a")
+CONTROL = "#9aa0ab"  # lines
+RANDOM = "#b9bfca"  # bars
+
+HEAT = matplotlib.colormaps["inferno"]
+DEPTH = LinearSegmentedColormap.from_list("depth", ["#c3dde4", "#6aa5bd", "#2f6d96", "#1b2f55"])
+
+
+@contextlib.contextmanager
+def context() -> Iterator[None]:
+    """Returns a context, also a decorator, in which text and axes have the style of this library.
+
+    Example:
+        >>> before = matplotlib.rcParams["text.color"]
+        >>> with context():
+        ...     print(matplotlib.rcParams["text.color"])
+        #1d2129
+        >>> matplotlib.rcParams["text.color"] == before
+        True
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a figure looks the same whatever style its caller uses
+        matplotlib.rcParams.update(cast(Any, _settings()))
+        yield
+
+
+def layer_colors(num_layers: int) -> list[tuple[float, float, float]]:
+    """Returns a color for each layer, light for the first and dark for the last.
+
+    Args:
+        num_layers: 1 or more.
+
+    Example:
+        >>> len(layer_colors(3))
+        3
+    """
+    places = np.linspace(0, 1, num_layers) if num_layers > 1 else np.array([0.65])
+    return [to_rgb(DEPTH(float(place))) for place in places]
+
+
+def readable_on(color: Any) -> str:
+    """Returns the color of text that is readable on another color: ink or paper.
+
+    Args:
+        color: anything matplotlib calls a color.
+
+    Example:
+        >>> readable_on("black"), readable_on("white")
+        ('#ffffff', '#1d2129')
+    """
+    return INK if np.dot(to_rgb(color), (0.2126, 0.7152, 0.0722)) > 0.5 else PAPER
+
+
+def quiet_axes(axes: Axes, *, grid: Literal["x", "y"] | None = None) -> None:
+    """Leaves of the axes only muted labels and hairlines at the values of one axis.
+
+    Args:
+        axes: to change.
+        grid: the axis whose values have hairlines; none if left out.
+    """
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_axisbelow(True)
+    if grid is not None:
+        axes.grid(axis=grid, color=FAINT, linewidth=0.8)
+    axes.tick_params(length=0, pad=6, colors=MUTED, labelsize=9, labelfontfamily=_families())
+    axes.margins(0)
+
+
+def percent(value: float | int, *, digits: int = 1) -> str:
+    """Returns a number in [0, 1] as text in percent.
+
+    Args:
+        value: the number.
+        digits: after the point.
+
+    Example:
+        >>> percent(0.4219)
+        '42.2 %'
+    """
+    return f"{100 * value:.{digits}f} %"
+
+
+def new_figure(width: Inches, height: Inches) -> Figure:
+    """Returns an empty figure that no window and no global state knows of.
+
+    Args:
+        width: in inches.
+        height: in inches.
+    """
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _families() -> list[str]:
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    found = [name for name in FONTS if name in installed]
+    return list(dict.fromkeys((*found[:1], "DejaVu Sans")))  # the second for signs the first lacks
+
+
+def _settings() -> dict[str, Any]:
+    return {
+        "font.family": _families(),
+        "font.size": 9,
+        "text.color": INK,
+        "text.hinting": "none",  # widths as the font has them
+        "text.parse_math": False,  # a $ in a class name is a $
+        "axes.labelcolor": MUTED,
+        "axes.unicode_minus": True,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.titlecolor": INK,
+        "axes.titlelocation": "left",
+        "savefig.dpi": "figure",
+        "savefig.facecolor": "auto",
+    }
