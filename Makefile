@@ -16,7 +16,7 @@ demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/.installed-test .venv/.installed-lint
 	$(BIN)/ruff format --check .

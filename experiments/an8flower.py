@@ -1,15 +1,17 @@
 """What has this classifier learned, and why did it decide so: the main job, end to end.
 
 Paper: J. Oramas, K. Wang, T. Tuytelaars, Visual Explanation by Interpretation: Improving Visual Feedback
-Capabilities of Deep Neural Networks, ICLR 2019 (arXiv 1712.06302), Sections 3 and 4 on an8Flower. The data is a
-re-creation: the original must be downloaded by hand.
+Capabilities of Deep Neural Networks, ICLR 2019 (arXiv 1712.06302), Sections 3 and 4 on an8Flower. The data is
+a re-creation: the original must be downloaded by hand.
 
-    python -m experiments.an8flower --preset laptop                  about 5 minutes on 2 CPU cores
-    python -m experiments.an8flower --preset accelerator --variant double_12c
+    python -m experiments.an8flower laptop                              3 minutes on 2 CPU cores
+    python -m experiments.an8flower laptop --variant double_12c         5 minutes
+    python -m experiments.an8flower accelerator --variant double_12c    112 px, 1000 images a class
 
-It renders an8Flower, trains a classifier, finds the features relevant for each class, shows what they look like,
-explains test images, scores the explanations against the true part, and leaves `report.html` and `metrics.json`
-in `runs/an8flower`. Every step resumes: call it again after an interruption.
+It renders an8Flower, trains a classifier, finds the features relevant for each class, shows what they look
+like, explains test images, scores the explanations against the true part, and leaves `report.html`,
+`metrics.json`, `relevance.npz` and all figures in `runs/an8flower`. Training resumes: call it again after an
+interruption.
 
 What to expect (Table 1 of the paper, IoU area in percent as recalled, unchecked; original data, 112 px): ours
 22.5 / 23.2, guided backprop 21.3 / 21.9, Grad-CAM 17.5 / 14.8 on single_6c / double_12c. The numbers of this
@@ -19,7 +21,6 @@ code are in the README.
 import dataclasses
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,12 +33,13 @@ import tyro
 from flax import nnx
 from tqdm.auto import tqdm
 
+from experiments.an8flower_report import write_figures_and_report
+from experiments.job import say, step, write_json
 from vexplain import benchmark, relevance, training
 from vexplain.classifiers import FlowerNet, functionalize
 from vexplain.datasets import Source, epoch_batches, in_memory, shuffled_batches, subset
 from vexplain.datasets.an8flower import RenderedSource, fold_indices
-from vexplain.explanation import explain, feature_name
-from vexplain.interpretation import FeatureView, interpret
+from vexplain.interpretation import interpret
 from vexplain.sharding import data_mesh
 from vexplain.streaming import Checkpoint, fold
 from vexplain.transforms import LayerTable, layers
@@ -62,7 +64,7 @@ class Config:
     num_features: int = 3  # heatmaps an image, K
     num_exemplars: int = 100  # crops in an average image
     num_draws: int = 5  # of random features in the ablation
-    num_explained: int = 12  # test images shown in the report
+    num_explained: int = 12  # test images shown in the report, shared out over the classes
     devices: int | None = None  # all, if left out
 
 
@@ -114,6 +116,8 @@ def main(config: Config) -> dict[str, Any]:
     metrics = {
         "variant": config.variant,
         "accuracy": accuracy,
+        "num_test_images": len(test),
+        "num_candidates": relevance.layout_size(found.layout),
         "num_features": dict(zip(found.class_names, map(int, relevance.num_features(found)), strict=True)),
         "relative_duality_gap": float(np.max(found.gaps)),
         "scores": {name: _plain(s) for name, s in scores.items()},
@@ -124,11 +128,23 @@ def main(config: Config) -> dict[str, Any]:
     }
     write_json(config.out / "metrics.json", metrics)
     relevance.save_relevance(found, config.out / "relevance.npz")
+    report = write_figures_and_report(
+        config.out,
+        apply,
+        variables,
+        found,
+        views,
+        scores,
+        methods,
+        metrics,
+        test,
+        num_explained=config.num_explained,
+    )
     for name, s in scores.items():
-        say(f"  {name:34s} IoU area {s.area:6.2%}   best IoU {s.best:6.2%}   ({s.reading})")
+        say(f"  {name:34s} IoU area {s.area:6.2%}   best IoU {s.best:6.2%}   {s.reading}")
     say(
         f"accuracy without relevant features {ablation['relevant']:.2%}, without random ones "
-        f"{np.mean(ablation['random']):.2%}"
+        f"{np.mean(ablation['random']):.2%}\n\nThe report is in {report}"
     )
     return metrics
 
@@ -240,31 +256,6 @@ def ablate(
         ]
         results["num_silenced" + suffix] = {name: len(channels) for name, channels in union.items()}
     return results
-
-
-class step:
-    """Times a part of the job."""
-
-    def __init__(self, name: str, timings: dict[str, float]):
-        self.name, self.timings = name, timings
-
-    def __enter__(self):
-        self.started = time.monotonic()
-
-    def __exit__(self, *error):
-        self.timings[self.name] = time.monotonic() - self.started
-
-
-def say(text: str) -> None:
-    """Prints a line that the progress bars leave alone."""
-    tqdm.write(text, file=sys.stdout)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file in one piece."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
 
 
 def _plain(score: benchmark.Score) -> dict[str, Any]:

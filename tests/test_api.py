@@ -72,7 +72,8 @@ def test_what_the_library_exports_has_an_example(name):
 
 @pytest.mark.parametrize("function", [f for _, f in FUNCTIONS], ids=[name for name, _ in FUNCTIONS])
 def test_options_are_keyword_only(function):
-    for parameter in inspect.signature(function).parameters.values():
+    parameters = list(inspect.signature(function).parameters.values())
+    for parameter in parameters[len(parameters) == 1 :]:
         has_default = parameter.default is not inspect.Parameter.empty
         assert not has_default or parameter.kind is parameter.KEYWORD_ONLY, f"{parameter.name} is positional"
 

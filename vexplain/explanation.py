@@ -37,7 +37,7 @@ from vexplain.transforms import (
     read,
     with_rules,
 )
-from vexplain.typing import ApplyFn, Array, Float, Heatmaps, Labels, Logits, Shaped, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Heatmaps, Labels, Logits, Shaped, Variables
 from vexplain.validation import check_images
 
 SEEDS = ("activation", "ones")
@@ -61,7 +61,7 @@ class Explanation(NamedTuple):
 def explain(
     apply: ApplyFn,
     variables: Variables,
-    images: Shaped[Array, "..."],
+    images: AnyArray,
     relevance: Relevance,
     *,
     targets: Labels | None = None,
@@ -123,7 +123,7 @@ def explain(
             raise ValueError(f"{option} is {value!r}: expected one of {allowed}")
     check_images(images)
     options = (num_features, rules, on_uncovered, seed, combination)
-    explanation = _explain(apply, variables, images, relevance, targets, options)
+    explanation = _explain(apply, variables, jnp.asarray(images), relevance, targets, options)
     _check_classes(relevance, explanation.targets)
     return explanation
 

@@ -7,13 +7,15 @@ attributions are signed.
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
-Images: TypeAlias = Float[Array, "batch height width channels"]  # [0, 1]
+AnyArray: TypeAlias = Shaped[Array | np.ndarray, "..."]  # of JAX or NumPy, checked where it is used
+Images: TypeAlias = Float[Array | np.ndarray, "batch height width channels"]  # [0, 1]
 Masks: TypeAlias = Float[Array, "batch height width"]  # coverage of the true region, [0, 1]
 Heatmaps: TypeAlias = Float[Array, "batch height width"]  # non-negative, [0, 1]
 Attributions: TypeAlias = Float[Array, "batch height width channels"]  # signed
-Labels: TypeAlias = Int[Array, " batch"]
+Labels: TypeAlias = Int[Array | np.ndarray, " batch"]
 Logits: TypeAlias = Float[Array, "batch classes"]
 Activations: TypeAlias = Mapping[str, Shaped[Array, "batch ..."]]  # by layer name
 Key: TypeAlias = PRNGKeyArray
@@ -25,6 +27,7 @@ ScoreFn: TypeAlias = Callable[[Variables, Images, Any], Float[Array, " batch"]]
 
 __all__ = [
     "Activations",
+    "AnyArray",
     "ApplyFn",
     "Array",
     "Attributions",

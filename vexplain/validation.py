@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from vexplain.typing import Array, Shaped
+from vexplain.typing import AnyArray
 
 
-def check_images(images: Shaped[Array, "..."]) -> None:
+def check_images(images: AnyArray) -> None:
     """Raises unless `images` is a batch of finite floats in [0, 1]; traced values are checked by shape only.
 
     Args:

@@ -17,6 +17,7 @@ from vexplain.figures import (
     package_versions,
     png_bytes,
     save_figure,
+    save_pictures,
     write_report,
 )
 
@@ -56,7 +57,7 @@ def report():
         key_figures=[("Accuracy", "99 %", "held out")],
         sections=[
             Section("What was learned", ["First.", "Second."], [Picture(drawn(), "A line.", 'a "line"')]),
-            Section("What was learned", figures=[(png_bytes(drawn()), EVIL, EVIL)], table=table),
+            Section("What was learned", figures=[Picture(png_bytes(drawn()), EVIL, EVIL)], table=table),
             Section("¿…?"),
         ],
         settings={"mu": 5.0, "out": EVIL},
@@ -135,7 +136,9 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     path.write_text("old")
     with pytest.raises(ValueError, match=r"figure 'A line.': its bytes are no PNG"):
-        write_report(path, Report("a", "b", sections=[Section("c", figures=[(b"GIF89a", "A line.", "")])]))
+        write_report(
+            path, Report("a", "b", sections=[Section("c", figures=[Picture(b"GIF89a", "A line.", "")])])
+        )
     monkeypatch.setattr("os.replace", lambda *paths: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(path, Report("a", "b"))
@@ -158,3 +161,11 @@ def test_bad_inputs_are_named(tmp_path):
     table = Table(["one", "two"], [["only one"]])
     with pytest.raises(ValueError, match=r"table row \['only one'\] has 1 cells, the header 2"):
         write_report(tmp_path / "report.html", Report("a", "b", sections=[Section("c", table=table)]))
+
+
+def test_named_pictures_are_saved_alone(tmp_path):
+    pictures = [Picture(drawn(), "A line.", "", name="line"), Picture(drawn(), "Another.", "")]
+    report = Report("a", "b", sections=[Section("c", figures=pictures)])
+    (saved,) = save_pictures(tmp_path / "figures", report)
+    assert saved == tmp_path / "figures" / "line.png"
+    assert saved.read_bytes() == png_bytes(pictures[0].image)

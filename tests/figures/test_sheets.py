@@ -73,7 +73,7 @@ def test_an_explanation_sheet_shows_features_scores_and_a_dash_where_there_is_no
     assert sum("wrong" in text for text in written) == 1
     assert sum("correct" in text for text in written) == 2
     assert any(text.strip() == "gradient" for text in written)
-    assert len(figure.axes) == 3 * (2 + 2 + 2) + 1
+    assert len(figure.axes) == 3 * (2 + 3 + 2) + 1
 
 
 def test_arrays_of_jax_draw_the_same_as_arrays_of_numpy():
@@ -85,19 +85,17 @@ def test_arrays_of_jax_draw_the_same_as_arrays_of_numpy():
     np.testing.assert_array_equal(again, drawn)
 
 
-def test_the_mask_is_outlined_on_the_image_only():
+def test_the_mask_is_outlined_on_the_image_and_stands_beside_it():
     images, masks, explanation = material.explained()
-    plain = explanation_sheet(images * 0, explanation, material.relevance())
+    plain = explanation_sheet(images * 0, explanation, material.relevance(), masks=masks * 0)
     outlined = explanation_sheet(images * 0, explanation, material.relevance(), masks=masks)
     changed = [
         not np.array_equal(material.pixels_of(plain, a), material.pixels_of(outlined, b))
-        for a, b in zip(plain.axes[:4], outlined.axes[:4], strict=True)
+        for a, b in zip(plain.axes[:5], outlined.axes[:5], strict=True)
     ]
-    assert changed == [True, False, False, False]
-    empty = explanation_sheet(images * 0, explanation, material.relevance(), masks=masks * 0)
-    np.testing.assert_array_equal(
-        material.pixels_of(plain, plain.axes[0]), material.pixels_of(empty, empty.axes[0])
-    )
+    assert changed == [True, True, False, False, False]
+    mask = material.pixels_of(outlined, outlined.axes[1])
+    np.testing.assert_allclose((mask > 127).mean(), (masks[0] > 0.5).mean(), atol=0.05)
 
 
 def test_a_class_that_was_asked_for_is_named_beside_the_predicted_one():

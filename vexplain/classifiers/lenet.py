@@ -4,6 +4,7 @@ Images are in [0, 1]; the mean that the authors subtract is taken to be mid gray
 """
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from vexplain.classifiers.fast_gradients import convolution, max_pool
@@ -37,7 +38,7 @@ class LeNet(nnx.Module):
 
     def __call__(self, images: Images) -> Logits:
         _check_shape(images, self.input_shape)
-        x = max_pool(self.conv1(images - _MEAN))
+        x = max_pool(self.conv1(jnp.asarray(images) - _MEAN))
         x = max_pool(self.conv2(x))
         x = jax.nn.relu(self.conv3(x))
         return self.scores(x.reshape(len(x), -1))
@@ -78,7 +79,7 @@ class FlowerNet(nnx.Module):
 
     def __call__(self, images: Images) -> Logits:
         _check_shape(images, self.input_shape)
-        x = max_pool(jax.nn.relu(self.conv1(images - _MEAN)))
+        x = max_pool(jax.nn.relu(self.conv1(jnp.asarray(images) - _MEAN)))
         x = max_pool(jax.nn.relu(self.conv2(x)))
         x = jax.nn.relu(self.dense(x.reshape(len(x), -1)))
         return self.scores(x)

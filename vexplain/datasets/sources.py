@@ -100,6 +100,10 @@ class _Subset:
 def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
     """Returns the source of some examples; "indices" in its batches are positions in the subset.
 
+    Args:
+        source: the images.
+        indices: which of them, in order.
+
     Raises:
         ValueError: an index is beyond the source.
     """

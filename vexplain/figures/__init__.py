@@ -13,6 +13,7 @@ from vexplain.figures.report import Report as Report
 from vexplain.figures.report import Section as Section
 from vexplain.figures.report import Table as Table
 from vexplain.figures.report import package_versions as package_versions
+from vexplain.figures.report import save_pictures as save_pictures
 from vexplain.figures.report import write_report as write_report
 from vexplain.figures.saving import png_bytes as png_bytes
 from vexplain.figures.saving import save_figure as save_figure

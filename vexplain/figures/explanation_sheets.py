@@ -7,10 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vexplain.explanation import Explanation, feature_name
-from vexplain.figures.images import AnyArray, checked_images, checked_maps, outline, overlay, show
+from vexplain.figures.images import checked_images, checked_maps, outline, overlay, show
 from vexplain.figures.sheet import place, wrap, write
 from vexplain.figures.style import FAINT, INK, MUTED, OURS, TRACK, WRONG, context, new_figure
 from vexplain.relevance import Relevance
+from vexplain.typing import AnyArray
 
 IMAGE, GAP, GROUP = 1.08, 0.1, 0.26  # inches; GROUP parts the image, the explanation and the rivals
 MARGIN, GUTTER, HEADER, CAPTION = 0.3, 1.5, 0.85, 0.46
@@ -36,7 +37,7 @@ def explanation_sheet(
         images: (batch, height, width, 1 or 3) in [0, 1].
         explanation: what `explain` returned for these images.
         relevance: the relevance it was explained with.
-        masks: (batch, height, width) in [0, 1], the true region; outlined on the image.
+        masks: (batch, height, width) in [0, 1], the true region; outlined on the image and shown beside it.
         rivals: heatmaps of other methods by name, each (batch, height, width) in [0, 1].
         labels: (batch,) the true classes.
         class_names: one a class; those of `relevance` if left out.
@@ -54,12 +55,13 @@ def explanation_sheet(
         name: checked_maps(maps, shown, name=f"rivals[{name!r}]") for name, maps in (rivals or {}).items()
     }
     count = np.asarray(explanation.maps).shape[1]
-    lefts = _columns(count, len(others))
+    groups = [1 if true_masks is None else 2, 1 + count, len(others)]
+    lefts, first = _columns(groups), groups[0]
     tall = IMAGE * min(1.6, shown.shape[1] / shown.shape[2])
     pitch = max(tall + CAPTION, VERDICT)
     figure = new_figure(lefts[-1] + IMAGE + MARGIN, HEADER + len(shown) * pitch + 0.32)
-    headings = ["true part outlined" if masks is not None else "image", "relevant features together"]
-    _headings(figure, lefts, [*headings, *(f"feature {k + 1}" for k in range(count)), *others])
+    parts = ["relevant features together", *(f"feature {k + 1}" for k in range(count))]
+    _headings(figure, lefts, [*["image", "true part"][:first], *parts, *others], bold=first)
     for n, image in enumerate(shown):
         top = HEADER + n * pitch
         is_wrong = _verdict(figure, n, top, explanation, names, truth)
@@ -68,29 +70,29 @@ def explanation_sheet(
         show(axes, image.repeat(3, -1) if image.shape[-1] == 1 else image, **_frame(is_wrong))
         if true_masks is not None:
             outline(axes, true_masks[n])
-        show(cell(1), overlay(image, heatmaps[n]))
+            show(cell(1), true_masks[n][..., None].repeat(3, -1))
+        show(cell(first), overlay(image, heatmaps[n]))
         for k in range(count):
-            _feature(figure, cell(2 + k), n, k, image, explanation, relevance, lefts[2 + k], top + tall)
+            column = first + 1 + k
+            _feature(figure, cell(column), n, k, image, explanation, relevance, lefts[column], top + tall)
         for m, maps in enumerate(others.values()):
-            show(cell(2 + count + m), overlay(image, maps[n]))
-    _scale(figure, lefts[1])
+            show(cell(first + 1 + count + m), overlay(image, maps[n]))
+    _scale(figure, lefts[first])
     return figure
 
 
-def _columns(num_maps: int, num_rivals: int) -> list[float]:
+def _columns(groups: list[int]) -> list[float]:
+    """Left edges of the columns; the groups (truth, explanation, rivals) stand apart."""
     lefts, left = [], MARGIN + GUTTER
-    gaps = [GROUP, *[GAP] * num_maps, *[GAP] * num_rivals]
-    if num_rivals:
-        gaps[num_maps + 1] = GROUP
-    for gap in [*gaps, 0.0][: 2 + num_maps + num_rivals]:
-        lefts.append(left)
-        left += IMAGE + gap
+    for size in groups:
+        lefts += [left + n * (IMAGE + GAP) for n in range(size)]
+        left += size * (IMAGE + GAP) - GAP + GROUP
     return lefts
 
 
-def _headings(figure: Figure, lefts: list[float], headings: list[str]) -> None:
+def _headings(figure: Figure, lefts: list[float], headings: list[str], *, bold: int) -> None:
     for n, (left, heading) in enumerate(zip(lefts, headings, strict=True)):
-        look: dict[str, Any] = {"color": OURS, "weight": "bold"} if n == 1 else {"color": MUTED}
+        look: dict[str, Any] = {"color": OURS, "weight": "bold"} if n == bold else {"color": MUTED}
         text = write(figure, left, HEADER - 0.5, heading, fontsize=8.5, **look)
         wrap(text, IMAGE + 0.04, num_lines=3)
         blank = 2 - text.get_text().count("\n")

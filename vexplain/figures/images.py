@@ -10,10 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from vexplain.figures.style import FAINT, HEAT, MISSING
-from vexplain.typing import Array, Float, Shaped
+from vexplain.typing import AnyArray, Float
 from vexplain.validation import check_images
-
-AnyArray = Shaped[Array | np.ndarray, "..."]  # of JAX or NumPy, checked where it is used
 
 
 def pixels(image: AnyArray) -> Float[np.ndarray, "height width 3"]:

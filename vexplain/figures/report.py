@@ -29,6 +29,7 @@ class Picture(NamedTuple):
     image: Figure | bytes  # bytes of a PNG file
     caption: str
     alt: str
+    name: str = ""  # of the file that `save_pictures` writes, without its ending; none if empty
 
 
 class Table(NamedTuple):
@@ -46,7 +47,7 @@ class Section:
 
     title: str
     paragraphs: Sequence[str] = ()
-    figures: Sequence[Picture | tuple[Figure | bytes, str, str]] = ()
+    figures: Sequence[Picture] = ()
     table: Table | None = None
 
 
@@ -90,6 +91,17 @@ def write_report(path: str | os.PathLike[str], report: Report) -> Path:
     return write_whole(path, rendered(report).encode())
 
 
+def save_pictures(folder: str | os.PathLike[str], report: Report) -> list[Path]:
+    """Returns the paths of the PNG files that now hold the named pictures of a report.
+
+    Args:
+        folder: made if it does not exist.
+        report: whose pictures are saved.
+    """
+    pictures = [picture for section in report.sections for picture in section.figures if picture.name]
+    return [write_whole(Path(folder) / f"{picture.name}.png", _png(picture)) for picture in pictures]
+
+
 def rendered(report: Report) -> str:
     """Returns the HTML text of a report.
 
@@ -110,7 +122,7 @@ def rendered(report: Report) -> str:
             "anchor": anchor,
             "title": section.title,
             "paragraphs": section.paragraphs,
-            "figures": [_embedded(Picture(*picture)) for picture in section.figures],
+            "figures": [_embedded(picture) for picture in section.figures],
             "table": None if section.table is None else _table(section.table),
         }
         for anchor, section in zip(anchors, report.sections, strict=True)
@@ -138,9 +150,7 @@ def package_versions(names: Sequence[str]) -> dict[str, str]:
 
 
 def _embedded(picture: Picture) -> dict[str, Any]:
-    png = picture.image if isinstance(picture.image, bytes) else png_bytes(picture.image)
-    if not png.startswith(PNG):
-        raise ValueError(f"figure {picture.caption!r}: its bytes are no PNG file; pass a Figure or a PNG")
+    png = _png(picture)
     width, height = struct.unpack(">II", png[16:24])
     dpi = DPI if isinstance(picture.image, bytes) else picture.image.dpi
     scale = CSS_DPI / dpi
@@ -151,6 +161,13 @@ def _embedded(picture: Picture) -> dict[str, Any]:
         "caption": picture.caption,
         "alt": picture.alt,
     }
+
+
+def _png(picture: Picture) -> bytes:
+    png = picture.image if isinstance(picture.image, bytes) else png_bytes(picture.image)
+    if not png.startswith(PNG):
+        raise ValueError(f"figure {picture.caption!r}: its bytes are no PNG file; pass a Figure or a PNG")
+    return png
 
 
 def _table(table: Table) -> dict[str, Any]:

@@ -138,6 +138,12 @@ def features(relevance: Relevance, target: SupportsIndex | str) -> tuple[Feature
 
     Raises:
         ValueError: there is no such class.
+
+    Example:
+        >>> weights, zeros = np.array([[0.5], [0.0], [2.0]]), np.zeros(1)
+        >>> relevance = Relevance(weights, zeros, zeros, 3.0, (("conv_1", 1), ("conv_2", 2)), ("cat",))
+        >>> features(relevance, "cat")[0]
+        Feature(layer='conv_2', channel=1, weight=2.0)
     """
     weights = np.asarray(relevance.weights)[:, _class_index(relevance, target)]
     support = np.flatnonzero(weights)

@@ -47,12 +47,21 @@ def feature_layout(activations: Mapping[str, Any], *, layers: Sequence[str] | No
 
 
 def layout_size(layout: FeatureLayout) -> int:
-    """The number of features, all layers together."""
+    """The number of features, all layers together.
+
+    Args:
+        layout: of the responses.
+    """
     return sum(num_channels for _, num_channels in layout)
 
 
 def feature_index(layout: FeatureLayout, layer: str, channel: int) -> int:
     """The place in the response vector of one channel of one layer.
+
+    Args:
+        layout: of the responses.
+        layer: its name.
+        channel: 0 to the number of channels - 1.
 
     Raises:
         ValueError: the layer is not in the layout, or has no such channel.
@@ -73,6 +82,10 @@ def feature_index(layout: FeatureLayout, layer: str, channel: int) -> int:
 
 def layer_and_channel(layout: FeatureLayout, index: SupportsIndex) -> tuple[str, int]:
     """The layer and channel at a place of the response vector: the inverse of `feature_index`.
+
+    Args:
+        layout: of the responses.
+        index: the place.
 
     Raises:
         ValueError: the vector has no such place.
@@ -96,6 +109,7 @@ def split_features(
     """Values per feature, split by layer: a mask, a one-hot pick or a score for each channel.
 
     Args:
+        layout: of the responses.
         values: one value per feature along the last axis, in the order of the layout.
 
     Returns:

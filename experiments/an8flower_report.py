@@ -1,0 +1,235 @@
+"""The report of the main job: what it says, in which order, and the figures beside it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.job import device_names
+from vexplain.attribution import normalize_heatmaps, positive_heatmaps
+from vexplain.benchmark import OURS, Score
+from vexplain.datasets import Source
+from vexplain.explanation import explain
+from vexplain.figures import (
+    Picture,
+    Report,
+    Section,
+    Table,
+    ablation_bars,
+    class_sheet,
+    explanation_sheet,
+    iou_curves,
+    package_versions,
+    save_pictures,
+    weights_overview,
+    write_report,
+)
+from vexplain.interpretation import FeatureView
+from vexplain.relevance import Relevance
+
+PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+def write_figures_and_report(
+    out: Path,
+    apply: Any,
+    variables: Any,
+    found: Relevance,
+    views: Sequence[FeatureView],
+    scores: Mapping[str, Score],
+    methods: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    test: Source,
+    *,
+    num_explained: int,
+) -> Path:
+    """Writes `figures/*.png` and `report.html`, and returns the path of the report."""
+    sections = [
+        _features(found, views, metrics),
+        _explanations(apply, variables, found, methods, metrics, test, num_explained),
+        _scores(scores, metrics),
+        _ablation(metrics),
+    ]
+    report = Report(
+        title=f"What a classifier learned of an8Flower ({metrics['variant']})",
+        lead=_lead(found, scores, metrics),
+        key_figures=_key_figures(scores, metrics),
+        sections=sections,
+        settings=metrics["settings"],
+        versions=package_versions(PACKAGES) | {"devices": device_names()},
+    )
+    save_pictures(out / "figures", report)
+    return write_report(out / "report.html", report)
+
+
+def chosen_examples(test: Source, num_examples: int) -> np.ndarray:
+    """Returns indices of test images, as many of each class as of any other, the classes in order."""
+    labels = np.concatenate([test[[n]]["labels"] for n in range(min(len(test), 20 * len(test.class_names)))])
+    share = max(num_examples // len(test.class_names), 1)
+    return np.concatenate([np.flatnonzero(labels == c)[:share] for c in range(len(test.class_names))])
+
+
+def _lead(found: Relevance, scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> str:
+    rank = list(scores).index(OURS) + 1
+    union = sum(metrics["ablation"]["num_silenced"].values())
+    return (
+        f"A small convolutional network learned to tell {len(found.class_names)} classes of a rendered "
+        f"flower that differ in the color of one part. Of its {metrics['num_candidates']} internal features, "
+        f"{union} are relevant for some class. This report shows what they look like, uses them to explain "
+        "single predictions, and measures the explanations against the part that truly carries the class: "
+        f"among {len(scores)} methods, the paper's is number {rank} by area under the IoU curve."
+    )
+
+
+def _key_figures(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    counts, ablation = list(metrics["num_features"].values()), metrics["ablation"]
+    best = next(iter(scores))
+    ours = scores[OURS]
+    return [
+        ("held-out accuracy", f"{metrics['accuracy']:.1%}", f"on {metrics['num_test_images']} images"),
+        (
+            "features a class",
+            f"{min(counts)}–{max(counts)}",
+            f"of {metrics['num_candidates']}, mu = {metrics['settings']['mu']:g}",
+        ),
+        ("IoU area, ours", f"{ours.area:.1%}", f"best: {best}, {scores[best].area:.1%}"),
+        (
+            "accuracy without them",
+            f"{ablation['relevant']:.1%}",
+            f"{np.mean(ablation['random']):.1%} without as many random ones",
+        ),
+    ]
+
+
+def _features(found: Relevance, views: Sequence[FeatureView], metrics: Mapping[str, Any]) -> Section:
+    overview = Picture(
+        weights_overview(found),
+        "Relevance weights of each class; a number is the channel, a color the layer.",
+        "Stacked bars of relevance weights by class.",
+        "weights",
+    )
+    sheets = [
+        Picture(
+            class_sheet(views, class_name=name),
+            f"{name}: each relevant feature, its average image, and the crops that excite it most.",
+            f"Average images and crops of the features relevant for {name}.",
+            f"features-{name.replace(' ', '-')}",
+        )
+        for name in found.class_names
+        if any(view.class_name == name for view in views)
+    ]
+    return Section(
+        "What was learned",
+        (
+            "A sparse, non-negative regression predicts the network's own decision from the energy of every "
+            "channel of every layer; the few channels that get a weight are relevant for the class. Each is "
+            "shown by the average of what its receptive field saw where it fired most, over the "
+            f"{metrics['settings']['num_exemplars']} images of the class that excite it most.",
+            f"All {len(found.class_names)} regressions are solved to a relative duality gap of "
+            f"{metrics['relative_duality_gap']:.0e}.",
+        ),
+        (overview, *sheets),
+    )
+
+
+def _explanations(apply, variables, found, methods, metrics, test: Source, num_explained: int) -> Section:
+    batch = test[chosen_examples(test, num_explained)]
+    images = jnp.asarray(batch["images"])
+    counts = metrics["num_features"]
+    if empty := [name for name, count in counts.items() if not count]:
+        return Section(
+            "Why these images got their class",
+            (f"No feature is relevant for {', '.join(empty)} at this mu: choose a larger one.",),
+        )
+    explanation = explain(apply, variables, images, found, num_features=metrics["settings"]["num_features"])
+    rivals = {
+        name: _heatmaps(method, variables, images, explanation.targets, batch["indices"])
+        for name, method in methods.items()
+        if name.startswith(("Grad-CAM", "guided"))
+    }
+    sheet = explanation_sheet(
+        images, explanation, found, masks=batch["masks"], rivals=rivals, labels=batch["labels"]
+    )
+    return Section(
+        "Why these images got their class",
+        (
+            "Test images with the outline of the part that carries the class. The heatmap of an image is the "
+            "pixel-wise maximum over the maps of the features that are relevant for its class and strong in "
+            "this image; r is relevance times response. Grad-CAM and guided backpropagation for comparison.",
+        ),
+        (
+            Picture(
+                sheet,
+                "Test images and their explanations.",
+                "A row of heatmaps for each test image.",
+                "explanations",
+            ),
+        ),
+    )
+
+
+def _heatmaps(method, variables, images, targets, indices) -> np.ndarray:
+    keys = jax.vmap(jax.random.key)(jnp.asarray(indices))
+    maps = method(variables, images, targets, keys)
+    return np.asarray(normalize_heatmaps(maps) if maps.ndim == 3 else positive_heatmaps(maps))
+
+
+def _scores(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> Section:
+    rows = [
+        (
+            name,
+            f"{100 * s.area:.1f} ± {100 * s.area_error:.1f}",
+            f"{100 * s.best:.1f} ± {100 * s.best_error:.1f}",
+            s.reading,
+        )
+        for name, s in scores.items()
+    ]
+    table = Table(
+        ("method", "IoU area, %", "best IoU, %", "better reading of a signed map"),
+        rows,
+        f"Mean over {metrics['num_test_images']} test images ± standard error.",
+        bold_rows=(list(scores).index(OURS),),
+    )
+    return Section(
+        "Do the heatmaps cover the right part?",
+        (
+            "Each heatmap is cut at 101 thresholds, and the intersection over union with the true part is "
+            "followed along. The area under this curve is the paper's score; its maximum says how good a map "
+            "is at its best threshold. A random map and the edges of the image know nothing of the network.",
+        ),
+        (
+            Picture(
+                iou_curves(scores),
+                "Mean IoU over the thresholds; area ± standard error beside the names.",
+                "Curves of the IoU of each method over thresholds.",
+                "iou-curves",
+            ),
+        ),
+        table,
+    )
+
+
+def _ablation(metrics: Mapping[str, Any]) -> Section:
+    ablation = metrics["ablation"]
+    groups = {
+        "features of all layers": (ablation["relevant"], ablation["random"]),
+        "of convolutions only": (ablation["relevant_conv"], ablation["random_conv"]),
+    }
+    return Section(
+        "Does the network need these features?",
+        (
+            "Accuracy after the relevant features of all classes are set to zero, and after as many random "
+            f"features of the same layers are ({len(ablation['random'])} draws).",
+        ),
+        (
+            Picture(
+                ablation_bars(metrics["accuracy"], groups),
+                "Accuracy without relevant features and without random ones.",
+                "Bars of accuracies under ablation.",
+                "ablation",
+            ),
+        ),
+    )
