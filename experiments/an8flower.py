@@ -37,11 +37,11 @@ from experiments.an8flower_report import write_figures_and_report
 from experiments.job import say, step, write_json
 from vexplain import benchmark, relevance, training
 from vexplain.classifiers import FlowerNet, functionalize
-from vexplain.datasets import Source, epoch_batches, in_memory, shuffled_batches, subset
+from vexplain.datasets import Source, in_memory, shuffled_batches, subset
 from vexplain.datasets.an8flower import RenderedSource, fold_indices
 from vexplain.interpretation import interpret
 from vexplain.sharding import data_mesh
-from vexplain.streaming import Checkpoint, fold
+from vexplain.streaming import Checkpoint, fold, fold_epoch
 from vexplain.transforms import LayerTable, layers
 
 
@@ -68,10 +68,14 @@ class Config:
     devices: int | None = None  # all, if left out
 
 
+_SMOKE = Config(size=16, num_per_class=12, widths=(4, 6, 12), epochs=3, batch_size=16, num_exemplars=5)
 PRESETS = {
-    "smoke": Config(size=16, num_per_class=12, widths=(4, 6, 12), epochs=3, batch_size=16, num_exemplars=5),
-    "laptop": Config(),
-    "accelerator": Config(size=112, num_per_class=1000, epochs=10, batch_size=128),
+    "smoke": ("Seconds: does everything run?", _SMOKE),
+    "laptop": ("Minutes on 2 CPU cores, 64 px.", Config()),
+    "accelerator": (
+        "The size of the paper, 112 px.",
+        Config(size=112, num_per_class=1000, epochs=10, batch_size=128),
+    ),
 }
 
 
@@ -187,9 +191,8 @@ def train_network(config: Config, train: Source, mesh: Any):
 def measure_accuracy(apply: Any, variables: Any, test: Source, mesh: Any, batch_size: int) -> float:
     """Held-out accuracy in [0, 1]."""
     init, update = training.confusion(apply, len(test.class_names))
-    batch_fn, num_steps = epoch_batches(test, batch_size)
     return training.accuracy(
-        fold(update, init(), batch_fn, num_steps=num_steps, constants=variables, mesh=mesh)
+        fold_epoch(update, init(), test, batch_size=batch_size, constants=variables, mesh=mesh)
     )
 
 
@@ -213,17 +216,17 @@ def find_features(config: Config, apply: Any, variables: Any, train: Source, tab
 def score(config: Config, apply: Any, variables: Any, methods: Any, test: Source, mesh: Any):
     """IoU of every method with the true part, on all test images."""
     init, update = benchmark.heatmap_scores(apply, methods, seed=config.seed)
-    batch_fn, num_steps = epoch_batches(test, config.batch_size)
-    state = fold(
-        update,
-        init(),
-        batch_fn,
-        num_steps=num_steps,
-        constants=variables,
-        mesh=mesh,
-        description="Scoring heatmaps",
+    return benchmark.summarize(
+        fold_epoch(
+            update,
+            init(),
+            test,
+            batch_size=config.batch_size,
+            constants=variables,
+            mesh=mesh,
+            description="Scoring heatmaps",
+        )
     )
-    return benchmark.summarize(state)
 
 
 def ablate(
@@ -238,12 +241,11 @@ def ablate(
     """Accuracy without the relevant features, and without as many random ones in the same layers."""
     rows = relevance.candidate_layers(table)
     init, update = relevance.ablation_accuracy(apply, rows, len(test.class_names))
-    batch_fn, num_steps = epoch_batches(test, config.batch_size)
 
     def accuracy_without(masks):
-        constants = (variables, masks)
+        size, constants = config.batch_size, (variables, masks)
         return training.accuracy(
-            fold(update, init(), batch_fn, num_steps=num_steps, constants=constants, mesh=mesh)
+            fold_epoch(update, init(), test, batch_size=size, constants=constants, mesh=mesh)
         )
 
     results: dict[str, Any] = {}
@@ -263,4 +265,4 @@ def _plain(score: benchmark.Score) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.extras.overridable_config_cli({k: (k, v) for k, v in PRESETS.items()}))
+    main(tyro.extras.overridable_config_cli(PRESETS, prog="python -m experiments.an8flower"))

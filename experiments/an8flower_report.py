@@ -30,6 +30,7 @@ from vexplain.figures import (
 from vexplain.interpretation import FeatureView
 from vexplain.relevance import Relevance
 
+VARIANTS = {"single_6c": "the color of its petals", "double_12c": "which part of it has which color"}
 PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -77,7 +78,7 @@ def _lead(found: Relevance, scores: Mapping[str, Score], metrics: Mapping[str, A
     union = sum(metrics["ablation"]["num_silenced"].values())
     return (
         f"A small convolutional network learned to tell {len(found.class_names)} classes of a rendered "
-        f"flower that differ in the color of one part. Of its {metrics['num_candidates']} internal features, "
+        f"flower by {VARIANTS[metrics['variant']]}. Of its {metrics['num_candidates']} internal features, "
         f"{union} are relevant for some class. This report shows what they look like, uses them to explain "
         "single predictions, and measures the explanations against the part that truly carries the class: "
         f"among {len(scores)} methods, the paper's is number {rank} by area under the IoU curve."

@@ -17,7 +17,7 @@ from vexplain.datasets.an8flower import class_names
 from vexplain.relevance import load_relevance
 
 ROOT = Path(__file__).parent.parent.parent
-SMOKE = dataclasses.replace(an8flower.PRESETS["smoke"], devices=2)
+SMOKE = dataclasses.replace(an8flower.PRESETS["smoke"][1], devices=2)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vexplain.datasets import Source, epoch_batches
+from vexplain.datasets import Source
 from vexplain.interpretation.exemplars import Exemplars, Pick, found, top_exemplars
 from vexplain.relevance import Relevance, features
 from vexplain.sharding import Mesh
-from vexplain.streaming import fold
+from vexplain.streaming import fold_epoch
 from vexplain.transforms import Layer, LayerTable
 from vexplain.typing import ApplyFn, Variables
 
@@ -93,12 +93,11 @@ def interpret(
         )
     picks = [Pick(f.layer, f.channel, c if within_class else None) for c, f in wanted]
     init, update = top_exemplars(apply, table, picks, num_images=num_images)
-    batch_fn, num_steps = epoch_batches(source, batch_size)
-    exemplars = fold(
+    exemplars = fold_epoch(
         update,
         init(),
-        batch_fn,
-        num_steps=num_steps,
+        source,
+        batch_size=batch_size,
         constants=variables,
         mesh=mesh,
         description=description,

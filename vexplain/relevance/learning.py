@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from vexplain.datasets import Source, epoch_batches
+from vexplain.datasets import Source
 from vexplain.relevance.candidates import candidate_layers, layout_of, response_fn
 from vexplain.relevance.features import Relevance, find_relevance
 from vexplain.relevance.layout import layout_size
 from vexplain.relevance.statistics import gram_statistics
 from vexplain.sharding import Mesh
-from vexplain.streaming import fold
+from vexplain.streaming import fold_epoch
 from vexplain.transforms import Layer, layers
 from vexplain.typing import ApplyFn, Variables
 
@@ -72,12 +72,11 @@ def learn_relevance(
         labels=labels,
         max_gram_bytes=max_gram_bytes,
     )
-    batch_fn, num_steps = epoch_batches(source, batch_size)
-    statistics = fold(
+    statistics = fold_epoch(
         update,
         init(),
-        batch_fn,
-        num_steps=num_steps,
+        source,
+        batch_size=batch_size,
         constants=variables,
         mesh=mesh,
         description=description,

@@ -1,28 +1,18 @@
-"""The loop: a pure update folded over a stream of batches, on all devices, with exact resume.
+"""Checkpoints of a fold: its state and the number of steps done, written whole by Orbax.
 
-Everything in this library that runs over a dataset (training, Gram matrices, top-k images, accuracies) is a
-pair `init() -> state`, `update(state, batch) -> state`. `fold` runs it. Batch t is a function of t alone, so
-the number of steps done is all there is to know about the loader: a run that was killed goes on from its last
-checkpoint and ends with the same state, bit for bit on a CPU.
+A checkpoint says which settings and which structure it belongs to; one of another computation is refused, one
+that is damaged is named with the way out.
 """
 
 import contextlib
 import dataclasses
-import functools
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
-from tqdm.auto import tqdm
 
-from vexplain.sharding import Mesh, data_mesh, replicate, replicated, shard_batch
-from vexplain.typing import Batch
-
-State = TypeVar("State")
 _KEEP = 2  # checkpoints; the one before the last survives a crash while the last is written
 
 
@@ -47,113 +37,6 @@ class Checkpoint:
     def __post_init__(self):
         if self.every < 1:
             raise ValueError(f"every is {self.every}: expected at least 1 step between checkpoints")
-
-
-def fold(
-    update: Callable[..., State],
-    state: State,
-    batch_fn: Callable[[int], Batch],
-    *,
-    num_steps: int,
-    constants: Any = None,
-    mesh: Mesh | None = None,
-    checkpoint: Checkpoint | None = None,
-    description: str | None = None,
-    report: Callable[[State], Mapping[str, Any]] | None = None,
-) -> State:
-    """Returns the state after `num_steps` updates: state = update(state, batch_fn(t)) for t = 0, 1, ...
-
-    The update is compiled once, its state replicated and donated, its batch split over the devices of the
-    mesh; the next batch is made while a step runs.
-
-    Args:
-        update: pure function `(state, batch) -> state`, or `(state, batch, constants) -> state`.
-        state: to begin with; it is copied and stays valid.
-        batch_fn: the batch of step t, made in a background thread.
-        num_steps: in all, those done before a resume included.
-        constants: what the update reads and does not change (variables of a network): neither donated nor
-            saved.
-        mesh: devices; one if left out.
-        checkpoint: save the state and resume from it.
-        description: text of the progress bar; without it there is none.
-        report: numbers of the state to show beside the bar; may raise to stop.
-
-    Raises:
-        CheckpointError: a checkpoint is damaged, or of other settings or another structure.
-        ValueError: `num_steps` is negative, or a batch does not divide over the devices.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> update = lambda total, batch: total + batch["x"].sum()
-        >>> print(fold(update, jnp.zeros(()), lambda t: {"x": jnp.full(4, t)}, num_steps=3))
-        12.0
-    """
-    if num_steps < 0:
-        raise ValueError(f"num_steps is {num_steps}: expected 0 or more")
-    mesh = data_mesh(1) if mesh is None else mesh
-    state = replicate(state, mesh)
-    extra = () if constants is None else (replicate(constants, mesh),)
-    step_fn = _compiled(update, mesh)
-    with _saver(checkpoint) as saver, _progress(description, num_steps, report) as show:
-        start, state = saver.resume(state, num_steps)
-        show(start, state)
-        for t, batch in _prefetched(batch_fn, start, num_steps, mesh):
-            state = step_fn(state, batch, *extra)
-            done = t + 1
-            show(done, state, last=done == num_steps)
-            saver.save(done, state, last=done == num_steps)
-    return state
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled(update: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """One jitted function for each update and mesh, so that a second fold does not trace again."""
-    whole = replicated(mesh)
-
-    def step(state, batch, *extra):
-        return update(state, batch, *extra)
-
-    return jax.jit(step, donate_argnums=0, out_shardings=whole)
-
-
-def _prefetched(batch_fn, start: int, stop: int, mesh: Mesh) -> Iterator[tuple[int, Any]]:
-    """Yields (t, batch on the devices), with the next batch being made meanwhile."""
-
-    def make(t: int):
-        return shard_batch(batch_fn(t), mesh)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        ahead = pool.submit(make, start) if start < stop else None
-        for t in range(start, stop):
-            assert ahead is not None
-            batch = ahead.result()
-            ahead = pool.submit(make, t + 1) if t + 1 < stop else None
-            yield t, batch
-
-
-@contextlib.contextmanager
-def _progress(description: str | None, num_steps: int, report) -> Iterator[Callable[..., None]]:
-    """Yields `show(done, state, last)`, which waits for the devices about once a second, not every step."""
-    bar = tqdm(total=num_steps, desc=description, unit="step", disable=description is None, smoothing=0.1)
-    shown = time.monotonic()
-
-    def show(done: int, state: Any, last: bool = False) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if not last and now - shown < 1 and done > bar.n == 0:
-            return
-        if last or now - shown >= 1:
-            jax.block_until_ready(state)
-            shown = time.monotonic()
-            if report is not None:
-                bar.set_postfix({k: f"{float(v):.4g}" for k, v in report(state).items()}, refresh=False)
-        bar.update(done - bar.n)
-
-    with bar:
-        yield show
-
-
-# ----------------------------------------------------------------------------------- checkpoints
 
 
 class _NoSaver:
@@ -209,7 +92,8 @@ class _Saver:
 
 
 @contextlib.contextmanager
-def _saver(checkpoint: Checkpoint | None) -> Iterator[Any]:
+def open_saver(checkpoint: Checkpoint | None) -> Iterator[Any]:
+    """Yields what resumes and saves: nothing at all where `checkpoint` is None."""
     if checkpoint is None:
         yield _NoSaver()
         return

@@ -1,0 +1,6 @@
+"""The loop under everything that runs over a dataset: sharded, with checkpoints and exact resume."""
+
+from vexplain.streaming.checkpoints import Checkpoint as Checkpoint
+from vexplain.streaming.checkpoints import CheckpointError as CheckpointError
+from vexplain.streaming.loop import fold as fold
+from vexplain.streaming.loop import fold_epoch as fold_epoch
