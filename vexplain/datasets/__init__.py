@@ -1,9 +1,12 @@
 """Labeled images: sources with random access, renderers with known truth, TFDS builders.
 
-The builders `vexplain.datasets.an8flower_rendered` and `vexplain.datasets.an8flower_release` are imported by
+The builders `an8flower_rendered`, `an8flower_release` and `shape_swap_rendered` of this room are imported by
 name, which registers them with TFDS; nothing here imports TFDS.
 """
 
+from vexplain.datasets.domains import unpaired_batches as unpaired_batches
+from vexplain.datasets.image_folder import image_folder as image_folder
+from vexplain.datasets.shapes3d import Shapes3DSource as Shapes3DSource
 from vexplain.datasets.sources import ArraySource as ArraySource
 from vexplain.datasets.sources import Source as Source
 from vexplain.datasets.sources import epoch_batches as epoch_batches

@@ -1,0 +1,76 @@
+"""Batches of two domains without pairs: what an unpaired translation is trained on.
+
+Each domain is shuffled by itself, and a batch holds images only. No label, mask or index goes with them, so
+that nothing of the truth, and nothing that would pair the domains, can leak into training.
+"""
+
+import numpy as np
+
+from vexplain.datasets.sources import BatchFn, Source
+from vexplain.typing import Batch
+
+
+def unpaired_batches(
+    source_a: Source, source_b: Source, batch_size: int, *, seed: int
+) -> tuple[BatchFn, int]:
+    """Returns (batch_fn, steps an epoch); batch t is {"a": images of A, "b": images of B}.
+
+    Batch t is a function of (seed, t). Each domain goes through permutations of its own: all of its images
+    (but those that do not fill a last batch) are seen before one is seen again, also where the other domain
+    has fewer. An epoch is one pass over the smaller domain.
+
+    Args:
+        source_a: images of domain A.
+        source_b: images of domain B, of the same size and channels.
+        batch_size: images of each domain in a batch.
+        seed: of the permutations.
+
+    Raises:
+        ValueError: the images differ in size or channels; a domain has fewer images than a batch; or
+            `batch_size` is below 1.
+
+    Example:
+        >>> from vexplain.datasets.shape_swap import ShapeSwapSource
+        >>> shirts, trousers = (ShapeSwapSource(d, num_images=10 + d, size=16) for d in (0, 1))
+        >>> batch_fn, steps_per_epoch = unpaired_batches(shirts, trousers, 4, seed=0)
+        >>> steps_per_epoch, batch_fn(7)["a"].shape, sorted(batch_fn(7))
+        (2, (4, 16, 16, 3), ['a', 'b'])
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+    for name, source in (("A", source_a), ("B", source_b)):
+        if len(source) < batch_size:
+            raise ValueError(
+                f"batch_size is {batch_size}: domain {name} has only {len(source)} images; "
+                "add images or take a smaller batch"
+            )
+    _check_shapes(source_a, source_b)
+
+    def batch_fn(t: int) -> Batch:
+        return {
+            "a": source_a[_chosen(len(source_a), batch_size, t, (seed, 0))]["images"],
+            "b": source_b[_chosen(len(source_b), batch_size, t, (seed, 1))]["images"],
+        }
+
+    return batch_fn, min(len(source_a), len(source_b)) // batch_size
+
+
+def _chosen(count: int, batch_size: int, t: int, seed: tuple[int, ...]) -> np.ndarray:
+    """The indices of batch t in a domain of `count` images."""
+    epoch, step = divmod(t, count // batch_size)
+    order = np.random.default_rng((*seed, epoch)).permutation(count)
+    return order[step * batch_size : (step + 1) * batch_size]
+
+
+def _check_shapes(source_a: Source, source_b: Source) -> None:
+    a, b = (np.shape(source[np.zeros(1, np.int64)]["images"])[1:] for source in (source_a, source_b))
+    if a[:2] != b[:2]:
+        raise ValueError(
+            f"domain A has images of size {a[:2]} and domain B of {b[:2]}: expected one size; read both with "
+            "the same size="
+        )
+    if a[2] != b[2]:
+        raise ValueError(
+            f"domain A has images of {a[2]} channels and domain B of {b[2]}: expected the same number; "
+            "repeat a gray channel or take the mean of colors"
+        )

@@ -1,0 +1,126 @@
+"""What varies in shape swap: the appearance and pose that both domains share, and each domain's own shape.
+
+Image = R(shape of the domain, b, phi). The shared factors phi are what a translation must keep; the own
+factor b of a domain (the corners of the polygon, the spikes of the star, at level 3) is what it may choose.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.typing import Array, Float, Int, Key, Shaped
+
+TEXTURES = ("solid", "stripes", "checker", "dots")
+VARIANTS = ("U", "N")
+NUM_CORNERS = (3, 4, 5, 6)  # of a polygon, domain A of level 3
+NUM_SPIKES = (4, 5, 6, 7, 8)  # of a star, domain B of level 3
+
+_RANGES = {
+    "hue": (0.0, 1.0),
+    "saturation": (0.6, 1.0),
+    "value": (0.6, 1.0),
+    "second_hue": (0.0, 1.0),
+    "texture": (0.0, len(TEXTURES)),
+    "frequency": (1.0, 2.2),
+    "angle": (0.0, np.pi),
+    "phase": (0.0, 2 * np.pi),
+    "shade": (0.8, 1.0),
+    "center_x": (-8 / 64, 8 / 64),
+    "center_y": (-8 / 64, 8 / 64),
+    "scale": (12 / 64, 17 / 64),
+    "rotation": (-0.35, 0.35),
+    "aspect": (0.4, 0.95),
+    "corners": (NUM_CORNERS[0], NUM_CORNERS[-1] + 1),
+    "spikes": (NUM_SPIKES[0], NUM_SPIKES[-1] + 1),
+}
+_COUNTS = ("texture", "corners", "spikes")
+_HUE_MODES = ((0.60, 0.04, 5.0), (0.28, 0.38, 7.0), (0.12, 0.66, 9.0))  # weight, mean in turns, concentration
+
+
+class Factors(NamedTuple):
+    """Everything that varies. All leaves are scalars; angles in radians, lengths in image heights.
+
+    Shared by the domains (phi): all but `corners` and `spikes`, which are A's and B's own.
+    """
+
+    hue: Float[Array, "..."]  # of color 1, in turns
+    saturation: Float[Array, "..."]  # of color 1; color 2 has half of it
+    value: Float[Array, "..."]  # of color 1; color 2 has half of it
+    second_hue: Float[Array, "..."]  # of color 2, in turns
+    texture: Int[Array, "..."]  # which of `TEXTURES`
+    frequency: Float[Array, "..."]  # of the texture, half periods a canonical unit
+    angle: Float[Array, "..."]  # of the texture
+    phase: Float[Array, "..."]  # of the texture
+    shade: Float[Array, "..."]  # gray level of the background
+    center_x: Float[Array, "..."]  # right of the middle of the image
+    center_y: Float[Array, "..."]  # below the middle of the image
+    scale: Float[Array, "..."]  # a canonical unit: the object's area is pi scale²
+    rotation: Float[Array, "..."]  # clockwise
+    aspect: Float[Array, "..."]  # height over width, level 2
+    corners: Int[Array, "..."]  # of the polygon, domain A of level 3
+    spikes: Int[Array, "..."]  # of the star, domain B of level 3
+
+    @property
+    def phi(self) -> Shaped[Array | np.ndarray, "... 14"]:
+        """The shared factors as a vector."""
+        return jnp.stack([jnp.asarray(f, jnp.float32) for f in self[:14]], axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames=("level", "variant"))
+def draw_factors(key: Key, *, level: int = 4, variant: str = "U") -> Factors:
+    """Returns random factors, uniform within their ranges but for the hues of variant N.
+
+    At variant U all hues are equally likely, so that a map that turns every hue by 120° fools every
+    discriminator and keeps every cycle. At variant N both hues have a mixture of von Mises densities with
+    unequal modes (many reds, fewer greens, few blues): a turned hue is seen.
+
+    Args:
+        key: of the factors.
+        level: 1 to 4. A shape factor that the level does not use is constant: aspect 1 but at level 2, 4
+            corners and 5 spikes but at level 3.
+        variant: `"U"` or `"N"`.
+
+    Raises:
+        ValueError: an unknown variant.
+
+    Example:
+        >>> factors = draw_factors(jax.random.key(0))
+        >>> bool(0.8 <= factors.shade <= 1), factors.phi.shape
+        (True, (14,))
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant is {variant!r}: expected one of {VARIANTS}")
+    numbers = jax.random.uniform(key, (len(_RANGES),))
+    drawn = {
+        name: low + (high - low) * number
+        for number, (name, (low, high)) in zip(numbers, _RANGES.items(), strict=True)
+    }
+    for name in _COUNTS:  # a product with a number just below 1 may round up to the end of the range
+        drawn[name] = jnp.minimum(drawn[name].astype(jnp.int32), int(_RANGES[name][1]) - 1)
+    if variant == "N":
+        for name in ("hue", "second_hue"):
+            drawn[name] = _skewed(drawn[name])
+    if level != 2:
+        drawn["aspect"] = jnp.ones(())
+    if level != 3:
+        drawn["corners"], drawn["spikes"] = jnp.array(4), jnp.array(5)
+    return Factors(**drawn)
+
+
+def _skewed(quantile: Float[Array, ""]) -> Float[Array, ""]:
+    """The hue at a quantile of the mixture, by its inverse distribution function."""
+    return jnp.interp(quantile, jnp.asarray(_QUANTILES), jnp.linspace(0, 1, len(_QUANTILES)))
+
+
+def _hue_quantiles(num_bins: int = 2048) -> np.ndarray:
+    """The distribution function of sum_i w_i exp(k_i cos(2 pi (h - m_i))) / (2 pi I0(k_i)) on a grid."""
+    hues = (np.arange(num_bins) + 0.5) / num_bins
+    density = sum(w * np.exp(k * np.cos(2 * np.pi * (hues - mean))) / np.i0(k) for w, mean, k in _HUE_MODES)
+    below = np.concatenate([[0.0], np.cumsum(density)])
+    return (below / below[-1]).astype(np.float32)
+
+
+_QUANTILES = _hue_quantiles()

@@ -1,0 +1,123 @@
+"""One domain of shape swap as a source of images, rendered when they are asked for."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.datasets.shape_swap.factors import VARIANTS, Factors, draw_factors
+from vexplain.datasets.shape_swap.renderer import render_factors
+from vexplain.datasets.shape_swap.shapes import shape_names
+
+SPLITS = ("train", "validation", "test", "pairs")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeSwapSource:
+    """A fixed set of renderings of one domain; the label is the domain.
+
+    Split and domain are part of every random key: the sets of the two domains, and the splits, share no
+    vector of factors. The split `"pairs"` alone leaves the domain out: there, example i of A and example i of
+    B are partners, the truth of an evaluation, never seen in training. Images are rounded to 8 bits, so that
+    they are those of the same set stored as files.
+
+    Args:
+        domain: 0 for A, 1 for B.
+        level: which shapes, 1 to 4.
+        variant: `"U"`, all hues equally likely, or `"N"`, skewed.
+        num_images: how many.
+        size: height and width in pixels.
+        samples: points a pixel along each axis.
+        seed: of the keys.
+        split: `"train"`, `"validation"`, `"test"` or `"pairs"`.
+
+    Raises:
+        ValueError: an unknown domain, level, variant or split, or a number below 1.
+
+    Example:
+        >>> source = ShapeSwapSource(1, num_images=10, size=16)
+        >>> batch = source[np.array([0, 7])]
+        >>> batch["images"].shape, batch["masks"].shape, batch["labels"].tolist()
+        ((2, 16, 16, 3), (2, 16, 16), [1, 1])
+    """
+
+    domain: int
+    _: dataclasses.KW_ONLY
+    level: int = 4
+    variant: str = "U"
+    num_images: int = 20_000
+    size: int = 64
+    samples: int = 3
+    seed: int = 0
+    split: str = "train"
+
+    def __post_init__(self):
+        shape_names(self.level)  # an unknown level raises
+        for name, choices in (("domain", (0, 1)), ("variant", VARIANTS), ("split", SPLITS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {choices}")
+        for name in ("num_images", "size", "samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The shapes of domains A and B."""
+        return shape_names(self.level)
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def __getitem__(self, indices: Any) -> dict[str, Any]:
+        indices = np.asarray(indices)
+        images, masks = render_batch(
+            self.factors(indices), self.domain, level=self.level, size=self.size, samples=self.samples
+        )
+        labels = np.full(indices.shape, self.domain, np.int32)
+        return {"images": images, "masks": masks, "labels": labels, "indices": indices.astype(np.int32)}
+
+    def keys(self, indices: Any) -> jax.Array:
+        """The random keys of some examples: functions of seed, split, domain and index."""
+        indices = np.asarray(indices, np.int64)
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(
+                f"indices go from {indices.min()} to {indices.max()}: there are {len(self)} images"
+            )
+        root = jax.random.fold_in(jax.random.key(self.seed), SPLITS.index(self.split))
+        root = root if self.split == "pairs" else jax.random.fold_in(root, self.domain)
+        return jax.vmap(lambda index: jax.random.fold_in(root, index))(jnp.asarray(indices.astype(np.uint32)))
+
+    def factors(self, indices: Any) -> Factors:
+        """The factors of some examples, batched."""
+        return _draw_batch(self.keys(indices), level=self.level, variant=self.variant)
+
+
+@functools.partial(jax.jit, static_argnames=("level", "variant"))
+def _draw_batch(keys: jax.Array, *, level: int, variant: str) -> Factors:
+    return jax.vmap(functools.partial(draw_factors, level=level, variant=variant))(keys)
+
+
+@functools.partial(jax.jit, static_argnames=("level", "size", "samples"))
+def render_batch(
+    factors: Factors, domain: jax.Array | int, *, level: int, size: int, samples: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns images and masks of a batch of factors, rounded to 8 bits.
+
+    One image after the other, whose points stay in a CPU's cache; the points of one fill an accelerator.
+
+    Args:
+        factors: with a leading batch axis.
+        domain: 0 for A, 1 for B.
+        level: which shapes, 1 to 4.
+        size: height and width in pixels.
+        samples: points a pixel along each axis.
+    """
+
+    def one(factors):
+        image, mask = render_factors(factors, domain, level=level, size=size, samples=samples)
+        return jnp.round(image * 255) / 255, jnp.round(mask * 255) / 255
+
+    return jax.lax.map(one, factors)
