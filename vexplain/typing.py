@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 AnyArray: TypeAlias = Shaped[Array | np.ndarray, "..."]  # of JAX or NumPy, checked where it is used
 Images: TypeAlias = Float[Array | np.ndarray, "batch height width channels"]  # [0, 1]
-Masks: TypeAlias = Float[Array, "batch height width"]  # coverage of the true region, [0, 1]
+Masks: TypeAlias = Float[Array | np.ndarray, "batch height width"]  # coverage of the true region, [0, 1]
 Heatmaps: TypeAlias = Float[Array, "batch height width"]  # non-negative, [0, 1]
 Attributions: TypeAlias = Float[Array, "batch height width channels"]  # signed
 Labels: TypeAlias = Int[Array | np.ndarray, " batch"]

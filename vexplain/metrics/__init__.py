@@ -1,5 +1,39 @@
-"""Scores of explanations: arrays in, one number per example out."""
+"""Scores of explanations and of translations: arrays in, one number per example out."""
 
+from vexplain.metrics.bootstrap import bootstrap_interval as bootstrap_interval
+from vexplain.metrics.color import delta_e as delta_e
+from vexplain.metrics.color import hue as hue
+from vexplain.metrics.color import hue_error as hue_error
+from vexplain.metrics.color import lab_from_rgb as lab_from_rgb
+from vexplain.metrics.color import mean_color as mean_color
+from vexplain.metrics.cycle import cycle_error as cycle_error
+from vexplain.metrics.cycle import hidden_channel_errors as hidden_channel_errors
+from vexplain.metrics.cycle import hidden_channel_ratios as hidden_channel_ratios
+from vexplain.metrics.fidelity import masked_l1 as masked_l1
+from vexplain.metrics.fidelity import masked_psnr as masked_psnr
+from vexplain.metrics.fidelity import masked_ssim as masked_ssim
+from vexplain.metrics.fidelity import overlap_error as overlap_error
+from vexplain.metrics.fidelity import ssim_map as ssim_map
+from vexplain.metrics.floors import fill_with_mean_color as fill_with_mean_color
+from vexplain.metrics.floors import mean_image as mean_image
+from vexplain.metrics.floors import nearest_neighbor as nearest_neighbor
+from vexplain.metrics.floors import translation_floors as translation_floors
+from vexplain.metrics.floors import turn_hue as turn_hue
+from vexplain.metrics.foreground import estimate_masks as estimate_masks
+from vexplain.metrics.frechet import frechet_distance as frechet_distance
 from vexplain.metrics.localization import best_iou as best_iou
 from vexplain.metrics.localization import iou_area as iou_area
 from vexplain.metrics.localization import iou_curve as iou_curve
+from vexplain.metrics.pose import centroid_error as centroid_error
+from vexplain.metrics.pose import rotation_error as rotation_error
+from vexplain.metrics.pose import scale_ratio as scale_ratio
+from vexplain.metrics.retrieval import recall_at as recall_at
+from vexplain.metrics.retrieval import reciprocal_rank as reciprocal_rank
+from vexplain.metrics.retrieval import retrieval_ranks as retrieval_ranks
+from vexplain.metrics.shape import boundary_f1 as boundary_f1
+from vexplain.metrics.shape import chamfer_distance as chamfer_distance
+from vexplain.metrics.shape import iou_gain as iou_gain
+from vexplain.metrics.shape import mask_iou as mask_iou
+from vexplain.metrics.translation import closest_targets as closest_targets
+from vexplain.metrics.translation import shape_appearance_score as shape_appearance_score
+from vexplain.metrics.translation import translation_scores as translation_scores

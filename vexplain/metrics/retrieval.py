@@ -1,0 +1,65 @@
+"""Whether a translation still tells which object it was, among others that differ in one respect only.
+
+Each output has a gallery of its own, made by the caller: the true image and, for instance, nineteen objects
+of the same shape and pose with another appearance. Then only appearance can tell them apart. (In a gallery of
+whole test images pose gives the object away, and even a wrong appearance is often retrieved.)
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.typing import Array, Float, Images, Int
+
+
+def retrieval_ranks(
+    outputs: Images,
+    galleries: Float[Array | np.ndarray, "batch candidates height width channels"],
+    *,
+    truth_index: int = 0,
+) -> Int[Array, " batch"]:
+    """Returns the rank of the true image among the candidates by distance in pixels (L2); 1 is the best.
+
+    The rank is pessimistic: what is as close as the truth counts as closer. An output that holds NaN has the
+    last rank.
+
+    Args:
+        outputs: (batch, height, width, channels) in [0, 1].
+        galleries: the candidates of each output, its true image among them.
+        truth_index: where in every gallery the true image is.
+
+    Example:
+        >>> galleries = jnp.linspace(0, 1, 5)[None, :, None, None, None]
+        >>> print(retrieval_ranks(jnp.full((1, 1, 1, 1), 0.3), galleries))
+        [3]
+    """
+    distances = jnp.square(jnp.asarray(galleries) - jnp.asarray(outputs)[:, None]).sum((2, 3, 4))
+    true = distances[:, truth_index, None]
+    is_farther = distances > true
+    return galleries.shape[1] - is_farther.sum(1)
+
+
+def recall_at(ranks: Int[Array, " batch"], *, k: int = 1) -> Float[Array, " batch"]:
+    """Returns 1 where the true image is among the first k, else 0; its mean is R@k.
+
+    Args:
+        ranks: from `retrieval_ranks`.
+        k: how many candidates count as retrieved.
+
+    Example:
+        >>> print(recall_at(jnp.array([1, 5, 6]), k=5))
+        [1. 1. 0.]
+    """
+    return (ranks <= k).astype(jnp.float32)
+
+
+def reciprocal_rank(ranks: Int[Array, " batch"]) -> Float[Array, " batch"]:
+    """Returns 1 / rank, in (0, 1]; its mean is the mean reciprocal rank.
+
+    Args:
+        ranks: from `retrieval_ranks`.
+
+    Example:
+        >>> print(reciprocal_rank(jnp.array([1, 4])))
+        [1.   0.25]
+    """
+    return 1 / ranks
