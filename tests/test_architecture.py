@@ -35,6 +35,7 @@ HOMES = {  # outside libraries that are used in one place only
     "grain": {"datasets"},
     "PIL": {"datasets", "figures"},
     "tyro": {"experiments"},
+    "tensorboardX": {"experiments"},
     "argparse": {"experiments"},
 }
 FILES = sorted((ROOT / "vexplain").rglob("*.py")) + sorted((ROOT / "experiments").rglob("*.py"))

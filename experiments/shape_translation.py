@@ -1,0 +1,307 @@
+"""Shape translation: a T-shirt in the shape of trousers, its appearance and pose kept, learned without pairs.
+
+Paper: L. Bollens, T. Tuytelaars, J. Oramas, Towards Object Shape Translation Through Unsupervised Generative
+Deep Models, ICIP 2019. Its structure is known (a VAE for each domain, GAN, cycle and similarity losses), its
+details are not: networks, weights and the similarity loss are *reconstructed*. The data is rendered, so that
+the true translation of every test image is known.
+
+    python -m experiments.shape_translation laptop                         the full model: 45 minutes, 2 cores
+    python -m experiments.shape_translation laptop --rung gan --minutes 8  a rung of the ladder
+    python -m experiments.shape_translation accelerator                    64 px; call it again until done
+
+Rungs: `vae` (two VAEs), `gan` (+ GAN), `cycle` (+ cycle), `similarity` (+ similarity: the full model without
+shared layers), `shared` (the full model with a shared middle, the default), and the rivals `cyclegan` and
+`unit`, whose losses are the published ones on networks of this house. Each is trained in a folder of its own
+and resumes there; every call writes the report anew, with a row for every rung that has been trained and for
+the floors that no model should fall below.
+
+Training stops after `minutes` or `num_steps`, whichever comes first. A run that is bounded by time alone is
+not repeatable to the bit; one bounded by steps is.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import optax
+import tyro
+from tensorboardX import SummaryWriter
+from tqdm.auto import tqdm
+
+from experiments.job import say, write_json
+from experiments.shape_translation_report import write_ladder_report
+from experiments.shape_translation_scores import galleries, in_batches, in_direction, means, recall, scores_of
+from vexplain.datasets import Source, in_memory, unpaired_batches
+from vexplain.datasets.shape_swap import Pairs, ShapeSwapSource, paired_test
+from vexplain.files import write_whole
+from vexplain.sharding import data_mesh
+from vexplain.streaming import Checkpoint, fold
+from vexplain.translation import (
+    NetworkSettings,
+    TranslationState,
+    Translator,
+    Weights,
+    adversarial_training,
+    num_parameters,
+    translation_report,
+)
+
+Rung = Literal["vae", "gan", "cycle", "similarity", "shared", "cyclegan", "unit"]
+
+
+VAES = Weights(gan=0.0, cycle=0.0, color=0.0)
+SHOWN = ("iou_gain", "hue_error", "delta_e", "l1", "centroid_error", "score")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of one training."""
+
+    rung: Rung = "shared"
+    out: Path = Path("runs/shape_translation")
+    level: int = 4  # of shape swap: T-shirt and trousers
+    variant: Literal["U", "N"] = (
+        "U"  # uniform hues, where a change of all hues goes unnoticed, or skewed ones
+    )
+    size: int = 32  # height and width of the images, in pixels
+    width: int = 32  # of the networks; the rivals' are cut to about as many parameters
+    num_images: int = 20_000  # a domain
+    num_pairs: int = 500  # of the test set
+    batch_size: int = 32
+    learning_rate: float = 3e-4
+    num_steps: int = 100_000
+    minutes: float = 45.0  # of training, over all calls
+    vae_steps: int = 0  # of the two VAEs alone, before everything is trained together
+    every: int = 250  # steps between two checkpoints, log lines and sample grids
+    color: float = 5.0  # weight of the similarity S1
+    low_pass: float = 2.0  # weight of the similarity S5
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    devices: int | None = None  # all, if left out
+
+    def __post_init__(self):
+        if self.vae_steps < 0:
+            raise ValueError(f"vae_steps is {self.vae_steps}: expected 0 or more")
+        for name in ("num_images", "num_pairs", "batch_size", "num_steps", "every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        if not self.minutes > 0:
+            raise ValueError(f"minutes is {self.minutes}: expected more than 0")
+
+
+PRESETS = {
+    "smoke": (
+        "Seconds: does everything run?",
+        Config(size=16, width=4, num_images=64, num_pairs=8, batch_size=8, num_steps=6, every=3),
+    ),
+    "laptop": ("45 minutes on 2 CPU cores, 32 px.", Config()),
+    "accelerator": (
+        "64 px, in commands of 10 minutes.",
+        Config(
+            size=64,
+            width=64,
+            num_pairs=2000,
+            batch_size=64,
+            num_steps=60_000,
+            minutes=9.0,
+            every=1000,
+            precision="bfloat16",
+        ),
+    ),
+}
+
+
+def networks(config: Config) -> NetworkSettings:
+    """Sizes of the networks of a rung."""
+    vector = NetworkSettings(
+        image_size=config.size,
+        width=config.width,
+        is_shared=config.rung == "shared",
+        precision=config.precision,
+    )
+    if config.rung not in ("cyclegan", "unit"):
+        return vector
+    grid = dataclasses.replace(
+        vector, latent="4x4" if config.size < 64 else "16x16", num_blocks=3, latent_size=4 * config.width
+    )
+    if config.rung == "unit":
+        return dataclasses.replace(grid, is_shared=True, variance="fixed")
+    return dataclasses.replace(grid, is_shared=False, variance="none")
+
+
+def weights(config: Config) -> Weights:
+    """Losses of a rung: the steps of the talk, and the published ones of the rivals."""
+    full = Weights(color=config.color, low_pass=config.low_pass)
+    without = dataclasses.replace(full, color=0.0, low_pass=0.0)
+    rungs = {
+        "vae": VAES,
+        "gan": dataclasses.replace(without, cycle=0.0),
+        "cycle": without,
+        "similarity": full,
+        "shared": full,
+        "cyclegan": dataclasses.replace(without, reconstruction=0.0, kl=0.0, identity=5.0),
+        "unit": dataclasses.replace(without, kl=0.01, kl_cycle=0.01),
+    }
+    return rungs[config.rung]
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Trains a rung as far as its time goes, scores it, and writes the report of all rungs."""
+    folder = config.out / f"{config.rung}-{config.variant}-seed{config.seed}"
+    say(f"vexplain: shape translation, {config.rung}, {config.size} px; results in {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    translator = Translator(networks(config))
+    sources = [training_images(config, domain) for domain in (0, 1)]
+    pairs = paired_test(config.num_pairs, level=config.level, variant=config.variant, size=config.size)
+    state, history = train(config, folder, translator, sources, pairs)
+    outputs = {d: translated(translator, state.average, pairs, d) for d in ("ab", "ba")}
+    scores = {
+        d: means(scores_of(made, pairs, d))
+        | {"recall": recall(made, galleries(pairs, d, level=config.level))}
+        for d, made in outputs.items()
+    }
+    metrics = {
+        "rung": config.rung,
+        "steps": int(state.step),
+        "images_seen": int(state.step) * config.batch_size,
+        "minutes": history["seconds"] / 60,
+        "num_parameters": num_parameters(state.variables.generator),
+        "receptive_field": translator.settings.receptive_field,
+        "scores": scores,
+        "losses": {name: float(value) for name, value in state.losses.items()},
+        "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
+    }
+    write_json(folder / "metrics.json", metrics)
+    save_outputs(folder / "outputs.npz", outputs)
+    for direction, found in scores.items():
+        say(f"{direction}: " + ", ".join(f"{name} {found[name]:.3g}" for name in SHOWN))
+    report = write_ladder_report(
+        config.out, pairs, sources[1], translator, state.average, history, metrics, level=config.level
+    )
+    say(f"The report is in {report}")
+    return metrics
+
+
+def save_outputs(path: Path, outputs: Mapping[str, np.ndarray]) -> None:
+    """Writes the translations of the test images, 8 bits a value, in one piece."""
+    eight_bits: dict[str, Any] = {
+        name: np.round(made * 255).astype(np.uint8) for name, made in outputs.items()
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **eight_bits)
+    write_whole(path, buffer.getvalue())
+
+
+def training_images(config: Config, domain: int) -> Source:
+    """The images of a domain, rendered once and held in memory."""
+    source = ShapeSwapSource(
+        domain,
+        level=config.level,
+        variant=config.variant,
+        num_images=config.num_images,
+        size=config.size,
+        seed=config.seed,
+    )
+    return in_memory(
+        source, progress=lambda r: tqdm(r, desc=f"Rendering domain {'AB'[domain]}", unit="batch")
+    )
+
+
+def train(config: Config, folder: Path, translator: Translator, sources, pairs: Pairs):
+    """Trains in stretches of `every` steps until steps or minutes are spent, and returns the last state."""
+    batch_fn, _ = unpaired_batches(sources[0], sources[1], config.batch_size, seed=config.seed)
+    mesh, checkpoint = data_mesh(config.devices), checkpoint_of(config, folder)
+    optimizer = optax.adam(config.learning_rate, 0.5)
+    variables = translator.init(jax.random.key(config.seed))
+    if config.vae_steps:
+        init, update = adversarial_training(translator, VAES, optimizer, seed=config.seed)
+        alone = dataclasses.replace(checkpoint, directory=folder / "checkpoints-vae")
+        variables = fold(
+            update,
+            init(variables),
+            batch_fn,
+            num_steps=config.vae_steps,
+            mesh=mesh,
+            checkpoint=alone,
+            description="Two VAEs",
+        ).variables
+    init, update = adversarial_training(translator, weights(config), optimizer, seed=config.seed)
+    state = init(variables)
+    history = read_history(folder / "history.json")
+    done = history["steps"][-1] if history["steps"] else 0
+    bar = tqdm(total=config.minutes * 60, initial=history["seconds"], desc="Training", unit="s")
+    with bar, SummaryWriter(str(folder / "tensorboard"), purge_step=done) as log:
+        while not done or (done < config.num_steps and history["seconds"] < config.minutes * 60):
+            started = time.monotonic()
+            done = min(done + config.every, config.num_steps)
+            state = fold(update, state, batch_fn, num_steps=done, mesh=mesh, checkpoint=checkpoint)
+            losses = {name: float(value) for name, value in translation_report(state).items()}
+            quick = translated(translator, state.average, pairs, "ab", limit=100)
+            scored = means(scores_of(quick, pairs, "ab"))
+            spent = time.monotonic() - started
+            values = losses | {name: scored[name] for name in SHOWN}
+            note(history, done, spent, values)
+            for name, value in values.items():
+                log.add_scalar(name, value, done)
+            log.add_images("translations", quick[:16], done, dataformats="NHWC")
+            write_json(folder / "history.json", history)
+            bar.update(spent)
+            bar.set_postfix({"step": done, "gain": f"{scored['iou_gain']:.3f}", "l1": f"{scored['l1']:.3f}"})
+    if done and int(state.step) < done:  # all was done in earlier calls
+        state = fold(update, state, batch_fn, num_steps=done, mesh=mesh, checkpoint=checkpoint)
+    return state, history
+
+
+def checkpoint_of(config: Config, folder: Path) -> Checkpoint:
+    """Where a training is saved, at the end of every stretch."""
+    return Checkpoint(folder / "checkpoints", every=10**9, fingerprint=fingerprint(config))
+
+
+def fingerprint(config: Config) -> str:
+    """Names what a checkpoint depends on; how long to train and where to write do not count."""
+    free = ("out", "num_pairs", "num_steps", "minutes", "every", "devices")
+    settings = {k: str(v) for k, v in dataclasses.asdict(config).items() if k not in free}
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+
+def read_history(path: Path) -> dict[str, Any]:
+    """What was noted in earlier calls."""
+    return json.loads(path.read_text()) if path.exists() else {"steps": [], "seconds": 0.0, "values": {}}
+
+
+def note(history: dict[str, Any], step: int, seconds: float, values: Mapping[str, float]) -> None:
+    """Adds a line to the history."""
+    history["steps"].append(step)
+    history["seconds"] += seconds
+    for name, value in values.items():
+        history["values"].setdefault(name, []).append(value)
+
+
+def translated(
+    translator: Translator, generator: Any, pairs: Pairs, direction: str, *, limit: int | None = None
+) -> np.ndarray:
+    """The translations of the test images, in batches of one size."""
+    images = in_direction(pairs, direction)[0][:limit]
+    return in_batches(lambda x: translator.translate(generator, x, direction=direction), images)
+
+
+def state_of(config: Config) -> TranslationState:
+    """The last state of a training, for use in other programs."""
+    translator = Translator(networks(config))
+    init, update = adversarial_training(translator, weights(config), optax.adam(config.learning_rate, 0.5))
+    folder = config.out / f"{config.rung}-{config.variant}-seed{config.seed}"
+    done = read_history(folder / "history.json")["steps"][-1]
+    checkpoint = checkpoint_of(config, folder)
+    state = init(translator.init(jax.random.key(config.seed)))
+    return fold(update, state, lambda t: {}, num_steps=done, checkpoint=checkpoint)
+
+
+if __name__ == "__main__":
+    main(tyro.extras.overridable_config_cli(PRESETS, prog="python -m experiments.shape_translation"))

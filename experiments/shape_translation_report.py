@@ -1,0 +1,209 @@
+"""The report of shape translation: the ladder of models above the floors, and pictures of what they do."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.job import device_names
+from experiments.shape_translation_scores import floors, galleries, hue_errors, means, recall, scores_of
+from vexplain.datasets import Source
+from vexplain.datasets.shape_swap import Pairs
+from vexplain.figures import (
+    Picture,
+    Report,
+    Section,
+    Table,
+    hue_histogram,
+    interpolation_sheet,
+    ladder_sheet,
+    loss_curves,
+    package_versions,
+    save_pictures,
+    translation_sheet,
+    write_report,
+)
+from vexplain.translation import Translator
+
+PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+TITLES = {
+    "vae": "two VAEs",
+    "gan": "+ GAN",
+    "cycle": "+ cycle",
+    "similarity": "+ similarity",
+    "shared": "+ similarity, shared middle",
+    "cyclegan": "CycleGAN",
+    "unit": "UNIT",
+}
+COLUMNS = {  # name, heading, format, factor
+    "iou_gain": ("IoU gain", ".3f", 1),
+    "hue_error": ("hue error, °", ".0f", 1),
+    "delta_e": ("ΔE", ".1f", 1),
+    "l1": ("L1 on the mask", ".3f", 1),
+    "ssim": ("SSIM on the mask", ".2f", 1),
+    "centroid_error": ("centroid, px", ".2f", 1),
+    "recall": ("R@1 of 20, %", ".0f", 100),
+    "score": ("S", ".3f", 1),
+}
+NUM_SHOWN = 12
+
+
+def write_ladder_report(
+    out: Path,
+    pairs: Pairs,
+    candidates: Source,
+    translator: Translator,
+    generator: Any,
+    history: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    *,
+    level: int,
+) -> Path:
+    """Writes `report.html` and figures of a rung, with a row for each rung under `out`; returns its path."""
+    runs = _runs(out, metrics)
+    outputs = {name: _outputs(folder) for name, (folder, _) in runs.items()}
+    sections = [
+        _grids(pairs, outputs, metrics),
+        _ladder(pairs, candidates, runs, level),
+        _hues(pairs, outputs),
+        _training(history),
+        _interpolation(pairs, translator, generator),
+    ]
+    found = metrics["scores"]["ab"]
+    report = Report(
+        title="Shape translation: the same object in another shape",
+        lead=(
+            f"Two domains of rendered objects, {' and '.join(candidates.class_names)}, never shown in pairs. "
+            "A model of two variational autoencoders with GAN, cycle and similarity losses translates one "
+            "into the other; because the true partner of every test image is known, shape and appearance are "
+            f"measured. The model of this run is “{TITLES[metrics['rung']]}”, after {metrics['steps']} steps."
+        ),
+        key_figures=[
+            ("IoU gain", f"{found['iou_gain']:.2f}", "0 copies the input, 1 is the true shape"),
+            ("hue error", f"{found['hue_error']:.0f}°", "median over test pairs"),
+            ("R@1", f"{found['recall']:.0%}", "of 20 in the true pose; chance is 5 %"),
+            ("S", f"{found['score']:.2f}", "harmonic mean of shape and appearance"),
+        ],
+        sections=sections,
+        settings=metrics["settings"],
+        versions=package_versions(PACKAGES) | {"devices": device_names()},
+    )
+    save_pictures(out / "figures", report)
+    return write_report(out / "report.html", report)
+
+
+def _runs(out: Path, metrics: Mapping[str, Any]) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Trained rungs of the same data, in the order of the ladder."""
+    same = ("level", "variant", "size", "num_pairs", "seed")
+    found = {}
+    for path in sorted(out.glob("*/metrics.json")):
+        content = json.loads(path.read_text())
+        if all(content["settings"][name] == metrics["settings"][name] for name in same):
+            found[content["rung"]] = (path.parent, content)
+    return {TITLES[rung]: found[rung] for rung in TITLES if rung in found}
+
+
+def _outputs(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "outputs.npz") as file:
+        return {direction: file[direction].astype(np.float32) / 255 for direction in ("ab", "ba")}
+
+
+def _grids(pairs: Pairs, outputs: Mapping[str, Any], metrics: Mapping[str, Any]) -> Section:
+    mine = outputs[TITLES[metrics["rung"]]]
+    n = NUM_SHOWN
+    pictures = [
+        Picture(
+            translation_sheet(pairs.images_a[:n], mine["ab"][:n], truths=pairs.images_b[:n]),
+            "From A to B: test images, their translations, and the truth.",
+            "Rows of inputs, translations and true images.",
+            "translations-ab",
+        ),
+        Picture(
+            translation_sheet(pairs.images_b[:n], mine["ba"][:n], truths=pairs.images_a[:n]),
+            "From B to A.",
+            "Rows of inputs, translations and true images.",
+            "translations-ba",
+        ),
+    ]
+    if len(outputs) > 1:
+        rows = {name: made["ab"][:n] for name, made in outputs.items()}
+        sheet = ladder_sheet(
+            pairs.images_a[:n], rows, truths=pairs.images_b[:n], bold=TITLES[metrics["rung"]]
+        )
+        pictures.append(Picture(sheet, "The same test images by every model.", "A row a model.", "ladder"))
+    return Section("What it does", (), pictures)
+
+
+def _ladder(pairs: Pairs, candidates: Source, runs: Mapping[str, Any], level: int) -> Section:
+    gallery = galleries(pairs, "ab", level=level)
+    known = candidates[np.arange(min(3000, len(candidates)))]["images"]
+    rows = []
+    for name, made in floors(pairs, known, level=level).items():
+        found = means(scores_of(made, pairs, "ab")) | {"recall": recall(made, gallery)}
+        rows.append((name, "A → B", *_cells(found), "", "", ""))
+    for name, (_, content) in runs.items():
+        for direction, arrow in (("ab", "A → B"), ("ba", "B → A")):
+            size = f"{content['num_parameters'] / 1e6:.1f}"
+            effort = (size, content["steps"], f"{content['minutes']:.0f}")
+            rows.append((name, arrow, *_cells(content["scores"][direction]), *effort))
+    header = (
+        "method",
+        "",
+        *(heading for heading, *_ in COLUMNS.values()),
+        "million parameters",
+        "steps",
+        "minutes",
+    )
+    num_floors = len(rows) - 2 * len(runs)
+    return Section(
+        "Shape and appearance, measured",
+        (
+            "IoU gain is 0 for a copy of the input and 1 for the true shape; S is the harmonic mean of shape "
+            "and appearance. The upper rows are floors that learn nothing; “mean color” uses the true mask "
+            "and is a reference for transferring color alone.",
+        ),
+        (),
+        Table(
+            header, rows, f"Means over {len(pairs.images_a)} test pairs.", tuple(range(num_floors, len(rows)))
+        ),
+    )
+
+
+def _cells(found: Mapping[str, float]) -> list[str]:
+    return [format(found[name] * factor, form) for name, (_, form, factor) in COLUMNS.items()]
+
+
+def _hues(pairs: Pairs, outputs: Mapping[str, Any]) -> Section:
+    errors = {name: hue_errors(made["ab"], pairs, "ab") for name, made in outputs.items()}
+    return Section(
+        "Does the color stay?",
+        (
+            "The errors of the hue. A heap away from 0 is a change of all hues that GAN and cycle losses do "
+            "not notice: what a similarity loss is for.",
+        ),
+        (
+            Picture(
+                hue_histogram(errors),
+                "Signed hue errors over the test pairs.",
+                "Histograms by model.",
+                "hues",
+            ),
+        ),
+    )
+
+
+def _training(history: Mapping[str, Any]) -> Section:
+    curves = loss_curves(history["values"], steps=history["steps"])
+    caption = "Losses (running averages) and scores on 100 test pairs; for watching, not for choosing."
+    return Section("Training", (), (Picture(curves, caption, "Curves over the steps.", "losses"),))
+
+
+def _interpolation(pairs: Pairs, translator: Translator, generator: Any) -> Section:
+    images = jnp.asarray(pairs.images_a[:8])
+    path = translator.interpolate(generator, images[:4], images[4:], domain="b", num_steps=9)
+    sheet = interpolation_sheet(np.clip(np.asarray(path), 0, 1))
+    caption = "From one latent to another, drawn in domain B."
+    return Section("Between two objects", (), (Picture(sheet, caption, "Rows of images.", "interpolation"),))

@@ -1,0 +1,114 @@
+"""The scores of a shape translation on the paired test set, of models and of the floors below them."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.datasets.shape_swap import Pairs, render_factors
+from vexplain.metrics import closest_targets as closest
+from vexplain.metrics import (
+    estimate_masks,
+    hue,
+    mean_color,
+    recall_at,
+    retrieval_ranks,
+    translation_floors,
+    translation_scores,
+)
+
+APPEARANCE = ("hue", "saturation", "value", "second_hue", "texture", "frequency", "angle", "phase", "shade")
+GALLERY = 20
+_BATCH = 50
+
+
+def in_batches(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
+    """`function(*arrays)` over batches of one size, so that one program serves all; a tree of arrays."""
+    count, made = len(arrays[0]), []
+    for start in range(0, count, _BATCH):
+        chosen = np.minimum(np.arange(start, start + _BATCH), count - 1)
+        part = function(*(jnp.asarray(array[chosen]) for array in arrays))
+        made.append(jax.tree.map(lambda x: np.asarray(x)[: count - start], part))  # noqa: B023
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *made)
+
+
+def in_direction(pairs: Pairs, direction: str) -> tuple[np.ndarray, ...]:
+    """Inputs, their masks, and all true translations with their masks."""
+    if direction == "ab":
+        return pairs.images_a, pairs.masks_a, pairs.targets_b, pairs.target_masks_b
+    return pairs.images_b, pairs.masks_b, pairs.targets_a, pairs.target_masks_a
+
+
+def scores_of(outputs: np.ndarray, pairs: Pairs, direction: str) -> dict[str, np.ndarray]:
+    """One value a pair, by name; where there are several true translations, against the closest."""
+
+    def scored(outputs, images, masks, targets, target_masks):
+        truth, true_masks = closest(outputs, targets, target_masks)
+        return translation_scores(outputs, images, truth, masks, true_masks)
+
+    return in_batches(scored, outputs, *(x[: len(outputs)] for x in in_direction(pairs, direction)))
+
+
+def hue_errors(outputs: np.ndarray, pairs: Pairs, direction: str) -> np.ndarray:
+    """Signed circular hue error of each pair in degrees, in [-180, 180)."""
+    images, masks, *_ = in_direction(pairs, direction)
+
+    def errors(outputs, images, masks):
+        found = hue(mean_color(outputs, estimate_masks(outputs)))
+        return (found - hue(mean_color(images, masks)) + 180) % 360 - 180
+
+    return in_batches(errors, outputs, images, masks)
+
+
+def means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Means over pairs; the median of the hue error."""
+    found = {name: float(np.mean(values)) for name, values in scores.items()}
+    return found | {"hue_error": float(np.median(scores["hue_error"]))}
+
+
+def galleries(pairs: Pairs, direction: str, *, level: int) -> np.ndarray:
+    """Galleries of 20 an input: the truth first, then its shape and pose in other objects' appearance."""
+    target, size = (1 if direction == "ab" else 0), pairs.images_a.shape[1]
+    count = len(pairs.images_a)
+    num_members = min(GALLERY, count)
+    made = []
+    for shift in range(num_members):
+        others = (np.arange(count) + shift * (count // num_members)) % count
+        swapped = {name: np.asarray(getattr(pairs.factors, name))[others] for name in APPEARANCE}
+        made.append(_render(pairs.factors._replace(**swapped), target, level, size))
+    return np.stack(made, axis=1)
+
+
+def recall(outputs: np.ndarray, gallery: np.ndarray) -> float:
+    """R@1 in a pose-matched gallery of 20, in [0, 1]; chance is 0.05."""
+    ranks = in_batches(retrieval_ranks, outputs, gallery)
+    return float(np.mean(recall_at(jnp.asarray(ranks))))
+
+
+def floors(pairs: Pairs, candidates: np.ndarray, *, level: int) -> dict[str, np.ndarray]:
+    """The outputs of methods that do not learn, from A to B, by name."""
+    swapped = {name: np.roll(np.asarray(getattr(pairs.factors, name)), 1, axis=0) for name in APPEARANCE}
+    made = translation_floors(
+        pairs.images_a,
+        pairs.images_b,
+        pairs.masks_a,
+        pairs.masks_b,
+        candidates=candidates,
+        wrong_appearance=_render(pairs.factors._replace(**swapped), 1, level, pairs.images_a.shape[1]),
+    )
+    return {name: np.asarray(outputs) for name, outputs in made.items()}
+
+
+def _render(factors: Any, domain: int, level: int, size: int) -> np.ndarray:
+    return in_batches(
+        lambda *leaves: _rendered(type(factors)(*leaves), domain, level, size),
+        *(np.asarray(leaf) for leaf in factors),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _rendered(factors: Any, domain: int, level: int, size: int):
+    return jax.vmap(lambda f: render_factors(f, domain, level=level, size=size)[0])(factors)

@@ -1,0 +1,103 @@
+"""Shape translation in its smallest preset: rungs train, are scored and reported, and go on when called."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from experiments import shape_translation
+from experiments.shape_translation_scores import floors, galleries, means, recall, scores_of
+from vexplain.datasets.shape_swap import ShapeSwapSource, paired_test
+
+SMOKE = dataclasses.replace(shape_translation.PRESETS["smoke"][1], devices=2)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("shape_translation")
+    first = shape_translation.main(dataclasses.replace(SMOKE, out=out, num_steps=3))
+    return out, first, shape_translation.main(dataclasses.replace(SMOKE, out=out))
+
+
+def test_the_two_vaes_can_go_first(tmp_path):
+    metrics = shape_translation.main(dataclasses.replace(SMOKE, out=tmp_path, vae_steps=2, num_steps=3))
+    assert metrics["steps"] == 3
+    assert list(tmp_path.glob("*/checkpoints-vae/2"))
+    assert list(tmp_path.glob("*/tensorboard/events*"))
+
+
+def test_a_second_call_goes_on_and_ends_as_one_call(run, tmp_path):
+    _, first, second = run
+    assert (first["steps"], second["steps"]) == (3, 6)
+    whole = shape_translation.main(dataclasses.replace(SMOKE, out=tmp_path))
+    assert whole["losses"] == second["losses"]
+    assert whole["scores"] == second["scores"]
+
+
+def test_the_folder_holds_metrics_outputs_figures_and_report(run):
+    out, _, metrics = run
+    folder = out / "shared-U-seed0"
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    with np.load(folder / "outputs.npz") as file:
+        assert file["ab"].shape == file["ba"].shape == (8, 16, 16, 3)
+    state = shape_translation.state_of(dataclasses.replace(SMOKE, out=out))
+    assert {name: float(value) for name, value in state.losses.items()} == metrics["losses"]
+    names = {path.name for path in (out / "figures").iterdir()}
+    assert {
+        "translations-ab.png",
+        "translations-ba.png",
+        "hues.png",
+        "losses.png",
+        "interpolation.png",
+    } <= names
+    report = (out / "report.html").read_text()
+    for words in ("IoU gain", "nearest neighbor", "mean color (true mask)", "shared middle"):
+        assert words in report
+
+
+def test_a_rival_joins_the_table(run):
+    out, *_ = run
+    shape_translation.main(dataclasses.replace(SMOKE, out=out, rung="cyclegan", num_steps=3))
+    report = (out / "report.html").read_text()
+    assert "CycleGAN" in report
+    assert "shared middle" in report
+
+
+def test_rungs_differ_as_the_talk_says():
+    def weights(rung):
+        return shape_translation.weights(dataclasses.replace(SMOKE, rung=rung))
+
+    assert not weights("vae").translates
+    assert (weights("gan").gan, weights("gan").cycle) == (1, 0)
+    assert (weights("cycle").cycle, weights("cycle").color) == (10, 0)
+    assert weights("similarity") == weights("shared")
+    settings = {
+        r: shape_translation.networks(dataclasses.replace(SMOKE, rung=r)) for r in ("similarity", "shared")
+    }
+    assert (settings["similarity"].is_shared, settings["shared"].is_shared) == (False, True)
+
+
+def test_the_truth_scores_best_and_the_floors_as_they_must():
+    pairs = paired_test(40, size=32)
+    gallery = galleries(pairs, "ab", level=4)
+    known = ShapeSwapSource(1, num_images=100, size=32)[np.arange(100)]["images"]
+    found = {
+        name: means(scores_of(made, pairs, "ab")) for name, made in floors(pairs, known, level=4).items()
+    }
+    truth = means(scores_of(pairs.images_b, pairs, "ab"))
+    assert truth["score"] > 0.95 > max(f["score"] for f in found.values())
+    assert abs(found["copy"]["iou_gain"]) < 0.03
+    assert found["hue + 120°"]["hue_error"] > 110
+    assert found["wrong appearance"]["iou_gain"] > 0.9
+    assert recall(pairs.images_b, gallery) == 1
+    assert recall(gallery[:, 7], gallery) == 0
+
+
+def test_bad_settings_are_named(tmp_path):
+    with pytest.raises(ValueError, match="minutes is 0"):
+        dataclasses.replace(SMOKE, minutes=0)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        dataclasses.replace(SMOKE, batch_size=0)
+    with pytest.raises(ValueError, match="batch"):
+        shape_translation.main(dataclasses.replace(SMOKE, out=tmp_path, num_images=4))

@@ -1,0 +1,130 @@
+"""Losses against closed forms, and what each similarity loss can and cannot see."""
+
+import colorsys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vexplain.translation import (
+    absolute_error,
+    adversarial_loss,
+    color_distance,
+    gradient_penalty,
+    gram_distance,
+    kl_divergence,
+    latent_distance,
+    low_pass_distance,
+    soft_foreground,
+)
+
+
+@pytest.fixture
+def objects(key):
+    """Five images of a striped object on a light background, and the same objects moved and reshaped."""
+    rng = np.random.default_rng(0)
+    images, moved = np.full((2, 5, 24, 24, 3), 0.9, np.float32)
+    for n in range(5):
+        colors = np.array(
+            [colorsys.hsv_to_rgb(h, s, 0.9) for h, s in rng.uniform(0.3, 1, (2, 2))], np.float32
+        )
+        stripes = colors[(np.arange(24) // 2) % 2]
+        images[n, 4:16, 4:12] = stripes[4:16, None]  # tall
+        moved[n, 8:16, 6:18] = stripes[8:16, None]  # wide, of the same area
+    return jnp.asarray(images), jnp.asarray(moved)
+
+
+def hue_turned(images):
+    """Red to green to blue: a third of a turn, the gray background unchanged."""
+    return jnp.roll(images, 1, axis=-1)
+
+
+def test_kl_is_the_integral_of_its_definition():
+    mean, log_variance = np.array([[0.7, -1.2, 0.0]]), np.array([[0.4, -0.9, 0.0]])
+    x = np.linspace(-12, 12, 200_001)[:, None]
+    deviation = np.exp(log_variance / 2)
+    q = np.exp(-(((x - mean) / deviation) ** 2) / 2) / (deviation * np.sqrt(2 * np.pi))
+    log_p = -(x**2) / 2 - np.log(np.sqrt(2 * np.pi))
+    inside = np.where(q > 0, q * (np.log(np.maximum(q, 1e-300)) - log_p), 0)
+    expected = np.trapezoid(inside, x, axis=0).mean()
+    found = kl_divergence(jnp.asarray(mean), jnp.asarray(log_variance))
+    np.testing.assert_allclose(found, [expected], rtol=1e-5)
+
+
+def test_errors_and_adversarial_losses_are_means_per_example():
+    a, b = jnp.arange(12.0).reshape(2, 3, 2), jnp.ones((2, 3, 2))
+    np.testing.assert_allclose(absolute_error(a, b), np.abs(a - b).mean((1, 2)), rtol=1e-6)
+    scores = jnp.arange(8.0).reshape(2, 2, 2)
+    np.testing.assert_allclose(adversarial_loss(scores, target=1), ((scores - 1) ** 2 / 2).mean((1, 2)))
+    np.testing.assert_allclose(adversarial_loss(scores[:, 0, 0], target=0), [0.0, 8.0])
+
+
+def test_r1_is_half_the_squared_slope(key):
+    weights = jax.random.normal(key, (4, 5, 3))
+    images = jax.random.uniform(key, (2, 4, 5, 3))
+
+    def score(x):
+        return jnp.sin((x * weights).sum((1, 2, 3)))
+
+    slope = jnp.cos((images * weights).sum((1, 2, 3)))
+    expected = slope**2 * (weights**2).sum() / 2
+    np.testing.assert_allclose(gradient_penalty(score, images), expected, rtol=1e-4)
+    two_scores = lambda x: jnp.stack([score(x), score(x)], -1)  # noqa: E731
+    np.testing.assert_allclose(gradient_penalty(two_scores, images), expected, rtol=1e-4)
+
+
+def test_the_foreground_is_what_differs_from_the_border(objects):
+    images, _ = objects
+    mask = soft_foreground(images)
+    inside = np.zeros((5, 24, 24), bool)
+    inside[:, 4:16, 4:12] = True
+    assert mask[inside].min() > 0.9
+    assert mask[~inside].max() < 0.06
+
+
+@pytest.mark.parametrize(
+    "distance", [color_distance, lambda a, b: gram_distance(a, b, key=jax.random.key(1))]
+)
+def test_appearance_distances_see_color_and_not_shape_or_place(distance, objects):
+    images, moved = objects
+    same, turned = distance(images, moved), distance(images, hue_turned(moved))
+    others = distance(images, jnp.roll(moved, 1, axis=0))
+    assert (turned > 4 * same).all()
+    assert (others > 2 * same).all()
+    np.testing.assert_allclose(distance(images, images), 0, atol=1e-6)
+
+
+def test_color_distance_is_that_of_known_statistics():
+    """Half of the object at 0.2, half at 0.6: mean 0.4, variance 0.04; all at 0.4: variance 0."""
+    a = jnp.full((1, 16, 16, 1), 0.95).at[0, 2:8, 2:14].set(0.2).at[0, 8:14, 2:14].set(0.6)
+    b = jnp.full((1, 16, 16, 1), 0.95).at[0, 2:14, 2:14].set(0.4)
+    np.testing.assert_allclose(color_distance(a, b), 4 * 0.04, rtol=0.15)
+
+
+def test_low_pass_distance_sees_place_and_color_but_not_what_is_in_a_block(objects):
+    images, _ = objects
+    shuffled = images.reshape(5, 3, 8, 3, 8, 3)[:, :, ::-1, :, ::-1].reshape(images.shape)
+    np.testing.assert_allclose(low_pass_distance(images, shuffled), 0, atol=1e-6)
+    assert (low_pass_distance(images, jnp.roll(images, 8, axis=2)) > 0.02).all()
+    assert (low_pass_distance(images, hue_turned(images)) > 0.01).all()
+    with pytest.raises(ValueError, match=r"factor is 5: expected a divisor of the image's 24×24"):
+        low_pass_distance(images, images, factor=5)
+
+
+def test_latent_distance_cannot_tell_an_orthogonal_change_of_both(key):
+    a, b = jax.random.normal(key, (2, 3, 7))
+    turn = jnp.linalg.qr(jax.random.normal(key, (7, 7)))[0]
+    np.testing.assert_allclose(latent_distance(a @ turn, b @ turn), latent_distance(a, b), rtol=1e-4)
+    np.testing.assert_allclose(latent_distance(a, b), ((a - b) ** 2).mean(1), rtol=1e-6)
+
+
+def test_every_loss_has_a_finite_slope_on_images_of_one_color():
+    flat = jnp.full((2, 16, 16, 3), 0.5)
+    for distance in (
+        color_distance,
+        low_pass_distance,
+        lambda a, b: gram_distance(a, b, key=jax.random.key(0)),
+    ):
+        slope = jax.grad(lambda x: distance(flat, x).sum())(flat)  # noqa: B023
+        assert jnp.isfinite(slope).all()

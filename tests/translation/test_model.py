@@ -1,0 +1,161 @@
+"""The translator: shapes, sharing, what a discriminator sees, and translation as a call."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vexplain.translation import NetworkSettings, Translator, num_parameters
+from vexplain.translation.networks import _to_depth, _to_space
+
+SMALL = NetworkSettings(image_size=16, width=4, latent_size=6)
+LATENTS = {"vector": (6,), "4x4": (4, 4, 6)}
+
+
+@pytest.fixture(params=list(LATENTS))
+def translator(request):
+    return Translator(dataclasses.replace(SMALL, latent=request.param, num_blocks=1))
+
+
+def test_shapes_and_ranges(translator, key):
+    variables = translator.init(key)
+    images = jax.random.uniform(key, (3, 16, 16, 3))
+    mean, log_variance = translator.encode(variables.generator, images, "a")
+    assert mean.shape == log_variance.shape == (3, *LATENTS[translator.settings.latent])
+    for direction in ("ab", "ba"):
+        made = translator.translate(variables.generator, images, direction=direction)
+        assert made.shape == images.shape
+        assert ((made >= 0) & (made <= 1)).all()
+    assert translator.discriminate(variables.discriminator, images, "b").shape == (3,)
+
+
+def test_weights_are_drawn_with_the_variance_of_their_layer(key):
+    variables = Translator(NetworkSettings(image_size=16, width=16, latent_size=32)).init(key)
+    kernel = variables.generator["encoders"]["a"]["stages"][1]["kernel"]  # 3×3 positions of 4 · 16 channels
+    np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 64)), rtol=0.03)
+    np.testing.assert_allclose(kernel.mean(), 0, atol=0.002)
+    assert not np.array_equal(kernel, variables.generator["encoders"]["b"]["stages"][1]["kernel"])
+    assert not variables.generator["encoders"]["a"]["stages"][1]["bias"].any()
+
+
+def test_a_fine_grid_on_larger_images(key):
+    translator = Translator(
+        NetworkSettings(image_size=64, width=4, latent="16x16", latent_size=3, num_blocks=2)
+    )
+    variables = translator.init(key)
+    mean, _ = translator.encode(variables.generator, jnp.zeros((1, 64, 64, 3)), "b")
+    assert mean.shape == (1, 16, 16, 3)
+
+
+def test_the_middle_is_shared_or_not(key):
+    shared, own = (
+        num_parameters(Translator(dataclasses.replace(SMALL, is_shared=s)).init(key).generator)
+        for s in (True, False)
+    )
+    flat, hidden, size = 16 * 8, 4 * 8, 6
+    middle = (flat + 1) * hidden + (hidden + 1) * 2 * size + (size + 1) * hidden + (hidden + 1) * flat
+    assert own - shared == middle
+
+
+def test_domains_have_their_own_networks(translator, key):
+    variables, images = translator.init(key), jax.random.uniform(key, (2, 16, 16, 3))
+    a, b = (translator.encode(variables.generator, images, d)[0] for d in "ab")
+    assert not np.allclose(a, b)
+    assert not np.allclose(
+        translator.decode(variables.generator, a, "a"), translator.decode(variables.generator, a, "b")
+    )
+    scores = [translator.discriminate(variables.discriminator, images, d) for d in "ab"]
+    assert not np.allclose(*scores)
+
+
+def test_rearrangements_are_inverse_and_keep_neighbors(key):
+    x = jax.random.normal(key, (2, 6, 4, 3))
+    np.testing.assert_array_equal(_to_space(_to_depth(x)), x)
+    np.testing.assert_array_equal(_to_depth(x)[0, 1, 1], x[0, 2:4, 2:4].reshape(-1))
+
+
+@pytest.mark.parametrize(("stages", "expected"), [(2, 16), (0, 32)])
+def test_the_stated_receptive_field_is_what_one_nan_pixel_reaches(stages, expected, key):
+    settings = NetworkSettings(image_size=32, width=2, discriminator_stages=stages)
+    translator = Translator(settings)
+    assert settings.receptive_field == expected
+    row = 16 if stages else 0
+    images = jnp.stack([jnp.zeros((32, 32, 3)).at[row, column].set(jnp.nan) for column in range(32)])
+    score = jax.jit(lambda x: translator.discriminate(translator.init(key).discriminator, x, "a"))
+    scores = score(images)[:, 4, 4] if stages else score(images)
+    assert int(jnp.isnan(scores).sum()) == expected
+
+
+def test_equal_settings_make_equal_translators_and_compile_once(key):
+    first, second = Translator(SMALL), Translator(dataclasses.replace(SMALL))
+    assert first == second
+    assert hash(first) == hash(second)
+    traces = []
+
+    @jax.jit
+    def counted(generator, images):
+        traces.append(1)
+        return first.translate(generator, images, direction="ab")
+
+    images = jnp.zeros((1, 16, 16, 3))
+    generator = first.init(key).generator
+    np.testing.assert_allclose(
+        counted(generator, images), second.translate(generator, images, direction="ab"), atol=1e-6
+    )
+    counted(generator, images)
+    assert len(traces) == 1
+
+
+def test_interpolation_goes_from_one_reconstruction_to_the_other(translator, key):
+    generator = translator.init(key).generator
+    first, second = jax.random.uniform(key, (2, 3, 16, 16, 3))
+    path = translator.interpolate(generator, first, second, domain="b", num_steps=5)
+    assert path.shape == (3, 5, 16, 16, 3)
+    for end, images in ((0, first), (-1, second)):
+        expected = translator.reconstruct(generator, images, domain="b")
+        np.testing.assert_allclose(path[:, end], expected, atol=1e-5)
+
+
+def test_no_noise_where_none_is_wanted(key):
+    mean, log_variance = jnp.ones((2, 6)), jnp.zeros((2, 6))
+    silent = Translator(dataclasses.replace(SMALL, variance="none"))
+    np.testing.assert_array_equal(silent.sample(key, mean, log_variance), mean)
+    drawn = Translator(SMALL).sample(key, jnp.zeros((4000, 6)), jnp.full((4000, 6), np.log(4.0)))
+    np.testing.assert_allclose(drawn.std(), 2, rtol=0.03)
+
+
+def test_bfloat16_computes_nearly_the_same_and_returns_float32(key):
+    images = jax.random.uniform(key, (2, 16, 16, 3))
+    fine, coarse = Translator(SMALL), Translator(dataclasses.replace(SMALL, precision="bfloat16"))
+    generator = fine.init(key).generator
+    made = coarse.translate(generator, images, direction="ab")
+    assert made.dtype == jnp.float32
+    expected = fine.translate(generator, images, direction="ab")
+    np.testing.assert_allclose(made, expected, atol=0.03)
+    assert not np.array_equal(made, expected)
+
+
+def test_bad_input_is_named(key):
+    translator = Translator(SMALL)
+    generator = translator.init(key).generator
+    images = jnp.zeros((1, 16, 16, 3))
+    for bad, message in (
+        (images + 2, "images go from 2 to 2"),
+        (images[..., :1], r"expected \(batch, 16, 16, 3\)"),
+        (images.at[0, 0].set(jnp.nan), "NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            translator.translate(generator, bad, direction="ab")
+    with pytest.raises(ValueError, match="direction is 'a'"):
+        translator.translate(generator, images, direction="a")
+    with pytest.raises(ValueError, match="domain is 'c'"):
+        translator.reconstruct(generator, images, domain="c")
+    for change, message in (
+        ({"image_size": 24}, "image_size is 24: expected a power of 2"),
+        ({"image_size": 16, "latent": "16x16"}, "latent is '16x16': too fine"),
+        ({"width": 0}, "width is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(SMALL, **change)

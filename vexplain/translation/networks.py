@@ -1,0 +1,262 @@
+"""The networks of shape translation: an encoder, a decoder and a discriminator for each of two domains.
+
+Every halving of the resolution is a rearrangement of 2×2 pixels into channels followed by a 3×3 convolution,
+and every doubling the reverse: what a strided or transposed convolution of 6×6 computes, in a form that runs
+at the full speed of a matrix product on all devices, and whose outputs cover all pixels alike. There is no
+instance normalization, which would erase the color statistics that have to survive (*reconstructed*; the
+paper's tables are not known).
+"""
+
+import dataclasses
+import itertools
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vexplain.typing import Array, Float, Images
+
+DOMAINS = ("a", "b")
+Latent = Literal["vector", "4x4", "16x16"]
+_SLOPE = 0.2  # of the leaky ReLU
+_MAX_FACTOR = 8  # channels grow with depth up to this many times the width
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSettings:
+    """Sizes of the networks.
+
+    Attributes:
+        image_size: height and width in pixels, a power of 2 and at least 16.
+        width: channels of the first encoder stage; they double at every halving of the resolution.
+        latent: `"vector"`, or a grid of vectors, `"4x4"` or `"16x16"`.
+        latent_size: numbers in the latent vector, or in each vector of the grid.
+        is_shared: one middle (last layers of the encoders, first of the decoders) for both domains.
+        num_blocks: residual blocks in the middle of an encoder and of a decoder, on a grid.
+        variance: of the latent: `"learned"`, `"fixed"` at 1 (UNIT), or `"none"` (no noise at all).
+        discriminator_stages: halvings before the scores; all if 0, one score an image: a global
+            discriminator. Fewer give a map of scores with a limited receptive field.
+        precision: of the computation; parameters, latents, images and scores are float32 in any case.
+    """
+
+    image_size: int = 64
+    width: int = 64
+    latent: Latent = "vector"
+    latent_size: int = 128
+    is_shared: bool = True
+    num_blocks: int = 0
+    variance: Literal["learned", "fixed", "none"] = "learned"
+    discriminator_stages: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self):
+        size = self.image_size
+        if size < 16 or size & (size - 1):
+            raise ValueError(f"image_size is {size}: expected a power of 2, at least 16")
+        if self.grid > size // 2:
+            raise ValueError(f"latent is {self.latent!r}: too fine for image_size {size}")
+        for name in ("width", "latent_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+
+    @property
+    def grid(self) -> int:
+        """Height and width of the latent's map; a vector comes from a map of 4×4."""
+        return 16 if self.latent == "16x16" else 4
+
+    @property
+    def num_stages(self) -> int:
+        return (self.image_size // self.grid).bit_length() - 1
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the stages, from the image to the middle."""
+        return tuple(self.width * min(2**n, _MAX_FACTOR) for n in range(self.num_stages))
+
+    @property
+    def critic_stages(self) -> int:
+        """Halvings of a discriminator; a global one goes down to 4×4."""
+        deepest = (self.image_size // 4).bit_length() - 1
+        return min(self.discriminator_stages or deepest, deepest)
+
+    @property
+    def receptive_field(self) -> int:
+        """Height and width in pixels that one score of a discriminator sees."""
+        if not self.discriminator_stages:
+            return self.image_size
+        size = 1
+        for _ in range(self.critic_stages):
+            size = 2 * (size + 2)  # 3×3 positions of 2×2 pixels
+        return min(size, self.image_size)
+
+
+class Generator(nnx.Module):
+    """Both encoders and both decoders, with a middle that they may share.
+
+    Args:
+        settings: sizes.
+        rngs: of the weights.
+    """
+
+    def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
+        self.variance = settings.variance
+        self.encoders = nnx.Dict({d: _Encoder(settings, rngs=rngs) for d in DOMAINS})
+        self.decoders = nnx.Dict({d: _Decoder(settings, rngs=rngs) for d in DOMAINS})
+        middles = [_Middle(settings, rngs=rngs) for _ in DOMAINS[: 1 if settings.is_shared else 2]]
+        self.middles = nnx.Dict({d: middles[0 if settings.is_shared else n] for n, d in enumerate(DOMAINS)})
+
+    def encode(
+        self, images: Images, domain: str
+    ) -> tuple[Float[Array, " batch *latent"], Float[Array, " batch *latent"]]:
+        """Returns mean and log-variance of the latent of images of a domain, (batch, ...) each."""
+        mean, log_variance = self.middles[domain].encode(self.encoders[domain](jnp.asarray(images)))
+        if self.variance != "learned":
+            log_variance = jnp.zeros_like(mean)
+        return mean, log_variance
+
+    def decode(self, latents: Float[Array, " batch *latent"], domain: str) -> Float[Array, "batch h w c"]:
+        """Returns images of a domain, in [0, 1], for latents."""
+        return self.decoders[domain](self.middles[domain].decode(latents))
+
+
+class Discriminator(nnx.Module):
+    """One critic a domain: high scores for images of the domain, low ones for translations.
+
+    Args:
+        settings: sizes.
+        rngs: of the weights.
+    """
+
+    def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
+        self.critics = nnx.Dict({d: _Critic(settings, rngs=rngs) for d in DOMAINS})
+
+    def __call__(self, images: Images, domain: str) -> Float[Array, " batch *map"]:
+        return self.critics[domain](images)
+
+
+class _Encoder(nnx.Module):
+    def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
+        sizes = (3, *settings.widths)
+        self.stages = nnx.List([_conv(4 * a, b, rngs) for a, b in itertools.pairwise(sizes)])
+
+    def __call__(self, images):
+        x = images * 2 - 1
+        for stage in self.stages:
+            x = _act(stage(_to_depth(x)))
+        return x
+
+
+class _Middle(nnx.Module):
+    """Between the maps of the encoder, the latent, and the maps of the decoder."""
+
+    def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
+        channels, size = settings.widths[-1], settings.latent_size
+        self.is_vector, self.grid, self.channels = settings.latent == "vector", settings.grid, channels
+        if self.is_vector:
+            flat, hidden = settings.grid**2 * channels, 4 * channels
+            self.into = nnx.List([_linear(flat, hidden, rngs), _linear(hidden, 2 * size, rngs, gain=0.5)])
+            self.out = nnx.List([_linear(size, hidden, rngs), _linear(hidden, flat, rngs)])
+        else:
+            self.into = nnx.List([*_blocks(settings, rngs), _conv(channels, 2 * size, rngs, gain=0.5)])
+            self.out = nnx.List([_conv(size, channels, rngs), *_blocks(settings, rngs)])
+
+    def encode(self, x):
+        if self.is_vector:
+            x = _act(self.into[0](x.reshape(len(x), -1)))
+            return tuple(jnp.split(self.into[1](x), 2, -1))
+        for layer in self.into:
+            x = layer(x)
+        return tuple(jnp.split(x, 2, -1))
+
+    def decode(self, z):
+        if self.is_vector:
+            x = _act(self.out[1](_act(self.out[0](z))))
+            return x.reshape(len(z), self.grid, self.grid, self.channels)
+        x = _act(self.out[0](z))
+        for block in self.out[1:]:
+            x = block(x)
+        return x
+
+
+class _Decoder(nnx.Module):
+    def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
+        sizes = (*settings.widths[::-1], max(settings.width // 2, 4))
+        self.stages = nnx.List([_conv(a, 4 * b, rngs) for a, b in itertools.pairwise(sizes)])
+        self.last = _conv(sizes[-1], 3, rngs, gain=0.5)
+
+    def __call__(self, x):
+        for stage in self.stages:
+            x = _act(_to_space(stage(x)))
+        return jax.nn.sigmoid(self.last(x))
+
+
+class _Critic(nnx.Module):
+    def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
+        self.is_global = not settings.discriminator_stages
+        widths = [settings.width * min(2**n, _MAX_FACTOR) for n in range(settings.critic_stages)]
+        self.stages = nnx.List([_conv(4 * a, b, rngs) for a, b in itertools.pairwise((3, *widths))])
+        self.scores = (
+            _linear(16 * widths[-1], 1, rngs) if self.is_global else _conv(widths[-1], 1, rngs, kernel=1)
+        )
+
+    def __call__(self, images):
+        x = images * 2 - 1
+        for stage in self.stages:
+            x = _act(stage(_to_depth(x)))
+        scores = self.scores(x.reshape(len(x), -1) if self.is_global else x)
+        return scores[..., 0]
+
+
+class _Block(nnx.Module):
+    """x + conv(act(conv(act(x)))); the second convolution begins at zero, so that depth costs nothing."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        self.first = _conv(channels, channels, rngs)
+        self.second = _conv(channels, channels, rngs, gain=0.0)
+
+    def __call__(self, x):
+        return x + self.second(_act(self.first(_act(x))))
+
+
+def _blocks(settings: NetworkSettings, rngs: nnx.Rngs) -> list[_Block]:
+    return [_Block(settings.widths[-1], rngs=rngs) for _ in range(settings.num_blocks)]
+
+
+def _conv(inputs: int, outputs: int, rngs: nnx.Rngs, *, kernel: int = 3, gain: float = 2.0) -> nnx.Conv:
+    return nnx.Conv(inputs, outputs, (kernel, kernel), kernel_init=_init(gain), rngs=rngs)
+
+
+def _linear(inputs: int, outputs: int, rngs: nnx.Rngs, *, gain: float = 2.0) -> nnx.Linear:
+    return nnx.Linear(inputs, outputs, kernel_init=_init(gain), rngs=rngs)
+
+
+def _init(gain: float):
+    """A weight is born as its standard deviation; `Translator.init` multiplies all by one draw.
+
+    A program that draws each of them by itself takes half a minute to compile.
+    """
+
+    def deviations(key, shape, dtype=jnp.float32, out_sharding=None):
+        del key, out_sharding
+        return jnp.full(shape, math.sqrt(gain / math.prod(shape[:-1])), dtype)
+
+    return deviations
+
+
+def _act(x):
+    return jax.nn.leaky_relu(x, _SLOPE)
+
+
+def _to_depth(x: Float[Array, "n h w c"]) -> Float[Array, "n _h _w _c"]:
+    """2×2 pixels into channels."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4 * c)
+
+
+def _to_space(x: Float[Array, "n h w c"]) -> Float[Array, "n _h _w _c"]:
+    """Channels into 2×2 pixels."""
+    n, h, w, c = x.shape
+    x = x.reshape(n, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(n, 2 * h, 2 * w, c // 4)

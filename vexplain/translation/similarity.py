@@ -1,0 +1,136 @@
+"""Similarity losses: what an image and its translation must have in common, though their shapes differ.
+
+Reconstruction, GAN and cycle losses cannot tell a translation from the same one followed by a change that the
+target domain does not notice (all hues turned by 120°): only a comparison of the two images in a fixed space
+can. The paper's own similarity loss is not known; these are candidates (*reconstructed*), between which
+measurements choose. Each takes images in [0, 1] and returns one value per example.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from vexplain.typing import Array, Float, Images, Key
+
+_EDGE, _SOFTNESS = 0.12, 0.04  # color distance at which a pixel is half foreground, and the width of the step
+
+
+def soft_foreground(images: Images) -> Float[Array, "batch height width"]:
+    """Returns how far each pixel differs from the background, a differentiable mask in [0, 1].
+
+    The background is the mean color of the outermost pixels.
+
+    Args:
+        images: (batch, height, width, channels) in [0, 1], one object on a plain background.
+
+    Example:
+        >>> images = jnp.zeros((1, 5, 5, 3)).at[0, 2, 2].set(1.0)
+        >>> mask = soft_foreground(images)
+        >>> bool(mask[0, 2, 2] > 0.99), bool(mask[0, 0, 0] < 0.05)
+        (True, True)
+    """
+    edges = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
+    background = jnp.concatenate(edges, axis=1).mean(1)[:, None, None]
+    squares = ((images - background) ** 2).sum(-1)
+    return jax.nn.sigmoid((jnp.sqrt(squares + 1e-6) - _EDGE) / _SOFTNESS)
+
+
+def color_distance(a: Images, b: Images) -> Float[Array, " batch"]:
+    """Returns how far mean and covariance of the foreground's colors are apart (candidate S1).
+
+    Sum over channels of |mean_a - mean_b|, and over their pairs of |cov_a - cov_b|, each as a mean; standard
+    deviations weigh as much as means because the covariance is scaled by 4 (colors are in [0, 1]).
+
+    Args:
+        a: (batch, height, width, channels).
+        b: the same for the translation.
+
+    Example:
+        >>> red = jnp.full((1, 8, 8, 3), 0.9).at[0, 2:6, 2:6].set(jnp.array([0.8, 0.1, 0.1]))
+        >>> print(color_distance(red, jnp.roll(red, 1, axis=1)).round(3))
+        [0.]
+    """
+    (mean_a, cov_a), (mean_b, cov_b) = _statistics(a), _statistics(b)
+    return jnp.abs(mean_a - mean_b).mean(-1) + 4 * jnp.abs(cov_a - cov_b).mean((-2, -1))
+
+
+def low_pass_distance(a: Images, b: Images, *, factor: int = 8) -> Float[Array, " batch"]:
+    """Returns mean |a - b| of images averaged over blocks of `factor` pixels (candidate S5).
+
+    It ties color and coarse layout, thus position and size, and leaves the outline within a block free.
+
+    Args:
+        a: (batch, height, width, channels).
+        b: the same for the translation.
+        factor: height and width of a block in pixels; divides the image.
+
+    Example:
+        >>> left = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0].set(1.0)
+        >>> print(low_pass_distance(left, jnp.roll(left, 1, axis=2), factor=2))
+        [0.]
+    """
+    return jnp.abs(_blocks(a, factor) - _blocks(b, factor)).mean((1, 2, 3))
+
+
+def gram_distance(a: Images, b: Images, *, key: Key, num_features: int = 32) -> Float[Array, " batch"]:
+    """Returns the squared distance of Gram matrices of frozen features over the foreground (candidate S2).
+
+    The features are those of a fixed random convolution of 5×5 with a rectifier: a domain-agnostic
+    description of color and texture that is never trained. Gram matrices are averages over the soft
+    foreground, so that neither its size nor its shape counts.
+
+    Args:
+        a: (batch, height, width, channels).
+        b: the same for the translation.
+        key: of the frozen filters; the same key gives the same distance.
+        num_features: filters.
+
+    References:
+        Gatys, Ecker, Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, with other
+        features.
+    """
+    channels = a.shape[-1]
+    kernel = jax.random.normal(key, (5, 5, channels, num_features)) / jnp.sqrt(25 * channels)
+
+    def gram(images):
+        features = jax.lax.conv_general_dilated(
+            images - 0.5, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        features = jax.nn.relu(features)
+        mask = soft_foreground(images)
+        total = jnp.maximum(mask.sum((1, 2)), 1)
+        return jnp.einsum("nhw,nhwc,nhwd->ncd", mask, features, features) / total[:, None, None]
+
+    return ((gram(a) - gram(b)) ** 2).mean((1, 2)) * num_features
+
+
+def latent_distance(
+    a: Float[Array, " batch *latent"], b: Float[Array, " batch *latent"]
+) -> Float[Array, " batch"]:
+    """Returns the mean squared distance of two latents (candidate S4).
+
+    By itself it cannot anchor the appearance: any orthogonal change of one domain's latent leaves it zero.
+
+    Args:
+        a: (batch, ...), mean of the latent of the images.
+        b: that of their translations.
+
+    Example:
+        >>> print(latent_distance(jnp.array([[0.0, 2.0]]), jnp.array([[0.0, 0.0]])))
+        [2.]
+    """
+    return ((a - b) ** 2).mean(tuple(range(1, a.ndim)))
+
+
+def _statistics(images: Images):
+    mask = soft_foreground(images)
+    weights = mask / jnp.maximum(mask.sum((1, 2), keepdims=True), 1)
+    mean = jnp.einsum("nhw,nhwc->nc", weights, images)
+    centered = images - mean[:, None, None]
+    return mean, jnp.einsum("nhw,nhwc,nhwd->ncd", weights, centered, centered)
+
+
+def _blocks(images: Images, factor: int):
+    n, h, w, c = images.shape
+    if h % factor or w % factor:
+        raise ValueError(f"factor is {factor}: expected a divisor of the image's {h}×{w} pixels")
+    return images.reshape(n, h // factor, factor, w // factor, factor, c).mean((2, 4))
