@@ -21,6 +21,7 @@ code are in the README.
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ from vexplain import benchmark, relevance, training
 from vexplain.classifiers import FlowerNet, functionalize
 from vexplain.datasets import Source, in_memory, shuffled_batches, subset
 from vexplain.datasets.an8flower import RenderedSource, fold_indices
+from vexplain.datasets.an8flower.source import NUM_FOLDS
 from vexplain.interpretation import interpret
 from vexplain.sharding import data_mesh
 from vexplain.streaming import Checkpoint, fold, fold_epoch
@@ -67,6 +69,28 @@ class Config:
     num_explained: int = 12  # test images shown in the report, shared out over the classes
     devices: int | None = None  # all, if left out
 
+    def __post_init__(self):
+        """Raises ValueError for a setting that could only fail later, after minutes of rendering."""
+        counts = ("num_per_class", "samples", "epochs", "batch_size", "num_features", "num_exemplars")
+        for name in (*counts, "num_draws", "num_explained"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        for name in ("mu", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected a positive number")
+        if self.size < 4 or self.size % 4:
+            raise ValueError(
+                f"size is {self.size}: expected a multiple of 4, for the network pools twice by 2"
+            )
+        if not 0 <= self.test_fold < NUM_FOLDS:
+            raise ValueError(f"test_fold is {self.test_fold}: expected 0 to {NUM_FOLDS - 1}")
+        if min(self.widths) < 1:
+            raise ValueError(f"widths is {self.widths}: expected 1 or more channels a layer")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}: expected 0 or more")
+        if self.devices is not None and self.devices < 1:
+            raise ValueError(f"devices is {self.devices}: expected 1 or more, or none for all")
+
 
 _SMOKE = Config(size=16, num_per_class=12, widths=(4, 6, 12), epochs=3, batch_size=16, num_exemplars=5)
 PRESETS = {
@@ -82,9 +106,9 @@ PRESETS = {
 def main(config: Config) -> dict[str, Any]:
     """Runs the job and returns what `metrics.json` holds."""
     started, timings = time.monotonic(), {}
+    mesh = checked_mesh(config)
     say(f"vexplain: the main job on an8Flower {config.variant}, {config.size} px; results in {config.out}")
     config.out.mkdir(parents=True, exist_ok=True)
-    mesh = data_mesh(config.devices)
 
     with step("Rendering", timings):
         train, test = render_data(config)
@@ -153,13 +177,31 @@ def main(config: Config) -> dict[str, Any]:
     return metrics
 
 
+def checked_mesh(config: Config) -> Any:
+    """The devices of the job, among which the batches must divide evenly."""
+    mesh = data_mesh(config.devices)
+    num_devices = len(mesh.local_devices)
+    if config.batch_size % num_devices:
+        raise ValueError(
+            f"batch_size is {config.batch_size}: expected a multiple of the {num_devices} devices, or use "
+            "fewer by --devices"
+        )
+    return mesh
+
+
 def render_data(config: Config) -> tuple[Source, Source]:
     """Renders the images once, keeps them in memory, and splits off a fold for testing."""
     rendered = RenderedSource(
         config.variant, config.num_per_class, config.size, config.samples, seed=config.seed
     )
-    source = in_memory(rendered, progress=lambda r: tqdm(r, desc="Rendering", unit="batch"))
     train, test = fold_indices(rendered, config.test_fold)
+    if len(train) < config.batch_size or not len(test):
+        raise ValueError(
+            f"num_per_class is {config.num_per_class}: leaves {len(train)} images for training and "
+            f"{len(test)} for testing, of which a batch takes {config.batch_size}; raise it, or lower "
+            "batch_size"
+        )
+    source = in_memory(rendered, progress=lambda r: tqdm(r, desc="Rendering", unit="batch"))
     return subset(source, train), subset(source, test)
 
 

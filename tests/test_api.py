@@ -1,6 +1,7 @@
 """What is public is documented: by reflection over the public lists of the library and of its rooms."""
 
 import inspect
+import pydoc
 import re
 from pathlib import Path
 
@@ -76,6 +77,19 @@ def test_options_are_keyword_only(function):
     for parameter in parameters[len(parameters) == 1 :]:
         has_default = parameter.default is not inspect.Parameter.empty
         assert not has_default or parameter.kind is parameter.KEYWORD_ONLY, f"{parameter.name} is positional"
+
+
+def test_the_library_lists_what_it_exports():
+    """`help(vexplain)` shows what `__all__` names, and nothing else."""
+    assert set(vexplain.__all__) == {
+        name for name, value in vars(vexplain).items() if is_exported(value, name)
+    }
+    assert {"explain", "fold", "fold_epoch", "GUIDED"} <= set(vexplain.__all__)
+    assert "explain(" in pydoc.render_doc(vexplain, renderer=pydoc.plaintext)
+
+
+def is_exported(value, name):
+    return name[0] != "_" and not inspect.ismodule(value)
 
 
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):

@@ -203,7 +203,98 @@ def test_nothing_scored_raises():
         benchmark.summarize(init())
 
 
+def test_a_map_that_is_not_finite_is_named_and_counted(source):
+    def broken(variables, images, targets, keys):
+        shares = mask_of(images) / (mask_of(images).sum((1, 2)) > 4)[:, None, None]
+        return jnp.where(jnp.isnan(shares), jnp.inf, shares)[..., None]
+
+    num_small = int((source.masks.sum((1, 2)) <= 4).sum())
+    assert 0 < num_small < NUM_IMAGES
+    state = scored({"broken": broken, "ramp": ramp}, source)  # the last batch holds a padded image
+    assert {name: int(n) for name, n in state.num_not_finite.items()} == {"broken": num_small, "ramp": 0}
+    with pytest.raises(
+        ValueError, match=f"heatmaps of 'broken' for {num_small} of 7 images; mend.*leave it out"
+    ):
+        benchmark.summarize(state)
+
+
+def test_what_is_not_finite_in_padding_does_not_count(source):
+    batch = dict(source[np.array([0, 1])], weights=np.array([1.0, 0.0], np.float32))
+    nan = lambda v, x, t, k: mask_of(x).at[1].set(jnp.nan)  # noqa: E731
+    init, update = benchmark.heatmap_scores(apply, {"nan": nan})
+    assert benchmark.summarize(update(init(), batch, 1.0))["nan"].best == pytest.approx(1)
+
+
+def test_the_range_of_a_heatmap_does_not_count(source):
+    found = summary(
+        {"unit": lambda v, x, t, k: mask_of(x), "loud": lambda v, x, t, k: 70 * mask_of(x) - 30}, source
+    )
+    assert found["loud"].area == pytest.approx(found["unit"].area, rel=1e-5)
+
+
+@pytest.mark.parametrize("left_out", ["masks", "indices"])
+def test_a_batch_without_masks_or_indices_is_named(left_out, source):
+    init, update = benchmark.heatmap_scores(apply, {"ramp": ramp})
+    batch = {name: array for name, array in source[np.array([0, 1])].items() if name != left_out}
+    with pytest.raises(KeyError, match=f"needs '{left_out}', got .*ArraySource"):
+        update(init(), batch, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (lambda v, x, t, k: mask_of(x)[:, 1:], r"shape \(2, 5, 5\): expected heatmaps \(2, 6, 5\)"),
+        (lambda v, x, t, k: mask_of(x).sum((1, 2)), r"shape \(2,\)"),
+        (lambda v, x, t, k: None, "NoneType"),
+    ],
+)
+def test_maps_of_another_shape_name_their_method(method, message, source):
+    init, update = benchmark.heatmap_scores(apply, {"mine": method})
+    with pytest.raises(ValueError, match=r"methods\['mine'\] returned " + message):
+        update(init(), source[np.array([0, 1])], 1.0)
+
+
+def test_a_method_of_three_arguments_is_named_at_once():
+    with pytest.raises(
+        TypeError, match=r"methods\['mine'\] takes .*expected .*targets, keys\); a method that"
+    ):
+        benchmark.heatmap_scores(apply, {"mine": lambda variables, images, targets: images})
+
+
 # ------------------------------------------------------------------------------- the usual methods
+
+
+@pytest.mark.parametrize("activation", [jax.nn.gelu, lambda x: x])
+def test_a_network_without_relu_is_scored_with_the_gradient(activation, flowers):
+    kernel, _, dense = networks.plain_network()[1]
+
+    def smooth(variables, images):
+        kernel, dense = variables
+        x = jax.lax.conv_general_dilated(images, kernel, (3, 2), "SAME", dimension_numbers=networks.NHWC)
+        return activation(x).mean((1, 2)) @ dense
+
+    table = layers(smooth, (kernel, dense), flowers.images)
+    layout = layout_of(candidate_layers(table))
+    weights = np.ones((sum(n for _, n in layout), 5))
+    relevance = Relevance(weights, np.zeros(5), np.ones(5), np.asarray(10.0), layout, flowers.class_names)
+    methods = benchmark.methods_for(smooth, table, relevance, on_uncovered="gradient")
+    arguments = ((kernel, dense), jnp.asarray(flowers.images), jnp.arange(5), None)
+    np.testing.assert_allclose(methods["guided backprop"](*arguments), methods["gradient"](*arguments))
+    found = summary(methods, flowers, network=smooth, variables=(kernel, dense), batch_size=5)
+    assert set(found) == set(methods)
+    if "gelu" in table.names[1]:
+        refusing = benchmark.methods_for(smooth, table, relevance)
+        for name in (benchmark.OURS, "guided backprop"):
+            with pytest.raises(ValueError, match='pass on_uncovered="gradient"'):
+                refusing[name](*arguments)
+
+
+def test_an_option_that_explain_lacks_is_refused_at_construction(network):
+    counted, _, table, relevance, _ = network
+    with pytest.raises(TypeError, match=r"no 'num_feature'.*did you mean 'num_features'"):
+        benchmark.methods_for(counted, table, relevance, num_feature=2)
+    with pytest.raises(ValueError, match="seed is 'noise'"):
+        benchmark.methods_for(counted, table, relevance, seed="noise")
 
 
 @pytest.fixture(scope="module")

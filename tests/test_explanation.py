@@ -1,5 +1,7 @@
 """The recipe step by step against an explicit loop, and what it must refuse."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from tests.transforms import networks
 from vexplain.attribution import positive_heatmaps
-from vexplain.explanation import explain, feature_name
+from vexplain.explanation import OPTIONS, check_options, explain, feature_name
 from vexplain.relevance import Relevance, candidate_layers, layout_of, response_fn
 from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, layers, read, with_rules
 
@@ -145,3 +147,77 @@ def test_bad_images_are_named(spoil, message, images):
     relevance, _ = made_relevance(apply, variables, images)
     with pytest.raises((ValueError, TypeError), match=message):
         explain(apply, variables, spoil(images), relevance)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (np.array([0, 1, -1, 2, 3]), "targets go from -1 to 3: expected classes from 0 to 4"),
+        (jnp.array([0, 1, 5, 2, 3]), "targets go from 0 to 5: expected classes from 0 to 4"),
+        (jnp.array(1), r"targets has shape \(\): expected \(5,\).*np.full\(5, target\)"),
+        (np.array([1]), r"targets has shape \(1,\): expected \(5,\)"),
+        (np.ones((5, 1), int), r"targets has shape \(5, 1\)"),
+        (np.ones(5), "targets has dtype float64: expected integers"),
+        (np.ones(5, bool), "targets has dtype bool"),
+    ],
+)
+def test_bad_targets_are_named(targets, message, images):
+    apply, variables = networks.nnx_network()
+    relevance, _ = made_relevance(apply, variables, images)
+    with pytest.raises(ValueError, match=message):
+        explain(apply, variables, images, relevance, targets=targets)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": [np.zeros((13, 11, 3))]}, r"images is a list: expected one array .*np.stack\(images\)"),
+        ({"images": np.zeros((0, 13, 11, 3))}, r"images has shape \(0, 13, 11, 3\): it holds no image"),
+        ({"images": np.zeros((5, 13, 11))}, r"a batch of gray ones images\[..., None\]"),
+        ({"targets": 2}, r"targets is a int: .*np.full\(5, 2\) for class 2"),
+        ({"targets": [0, 1, 2, 3, 4]}, "targets is a list: expected one array"),
+        ({"rules": "GUIDED"}, "rules is 'GUIDED': expected a Rule, or several joined by |"),
+        ({"rules": [GUIDED]}, r"rules is \[Rule.*: expected a Rule"),
+        ({"num_features": 2.5}, "num_features is 2.5: expected the number"),
+        ({"num_features": 0}, "num_features is 0: expected the number"),
+        ({"num_features": True}, "num_features is True"),
+        ({"on_uncovered": "ignore"}, "on_uncovered is 'ignore'"),
+    ],
+)
+def test_arguments_of_another_type_are_named(change, message, images):
+    without_type_checks = inspect.unwrap(explain)
+    apply, variables = networks.nnx_network()
+    relevance, _ = made_relevance(apply, variables, images)
+    with pytest.raises(ValueError, match=message):
+        without_type_checks(apply, variables, change.pop("images", images), relevance, **change)
+
+
+def test_targets_may_be_traced_and_of_any_integer(images):
+    apply, variables = networks.nnx_network()
+    relevance, _ = made_relevance(apply, variables, images)
+    targets = np.array([4, 0, 2, 1, 3], np.uint8)
+    plain = explain(apply, variables, images, relevance, targets=targets)
+    traced = jax.jit(lambda t: explain(apply, variables, images, relevance, targets=t))(targets)
+    np.testing.assert_array_equal(plain.targets, traced.targets)
+    np.testing.assert_allclose(plain.heatmaps, traced.heatmaps, rtol=1e-4, atol=1e-5)
+
+
+def test_relevance_of_another_network_is_refused(images):
+    apply, variables = networks.nnx_network()
+    relevance, rows = made_relevance(apply, variables, images)
+    fewer = Relevance(
+        relevance.weights[:, :4],
+        np.zeros(4),
+        np.ones(4),
+        np.asarray(10.0),
+        layout_of(rows),
+        relevance.class_names[:4],
+    )
+    with pytest.raises(ValueError, match="relevance has 4 classes, but the network scores 5"):
+        explain(apply, variables, images, fewer)
+
+
+def test_the_listed_options_are_those_of_explain():
+    options = inspect.signature(explain).parameters
+    assert set(OPTIONS) == set(inspect.signature(check_options).parameters)
+    assert {n for n, p in options.items() if p.kind is p.KEYWORD_ONLY} == {*OPTIONS, "targets"}

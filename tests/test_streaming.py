@@ -151,8 +151,11 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path):
     for path in (tmp_path / "4").rglob("*"):
         if path.is_file() and path.name not in ("_CHECKPOINT_METADATA", "commit_success.txt"):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match=r"4 cannot be read.*delete .*4 to go on from step 2"):
+    with pytest.raises(
+        CheckpointError, match=r"4 cannot be read: delete .*4 to go on from step 2 \(the cause: \w+: "
+    ) as e:
         fold(walk, start(), batch_fn, num_steps=8, checkpoint=checkpoint)
+    assert len(str(e.value).splitlines()) == 1
 
 
 def test_half_a_checkpoint_is_not_seen(tmp_path):
@@ -191,3 +194,18 @@ def test_the_bar_shows_rate_and_report(capsys):
     assert "Walking" in shown
     assert "3/3" in shown
     assert "half=3" in shown
+
+
+def test_the_bar_of_a_resumed_and_of_a_finished_fold(tmp_path, capsys):
+    options = {"checkpoint": Checkpoint(tmp_path, every=2), "description": "Walking"}
+    fold(walk, start(), batch_fn, num_steps=4, **options)
+    assert "resumed" not in capsys.readouterr().err
+    fold(walk, start(), batch_fn, num_steps=6, **options)
+    shown = capsys.readouterr().err
+    assert "Walking, resumed at step 4:" in shown
+    assert "6/6" in shown
+    fold(walk, start(), lambda t: 1 / 0, num_steps=6, report=lambda s: {"half": s.half}, **options)
+    shown = capsys.readouterr().err
+    assert "Walking, resumed at step 6: 100%" in shown
+    assert "6/6" in shown
+    assert "half=6" in shown

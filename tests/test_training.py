@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 from vexplain import training
 from vexplain.classifiers import FlowerNet, functionalize
@@ -79,3 +79,91 @@ def test_same_seed_same_weights_and_another_seed_others():
 def test_a_step_on_eight_devices_is_the_step_on_one():
     one, eight = _trained(num_steps=1), _trained(data_mesh(8), num_steps=1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, eight)
+
+
+# ------------------------------------------------------------------------------- what is not trained
+
+
+class Normalized(linen.Module):
+    @linen.compact
+    def __call__(self, images):
+        x = linen.Conv(4, (2, 2))(images)
+        x = linen.BatchNorm(use_running_average=True)(x)
+        return linen.Dense(3)(linen.relu(x).mean((1, 2)))
+
+
+def no_statistics(path, leaf):
+    return "batch_stats" not in str(path)
+
+
+@pytest.fixture
+def normalized(batch):
+    net = Normalized()
+    variables = net.init(jax.random.key(2), batch["images"])
+    steps = jnp.arange(4.0)
+    statistics = {"BatchNorm_0": {"mean": 0.1 * steps, "var": 0.01 + 0.01 * steps}}
+    return net.apply, {**variables, "batch_stats": statistics}
+
+
+def test_running_statistics_stay_as_they_are_and_the_rest_is_trained(normalized, batch):
+    apply, variables = normalized
+    init, update = training.supervised(apply, optax.adam(0.1), trainable=no_statistics)
+    state = init(variables)
+    for _ in range(5):
+        state = jax.jit(update)(state, batch)
+    jax.tree.map(np.testing.assert_array_equal, state.variables["batch_stats"], variables["batch_stats"])
+    moved = jax.tree.map(
+        lambda a, b: not np.array_equal(a, b), state.variables["params"], variables["params"]
+    )
+    assert all(jax.tree.leaves(moved))
+    assert jax.tree.structure(state.variables) == jax.tree.structure(variables)
+
+
+def test_training_without_the_statistics_is_training_of_the_parameters_alone(normalized, batch):
+    """Weight decay and a clip by the global norm see what is trained only."""
+    apply, variables = normalized
+    optimizer = optax.chain(optax.clip_by_global_norm(0.01), optax.adamw(0.1, weight_decay=0.1))
+    init, update = training.supervised(apply, optimizer, trainable=no_statistics)
+    found = update(update(init(variables), batch), batch).variables
+    alone = lambda params, images: apply({**variables, "params": params}, images)  # noqa: E731
+    init, update = training.supervised(alone, optimizer)
+    expected = update(update(init(variables["params"]), batch), batch).variables
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found["params"], expected)
+
+
+def test_what_is_not_trained_may_be_of_any_dtype(batch):
+    variables = {"kernel": jnp.ones((6, 3)), "num_calls": jnp.array(7)}
+    apply = lambda v, images: linear(v["kernel"], images)  # noqa: E731
+    init, update = training.supervised(apply, optax.sgd(0.5), trainable=lambda path, leaf: leaf.ndim == 2)
+    state = update(init(variables), batch)
+    assert state.variables["num_calls"] == 7
+    assert not np.array_equal(state.variables["kernel"], variables["kernel"])
+
+
+def test_the_statistics_of_nnx_are_told_by_their_names(batch):
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(1, 4, (2, 2), rngs=rngs)
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+            self.head = nnx.Linear(4, 3, rngs=rngs)
+
+        def __call__(self, images):
+            return self.head(nnx.relu(self.norm(self.conv(images))).mean((1, 2)))
+
+    apply, variables = functionalize(Net(nnx.Rngs(0)))
+    trainable = lambda path, leaf: path[-1].key not in ("mean", "var")  # noqa: E731
+    init, update = training.supervised(apply, optax.adam(0.1), trainable=trainable)
+    found = update(init(variables), batch).variables
+    for name, values in variables["norm"].items():
+        is_statistic = name in ("mean", "var")
+        assert np.array_equal(found["norm"][name], values) == is_statistic, name
+
+
+def test_statistics_without_a_word_about_them_are_refused(normalized):
+    apply, variables = normalized
+    init, _ = training.supervised(apply, optax.adam(0.1))
+    with pytest.raises(ValueError, match=r"'batch_stats'.*pass trainable=lambda path, leaf: .*not in str"):
+        init(variables)
+    init, _ = training.supervised(apply, optax.adam(0.1), trainable=lambda path, leaf: False)
+    with pytest.raises(ValueError, match="trainable: it is False for every variable"):
+        init(variables)

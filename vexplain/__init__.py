@@ -30,6 +30,7 @@ from vexplain.relevance import load_relevance as load_relevance
 from vexplain.relevance import save_relevance as save_relevance
 from vexplain.sharding import data_mesh as data_mesh
 from vexplain.streaming import fold as fold
+from vexplain.streaming import fold_epoch as fold_epoch
 from vexplain.transforms import DECONVNET as DECONVNET
 from vexplain.transforms import GUIDED as GUIDED
 from vexplain.transforms import RESAMPLED_STRIDE as RESAMPLED_STRIDE
@@ -40,3 +41,40 @@ from vexplain.transforms import layers as layers
 from vexplain.transforms import matched_layers as matched_layers
 from vexplain.transforms import read as read
 from vexplain.transforms import with_rules as with_rules
+
+__all__ = [
+    "DECONVNET",
+    "GUIDED",
+    "RESAMPLED_STRIDE",
+    "ArraySource",
+    "Explanation",
+    "FeatureView",
+    "Layer",
+    "LayerTable",
+    "Relevance",
+    "Source",
+    "best_iou",
+    "candidate_layers",
+    "class_score",
+    "data_mesh",
+    "edit",
+    "explain",
+    "feature_name",
+    "features",
+    "fold",
+    "fold_epoch",
+    "grad_cam",
+    "gradient",
+    "guided_backprop",
+    "interpret",
+    "iou_area",
+    "iou_curve",
+    "layers",
+    "learn_relevance",
+    "load_relevance",
+    "matched_layers",
+    "read",
+    "save_relevance",
+    "upsampled_activation",
+    "with_rules",
+]

@@ -38,10 +38,11 @@ from vexplain.transforms import (
     with_rules,
 )
 from vexplain.typing import AnyArray, ApplyFn, Array, Float, Heatmaps, Labels, Logits, Shaped, Variables
-from vexplain.validation import check_images
+from vexplain.validation import check_images, check_targets
 
 SEEDS = ("activation", "ones")
 COMBINATIONS = ("maximum", "mean", "weighted")
+OPTIONS = ("num_features", "rules", "on_uncovered", "seed", "combination")
 
 
 class Explanation(NamedTuple):
@@ -64,7 +65,7 @@ def explain(
     images: AnyArray,
     relevance: Relevance,
     *,
-    targets: Labels | None = None,
+    targets: AnyArray | None = None,
     num_features: int = 3,
     rules: Rule | Rules = GUIDED | RESAMPLED_STRIDE,
     on_uncovered: str = "raise",
@@ -85,7 +86,7 @@ def explain(
         variables: of the network.
         images: (batch, height, width, channels) in [0, 1].
         relevance: what `find_relevance` returned for this network.
-        targets: (batch,) the class of each image to explain; the predicted one when left out.
+        targets: (batch,) integers, the class of each image to explain; the predicted one when left out.
         num_features: K. Where fewer features have r > 0, fewer maps are made.
         rules: backward rules. A rule that matches nothing in this network (RESAMPLED_STRIDE where all
             strides are 1) changes nothing.
@@ -95,11 +96,13 @@ def explain(
 
     Returns:
         Heatmaps, maps and the features they show. Under `jax.jit` an image whose class has no relevant
-        features gets no valid map; outside it raises.
+        features gets no valid map, and images and targets are checked by shape and dtype only: their range,
+        and NaN, are not seen. Outside it all of this raises.
 
     Raises:
         ValueError: an unknown option, K larger than the number of features, images of another rank, dtype or
-            range, or a class to explain that has no relevant features.
+            range, no image, targets of another shape, dtype or range, or a class to explain that has no
+            relevant features.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.2 and 3.3.
@@ -118,14 +121,41 @@ def explain(
         >>> feature_name(relevance, explanation.features.indices[0, 0])
         'relu_1[0]'
     """
-    for option, value, allowed in (("seed", seed, SEEDS), ("combination", combination, COMBINATIONS)):
-        if value not in allowed:
-            raise ValueError(f"{option} is {value!r}: expected one of {allowed}")
+    check_options(num_features, rules, on_uncovered, seed, combination)
     check_images(images)
-    options = (num_features, rules, on_uncovered, seed, combination)
+    if not len(images):
+        raise ValueError(f"images has shape {images.shape}: it holds no image to explain")
+    if targets is not None:
+        check_targets(targets, len(images), len(relevance.class_names))
+        targets = jnp.asarray(targets).astype(jnp.int32)
+    options = (int(num_features), rules, on_uncovered, seed, combination)
     explanation = _explain(apply, variables, jnp.asarray(images), relevance, targets, options)
     _check_classes(relevance, explanation.targets)
     return explanation
+
+
+def check_options(
+    num_features: Any = 3,
+    rules: Any = GUIDED,
+    on_uncovered: str = "raise",
+    seed: str = "activation",
+    combination: str = "maximum",
+) -> None:
+    """Raises ValueError for an option that `explain` does not take."""
+    for option, value, allowed in (
+        ("on_uncovered", on_uncovered, ("raise", "gradient")),
+        ("seed", seed, SEEDS),
+        ("combination", combination, COMBINATIONS),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{option} is {value!r}: expected one of {allowed}")
+    if isinstance(num_features, bool) or not isinstance(num_features, (int, np.integer)) or num_features < 1:
+        raise ValueError(f"num_features is {num_features!r}: expected the number of heatmaps, 1 or more")
+    if not isinstance(rules, (Rule, Rules)):
+        raise ValueError(
+            f"rules is {rules!r}: expected a Rule, or several joined by |, such as "
+            "vexplain.GUIDED | vexplain.RESAMPLED_STRIDE"
+        )
 
 
 def feature_name(relevance: Relevance, index: Any) -> str:
@@ -154,6 +184,11 @@ def _explain(apply, variables, images, relevance, targets, options) -> Explanati
         read(apply, relevance.layers), rules, on_uncovered=on_uncovered, on_unmatched="ignore"
     )
     (logits, found), send = jax.vjp(lambda images: reading(variables, images), images)
+    if logits.shape[1] != len(relevance.class_names):
+        raise ValueError(
+            f"relevance has {len(relevance.class_names)} classes, but the network scores {logits.shape[1]}: "
+            "give the relevance that was found for this network"
+        )
     targets = logits.argmax(-1) if targets is None else targets
     activations = {row.name: channels_last(found[row.name], row) for row in rows}
     scores = feature_scores(responses(activations, layers=relevance.layers), relevance, targets)

@@ -1,7 +1,7 @@
 """Supervised training and accuracy, as init/update pairs for `streaming.fold`."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,12 @@ import optax
 
 from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Labels, Logits, PyTree, Variables
 
+Trainable = Callable[[tuple[Any, ...], Any], bool]  # (path of keys, leaf) -> is it trained?
+
 _DECAY = 0.98  # of the running averages that the progress bar shows
+_STATISTICS = (
+    "batch_stats"  # the collection of Flax Linen for what a pass over images counts, not an optimizer
+)
 
 
 class TrainState(NamedTuple):
@@ -32,8 +37,15 @@ def supervised(
     optimizer: optax.GradientTransformation,
     *,
     loss_fn: Callable[[Logits, Labels], Float[Array, " batch"]] | None = None,
+    trainable: Trainable | None = None,
 ) -> tuple[Callable[[Variables], TrainState], Callable[[TrainState, Batch], TrainState]]:
-    """Returns the pair (init, update) that trains all variables of a network.
+    """Returns the pair (init, update) that trains the variables of a network.
+
+    Running statistics of a batch normalization belong to what is not trained: a step of an optimizer may make
+    a variance negative. They stay as they are where `trainable` leaves them out,
+
+        trainable=lambda path, leaf: "batch_stats" not in str(path)                 Flax Linen
+        trainable=lambda path, leaf: path[-1].key not in ("mean", "var")            Flax NNX, by functionalize
 
     A step whose loss is not finite leaves the variables as they were and is remembered in `diverged_at`;
     `training_report` raises for it.
@@ -42,44 +54,56 @@ def supervised(
         apply: the network.
         optimizer: from optax.
         loss_fn: `(logits, labels) -> (batch,)`; softmax cross-entropy if left out.
+        trainable: `(path, leaf) -> bool` for every array of the variables, with its path of keys as
+            `jax.tree_util.tree_map_with_path` gives it; what it leaves out stays unchanged, and may be of any
+            dtype. Everything is trained if left out.
 
     Returns:
         `init(variables) -> TrainState` and `update(state, batch) -> TrainState`. Batches have "images",
         "labels" and optionally "weights" (0 = padding).
+
+    Raises:
+        ValueError: (by `init`) the variables hold "batch_stats" and `trainable` was left out, or it leaves
+            nothing to train.
     """
     loss_fn = loss_fn or optax.softmax_cross_entropy_with_integer_labels
 
     def init(variables: Variables) -> TrainState:
+        _check_statistics(variables, trainable)
+        trained, _ = _parted(variables, trainable)
+        if not jax.tree.leaves(trained):
+            raise ValueError("trainable: it is False for every variable; nothing would be trained")
         return TrainState(
             variables=variables,
-            opt_state=optimizer.init(variables),
+            opt_state=optimizer.init(trained),
             step=jnp.zeros((), jnp.int32),
             loss=jnp.zeros(()),
             accuracy=jnp.zeros(()),
             diverged_at=jnp.full((), -1, jnp.int32),
         )
 
-    def objective(variables, batch):
-        logits = apply(variables, batch["images"])
+    def objective(trained, rest, batch):
+        logits = apply(_joined(trained, rest), batch["images"])
         weights = batch.get("weights", jnp.ones(len(logits), logits.dtype))
         total = jnp.maximum(weights.sum(), 1)
         correct = (logits.argmax(-1) == batch["labels"]) * weights
         return (loss_fn(logits, batch["labels"]) * weights).sum() / total, correct.sum() / total
 
     def update(state: TrainState, batch: Batch) -> TrainState:
-        (loss, accuracy), gradients = jax.value_and_grad(objective, has_aux=True)(state.variables, batch)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.variables)
-        variables = optax.apply_updates(state.variables, updates)
+        before, rest = _parted(state.variables, trainable)
+        (loss, accuracy), gradients = jax.value_and_grad(objective, has_aux=True)(before, rest, batch)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, before)
+        trained = optax.apply_updates(before, updates)
         is_finite = jnp.isfinite(loss) & (state.diverged_at < 0)
-        variables, opt_state = jax.tree.map(
+        trained, opt_state = jax.tree.map(
             lambda new, old: jnp.where(is_finite, new, old),
-            (variables, opt_state),
-            (state.variables, state.opt_state),
+            (trained, opt_state),
+            (before, state.opt_state),
         )
         decay = jnp.minimum(_DECAY, state.step / (state.step + 1))  # the mean, while there are few steps
         diverged_now = ~jnp.isfinite(loss) & (state.diverged_at < 0)
         return TrainState(
-            variables,
+            _joined(trained, rest),
             opt_state,
             state.step + 1,
             decay * state.loss + (1 - decay) * loss,
@@ -137,3 +161,26 @@ def confusion(
 def accuracy(counts: Float[Array, "classes classes"]) -> float:
     """Returns the share of right predictions of a confusion matrix, in [0, 1]."""
     return float(jnp.trace(counts) / jnp.maximum(counts.sum(), 1))
+
+
+def _check_statistics(variables: Variables, trainable: Trainable | None) -> None:
+    if trainable is None and isinstance(variables, Mapping) and _STATISTICS in variables:
+        raise ValueError(
+            f"variables hold {_STATISTICS!r}, running statistics that an optimizer must not change: pass "
+            f'trainable=lambda path, leaf: "{_STATISTICS}" not in str(path)'
+        )
+
+
+def _parted(variables: Variables, trainable: Trainable | None) -> tuple[PyTree, PyTree]:
+    """What is trained and what is not, each with None in the other's places."""
+    if trainable is None:
+        return variables, jax.tree.map(lambda leaf: None, variables)
+    is_trained = jax.tree_util.tree_map_with_path(lambda path, leaf: bool(trainable(path, leaf)), variables)
+    return (
+        jax.tree.map(lambda leaf, keep: leaf if keep else None, variables, is_trained),
+        jax.tree.map(lambda leaf, keep: None if keep else leaf, variables, is_trained),
+    )
+
+
+def _joined(trained: PyTree, rest: PyTree) -> Variables:
+    return jax.tree.map(lambda a, b: b if a is None else a, trained, rest, is_leaf=lambda leaf: leaf is None)

@@ -34,6 +34,17 @@ def test_every_method_alike_plain_jitted_and_one_by_one(name, key):
         np.testing.assert_allclose(plain[n], single[0], rtol=1e-4, atol=1e-5)
 
 
+def test_guided_backprop_of_a_network_without_relu_is_the_gradient_where_asked(key):
+    score = attribution.class_score(lambda v, x: jax.nn.gelu(x).mean((1, 2)) @ v)
+    arguments = (score, jnp.ones((3, 4)), jax.random.normal(key, (2, 5, 3, 3)), jnp.array([3, 1]))
+    with pytest.raises(ValueError, match=r'matches nothing.*pass on_unmatched="ignore"'):
+        attribution.guided_backprop(*arguments, on_uncovered="gradient")
+    with pytest.raises(ValueError, match=r'says nothing of .*gelu.*pass on_uncovered="gradient"'):
+        attribution.guided_backprop(*arguments, on_unmatched="ignore")
+    found = attribution.guided_backprop(*arguments, on_uncovered="gradient", on_unmatched="ignore")
+    np.testing.assert_array_equal(found, attribution.gradient(*arguments))
+
+
 def test_gradient_of_a_linear_network_is_its_weights(key):
     weights = jax.random.normal(key, (4 * 5 * 3, 6))
     score = attribution.class_score(lambda v, x: x.reshape(2, -1) @ v)

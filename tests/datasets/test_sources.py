@@ -57,9 +57,20 @@ def test_in_memory_holds_what_was_rendered():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((7, 2, 3)), np.zeros(7, int), r"images has shape \(7, 2, 3\)"),
-        (np.zeros((7, 2, 3, 1), int), np.zeros(7, int), "images has dtype int64"),
+        (
+            np.zeros((7, 2, 3)),
+            np.zeros(7, int),
+            r"images has shape \(7, 2, 3\).*images\[None\].*\[..., None\]",
+        ),
+        (np.zeros((7, 2, 3), np.uint8), np.zeros(7, int), r"images\[None\]"),
+        (np.zeros((7, 2), np.uint8), np.zeros(7, int), r"images\[None, ..., None\]"),
+        (np.zeros((7, 2, 3, 1), int), np.zeros(7, int), "images has dtype int64.*divide by 255"),
         (np.full((7, 2, 3, 1), 2.0), np.zeros(7, int), r"images go from 2 to 2: expected \[0, 1\]"),
+        (
+            np.full((7, 2, 3, 1), 255.0),
+            np.zeros(7, int),
+            "images go from 255 to 255.*divide 8-bit images by 255",
+        ),
         (np.full((7, 2, 3, 1), np.nan), np.zeros(7, int), "NaN"),
         (np.zeros((7, 2, 3, 1)), np.zeros(6, int), r"labels has shape \(6,\)"),
         (np.zeros((7, 2, 3, 1)), np.zeros(7), "dtype float64"),
@@ -81,6 +92,40 @@ def test_bad_masks_and_sizes(source):
     empty = ArraySource(np.zeros((0, 2, 2, 1)), np.zeros(0, int), class_names=("a",))
     with pytest.raises(ValueError, match="holds no image"):
         epoch_batches(empty, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.float32(np.nan), "masks hold NaN"),
+        (np.float32(np.inf), "masks hold NaN or infinite"),
+        (np.float32(255), r"masks go from 0 to 255: expected \[0, 1\]; divide 8-bit masks by 255"),
+        (np.float32(-0.5), r"masks go from -0.5 to 0: expected \[0, 1\]; 1 is inside, 0 outside"),
+        (255, "masks go from 0 to 255"),
+        (np.uint8(1), r"masks are uint8 and go up to 1, but 255 is inside: pass masks.astype\(bool\)"),
+        (1j, "masks has dtype complex128"),
+    ],
+)
+def test_bad_masks_are_named(values, message, source):
+    masks = np.zeros((7, 2, 3), np.asarray(values).dtype)
+    masks[3, 1, 2] = values
+    with pytest.raises(ValueError, match=message):
+        ArraySource(source.images, source.labels, masks, class_names=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("inside", [True, 1, 1.0, np.uint8(255)])
+def test_masks_come_as_floats_whatever_they_are_kept_as(inside, source):
+    masks = np.zeros((7, 2, 3), np.asarray(inside).dtype)
+    masks[3, 1, 2] = inside
+    batch = ArraySource(source.images, source.labels, masks, class_names=("a", "b", "c"))[np.array([3])]
+    assert batch["masks"].dtype == np.float32
+    np.testing.assert_allclose(batch["masks"], [[[0, 0, 0], [0, 0, 1]]], rtol=1e-6)
+
+
+def test_a_source_says_what_it_holds(source):
+    assert repr(source) == "ArraySource(7 images of 2×3×1 with masks, 3 classes)"
+    plain = ArraySource(np.zeros((720, 16, 16, 1)), np.zeros(720, int), class_names=tuple("abcd"))
+    assert repr(plain) == "ArraySource(720 images of 16×16×1, 4 classes)"
 
 
 def test_eight_bit_images_are_divided(source):

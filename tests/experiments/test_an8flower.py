@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import an8flower
+from experiments import an8flower, an8flower_report
+from vexplain.benchmark import CONTROLS, OURS, Score
 from vexplain.datasets.an8flower import class_names
-from vexplain.relevance import load_relevance
+from vexplain.relevance import Relevance, load_relevance
 
 ROOT = Path(__file__).parent.parent.parent
 SMOKE = dataclasses.replace(an8flower.PRESETS["smoke"][1], devices=2)
@@ -95,12 +97,91 @@ def test_a_job_that_is_killed_in_training_ends_as_one_that_was_not(run, tmp_path
         np.testing.assert_array_equal(score["curve"], expected["scores"][name]["curve"])
 
 
-def test_bad_settings_are_named(tmp_path):
-    for change, message in (
-        ({"mu": 0.0}, "mu"),
-        ({"size": 18}, "image_size is 18"),
-        ({"test_fold": 5}, "fold is 5"),
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mu": 0.0}, "mu is 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"num_features": 0}, "num_features is 0"),
+        ({"num_draws": -1}, "num_draws is -1"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"size": 18}, "size is 18: expected a multiple of 4"),
+        ({"test_fold": 9}, "test_fold is 9: expected 0 to 4"),
+        ({"widths": (4, 0, 12)}, r"widths is \(4, 0, 12\)"),
+        ({"seed": -1}, "seed is -1"),
+        ({"devices": 0}, "devices is 0"),
+    ],
+)
+def test_bad_settings_are_named_at_once(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMOKE, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         ({"devices": 99}, "num_devices is 99"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            an8flower.main(dataclasses.replace(SMOKE, out=tmp_path, **change))
+        ({"devices": 3}, "batch_size is 16: expected a multiple of the 3 devices"),
+        ({"num_per_class": 2}, "num_per_class is 2: leaves .* images for training.*a batch takes 16"),
+    ],
+)
+def test_settings_that_the_machine_or_the_data_refuse_are_named_before_rendering(
+    change, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(an8flower, "in_memory", lambda *args, **options: 1 / 0)
+    with pytest.raises(ValueError, match=message):
+        an8flower.main(dataclasses.replace(SMOKE, out=tmp_path, **change))
+
+
+def made_scores(*ranking):
+    curve = np.zeros(101)
+    return {n: Score(0.5 - 0.1 * i, 0.0, 0.5, 0.0, curve, "") for i, n in enumerate(ranking)}
+
+
+def made_metrics(accuracy):
+    silenced = {"conv_1": 2, "relu_1": 3}
+    return {
+        "accuracy": accuracy,
+        "variant": "single_6c",
+        "num_candidates": 40,
+        "num_test_images": 9,
+        "num_features": {"a": 2, "b": 3},
+        "settings": {"mu": 5.0},
+        "ablation": {"num_silenced": silenced, "relevant": 0.2, "random": [0.5]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words", "not_words"),
+    [
+        (0.99, "learned to tell 2 classes", "chance"),
+        (0.72, "did not learn to tell them: 72.0% .* chance gives 50.0%", "learned to tell 2"),
+        (0.18, "did not learn to tell them: 18.0%", "learned to tell 2"),
+    ],
+)
+def test_the_lead_says_what_the_accuracy_bears_out(accuracy, words, not_words):
+    lead = an8flower_report._lead(
+        made_relevance("ab"), made_scores("gradient", OURS, *CONTROLS), made_metrics(accuracy)
+    )
+    assert re.search(words, lead), lead
+    assert not re.search(not_words, lead), lead
+    ten = an8flower_report._lead(
+        made_relevance("abcdefghij"), made_scores("gradient", OURS), made_metrics(0.72)
+    )
+    assert "only in part: 72.0%" in ten
+
+
+def test_controls_are_no_methods():
+    scores = made_scores(CONTROLS[1], "gradient", OURS, CONTROLS[0])
+    lead = an8flower_report._lead(made_relevance("ab"), scores, made_metrics(0.99))
+    assert "among 2 methods, the paper's is number 2 by area" in lead
+    assert lead.endswith(f"below a control that knows nothing of the network ({CONTROLS[1]}).")
+    tiles = an8flower_report._key_figures(scores, made_metrics(0.99))
+    assert ("IoU area, paper's recipe", "30.0%", "best: gradient, 40.0%") in tiles
+
+
+def made_relevance(names):
+    count = len(names)
+    weights = np.ones((5, count))
+    layout = (("conv_1", 2), ("relu_1", 3))
+    return Relevance(weights, np.zeros(count), np.ones(count), np.asarray(5.0), layout, tuple(names))

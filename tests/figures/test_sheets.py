@@ -32,6 +32,11 @@ def test_a_class_sheet_has_names_weights_shares_and_marks_what_sees_all():
     assert len(figure.axes) == 2 * (1 + 9)
 
 
+def test_a_class_sheet_agrees_with_the_layer_table_where_a_window_is_larger_than_the_image():
+    written = material.texts(class_sheet([material.view(receptive_field=(4, 6))]))
+    assert "sees 4 × 6 px" in written
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pixels_that_do_not_exist_are_light_gray(channels):
     crops = np.zeros((2, 5, 7, channels), np.float32)
@@ -68,7 +73,7 @@ def test_an_explanation_sheet_shows_features_scores_and_a_dash_where_there_is_no
     written = material.texts(figure)
     assert written.count("stage/conv_2[1]") == 3
     assert written.count("conv_1[0]") == 2
-    assert written.count("r = 0.125") == 5
+    assert written.count("r = 0.12") == 5
     assert written.count("–") == 1
     assert sum("wrong" in text for text in written) == 1
     assert sum("correct" in text for text in written) == 2

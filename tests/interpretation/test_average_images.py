@@ -182,9 +182,21 @@ def test_a_planted_patch_is_what_its_feature_shows(num_devices, variables, table
         np.testing.assert_allclose(view.average, expected.mean(0), rtol=1e-6)
         np.testing.assert_allclose(view.values, strengths * PATCHES[label].sum(), rtol=1e-5)
         assert not view.sees_whole_image
+        assert view.receptive_field == (3, 5)
     whole = views[1]
     assert whole.sees_whole_image
     np.testing.assert_allclose(whole.average, source.images[whole.indices].mean(0), rtol=1e-5, atol=1e-7)
+
+
+def test_a_window_larger_than_the_image_is_called_as_large_as_the_layer_table_says(variables):
+    """A corner sees a part of the image, so that its window of 3 × 5 px reaches over it."""
+    small = ArraySource(np.ones((3, 2, 4, 1), np.float32), np.array([0, 1, 0]), class_names=NAMES)
+    table = layers(detector, variables, small.images)
+    relevance = made_relevance(table, [("conv_1", 0, 0, 1.0)])
+    (view,) = interpret(detector, variables, table, relevance, small, num_images=2, description=None)
+    assert view.crops.shape[1:3] == (3, 5)
+    assert view.receptive_field == table["conv_1"].receptive_field == (2, 4)
+    assert not view.sees_whole_image
 
 
 def test_all_images_are_searched_when_the_class_is_not_asked_for(variables, table):

@@ -91,6 +91,17 @@ def test_relevance_prints_as_a_table(relevance):
     ]
     assert len({len(line) for line in lines[3:6]}) == 1
     assert any(line.startswith("oak: 0 features") for line in lines)
+    assert repr(relevance) == str(relevance)
+
+
+@pytest.mark.parametrize(
+    "leaf", [None, object(), jax.ShapeDtypeStruct((5, 4), np.float32), np.zeros((2, 5, 4))]
+)
+def test_relevance_without_values_can_still_be_shown(relevance, leaf):
+    """Transformations put placeholders into the leaves, and their errors show the tree."""
+    shown = repr(jax.tree.map(lambda _: leaf, relevance))
+    assert shown.startswith("Relevance(layout=")
+    assert "lily" in shown
 
 
 def test_relevance_is_a_pytree_with_static_names(relevance):

@@ -1,5 +1,7 @@
 """Relevance that was planted is found: one channel decides each class, others only distract."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,11 +127,28 @@ def test_predicted_and_true_labels_differ_where_the_network_errs(source, rows):
 
 def test_a_class_without_images_is_named(source, rows):
     apply, variables = make_network((0, 0, 2))  # never says "rose"
-    with pytest.raises(ValueError, match="no image of class 'rose'"):
+    with pytest.raises(
+        ValueError, match=r"no image of class 'rose' by the prediction.*train it longer.*true"
+    ) as e:
         learn_relevance(apply, variables, source, rows=rows, batch_size=16)
+    assert 'labels="true"' in str(e.value)
     few = ArraySource(source.images[::3], source.labels[::3], class_names=NAMES)
-    with pytest.raises(ValueError, match="no image of class 'rose'"):
+    with pytest.raises(ValueError, match="no image of class 'rose', 'oak': give images of it") as e:
         learn_relevance(apply, variables, few, rows=rows, labels="true", batch_size=16)
+    assert "labels=" not in str(e.value)
+
+
+def test_layers_may_be_given_by_name(network, source, rows, learned):
+    for given in (["conv_1", "relu_1"], [rows[0], "relu_1"]):
+        found = learn_relevance(*network, source, rows=given, mu=1, batch_size=16)
+        assert found.layout == learned.layout
+        np.testing.assert_array_equal(found.weights, learned.weights)
+    with pytest.raises(KeyError, match=r"no layer 'relu_9'.*nearest names: relu_1"):
+        learn_relevance(*network, source, rows=["relu_9"])
+    with pytest.raises(ValueError, match="rows is empty: name the layers"):
+        learn_relevance(*network, source, rows=[])
+    with pytest.raises(ValueError, match=r"rows is the text 'relu_1': pass a list, \['relu_1'\]"):
+        learn_relevance(*network, source, rows="relu_1")
 
 
 class Unreadable:
@@ -161,3 +180,21 @@ class Unreadable:
 def test_bad_options_are_named_before_any_image_is_read(options, message, network, rows):
     with pytest.raises(ValueError, match=message):
         learn_relevance(*network, Unreadable(), rows=rows, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mu": "5"}, "mu: .* must be a number, positive and finite, got '5'"),
+        ({"source": {"images": np.zeros((3, 5, 4, 6))}}, "source is a dict: .*ArraySource"),
+        ({"source": np.zeros((3, 5, 4, 6))}, "source is a ndarray: .*ArraySource"),
+        (
+            {"source": ArraySource(np.zeros((0, 5, 4, 6)), np.zeros(0, int), class_names=NAMES)},
+            "source holds no image",
+        ),
+    ],
+)
+def test_arguments_of_another_type_are_named(change, message, network, source):
+    without_type_checks = inspect.unwrap(learn_relevance)
+    with pytest.raises(ValueError, match=message):
+        without_type_checks(*network, **({"source": source} | change))

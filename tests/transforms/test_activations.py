@@ -8,6 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.transforms import networks
 from vexplain.transforms import edit, layers, read
+from vexplain.transforms.activations import _checked_changes
 
 SHAPE = (8, 13, 11, 3)
 
@@ -144,6 +145,19 @@ def test_bad_names_and_shapes_raise(images):
         read(apply, "relu_1")
     with pytest.raises(ValueError, match=r"change of layer 'relu_1' returned shape \(8, 5\)"):
         edit(apply, {"relu_1": lambda a: a[:, :, 0, 0]})(variables, images)
+    with pytest.raises(TypeError, match=r"changes\['relu_1'\] is 0.0: expected a function"):
+        _checked_changes({"relu_1": 0.0})  # before it, beartype refuses `edit(apply, {"relu_1": 0.0})`
+    with pytest.raises(TypeError, match=r"changes\['relu_1'\] returned a tuple: expected one array of shape"):
+        edit(apply, {"relu_1": lambda a: (a, a)})(variables, images)
+
+
+def test_a_network_may_return_more_than_logits(images):
+    apply, variables = networks.plain_network()
+    both = lambda v, x: (apply(v, x), {"mean": x.mean()})  # noqa: E731
+    (logits, state), found = read(both, ["relu_1"])(variables, images)
+    np.testing.assert_allclose(logits, apply(variables, images), rtol=1e-5)
+    assert set(state) == {"mean"}
+    assert set(found) == {"relu_1"}
 
 
 def test_a_second_call_does_not_trace_again(images):

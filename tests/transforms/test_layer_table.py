@@ -135,4 +135,32 @@ def test_an_unknown_name_lists_the_nearest():
 
 def test_images_must_have_four_axes():
     with pytest.raises(ValueError, match=r"images has shape \(13, 11, 3\).*images\[None\]"):
-        layers(lambda v, x: x, None, jax.ShapeDtypeStruct(SHAPE[1:], jnp.float32))
+        layers(lambda v, x: x[0, 0, 0, 0], None, jax.ShapeDtypeStruct(SHAPE[1:], jnp.float32))
+
+
+def test_an_einsum_is_a_dense_layer_and_its_formula_no_module_path():
+    def apply(variables, images):
+        x = jax.nn.relu(jnp.einsum("bhwc,cd->bhwd", images, variables) + 0.5)
+        return jnp.einsum("bi, io", x.mean((1, 2)), variables)
+
+    table = layers(apply, jnp.ones((3, 3)), jax.ShapeDtypeStruct(SHAPE, jnp.float32))
+    assert table.names == ("dense_1", "relu_1", "pool_1", "dense_2")
+
+
+def test_the_table_prints_itself_and_is_indexed_by_place():
+    apply, variables = networks.plain_network()
+    table = layers(apply, variables, jax.ShapeDtypeStruct(SHAPE, jnp.float32))
+    assert repr(table) == str(table)
+    assert "every 3/2 px" in repr(table)
+    square = layers(lambda v, x: jax.nn.relu(x[:, ::2, ::2]), None, jax.ShapeDtypeStruct(SHAPE, jnp.float32))
+    assert repr(square).endswith("every 2 px")
+    assert table[0] is table["conv_1"]
+    assert table[-1] is table["dense_1"]
+
+
+def test_an_unknown_kind_lists_those_that_are_there():
+    apply, variables = networks.plain_network()
+    table = layers(apply, variables, jax.ShapeDtypeStruct(SHAPE, jnp.float32))
+    with pytest.raises(ValueError, match=r"called 'convolution'; this table has: conv, dense, pool, relu"):
+        table.select("convolution")
+    assert not len(table.select("gelu"))  # a kind, though not here

@@ -235,7 +235,7 @@ def test_reading_and_rules_compose_in_either_order(images):
 
 def test_what_cannot_be_done_raises(images):
     apply, variables = networks.linen_network()
-    with pytest.raises(ValueError, match=r"RESAMPLED_STRIDE matches nothing.*conv, dense"):
+    with pytest.raises(ValueError, match=r"RESAMPLED_STRIDE matches nothing.*conv, dense.*on_unmatched="):
         with_rules(apply, RESAMPLED_STRIDE)(variables, images)
     with pytest.raises(ValueError, match="GUIDED and DECONVNET both match layer 'relu_1'"):
         with_rules(apply, GUIDED | DECONVNET)(variables, images)
@@ -274,6 +274,29 @@ def test_activations_that_a_rule_says_nothing_of_raise(activation, name, images)
         with_rules(apply, GUIDED)(None, images)
     kept = pulled_back(apply, None, images, GUIDED, on_uncovered="gradient")
     np.testing.assert_allclose(kept, pulled_back(apply, None, images), rtol=1e-6)
+
+
+def test_a_network_without_relus_hears_of_its_activations_first(images):
+    apply = lambda variables, images: jax.nn.gelu(images).mean((1, 2))  # noqa: E731
+    with pytest.raises(ValueError, match=r"GUIDED says nothing of.*gelu_1 \(gelu\).*on_uncovered="):
+        with_rules(apply, GUIDED)(None, images)
+    with pytest.raises(ValueError, match=r'GUIDED matches nothing.*gelu, pool.*on_unmatched="ignore"'):
+        with_rules(apply, GUIDED, on_uncovered="gradient")(None, images)
+    kept = pulled_back(apply, None, images, GUIDED, on_uncovered="gradient", on_unmatched="ignore")
+    np.testing.assert_allclose(kept, pulled_back(apply, None, images), rtol=1e-6)
+
+
+def test_help_says_what_each_rule_does_and_in_which_mode():
+    for rule in (GUIDED, DECONVNET, RESAMPLED_STRIDE):
+        assert rule.name in (rule.__doc__ or "")
+        assert rule.name in (with_rules.__doc__ or "")
+    assert "reverse mode only" in (with_rules.__doc__ or "")
+
+
+def test_forward_mode_fails_rather_than_forgets_the_rule(images):
+    score = with_rules(lambda v, x: jax.nn.relu(x).sum(), GUIDED)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda x: score(None, x), (images,), (images,))
 
 
 def test_softmax_attention_and_gates_are_no_activations(images):

@@ -35,6 +35,7 @@ def guided_backprop(
     *,
     rules: Rule | Rules = GUIDED,
     on_uncovered: str = "raise",
+    on_unmatched: str = "raise",
 ) -> Attributions:
     """Returns the gradient of the score by the images, with guided ReLUs (or other backward rules).
 
@@ -44,7 +45,11 @@ def guided_backprop(
         images: (batch, height, width, channels) in [0, 1].
         targets: what `score_fn` takes, with a leading batch axis.
         rules: backward rules, for instance `GUIDED | RESAMPLED_STRIDE`.
-        on_uncovered: see `with_rules`.
+        on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
+        on_unmatched: what to do about a rule that matches no layer, see `with_rules`.
+
+    Raises:
+        ValueError: an activation function is not covered, or a rule matches nothing.
 
     References:
         Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2015.
@@ -61,4 +66,5 @@ def guided_backprop(
         [[0. 3.]
          [0. 3.]]
     """
-    return gradient(with_rules(score_fn, rules, on_uncovered=on_uncovered), variables, images, targets)
+    ruled = with_rules(score_fn, rules, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
+    return gradient(ruled, variables, images, targets)

@@ -99,7 +99,7 @@ def cam_layer(table: LayerTable) -> str:
         >>> cam_layer(layers(apply, jnp.ones((3, 3, 1, 2)), jnp.ones((1, 5, 5, 1))))
         'relu_1'
     """
-    spatial = [layer for layer in table if None not in layer.spatial_axes]
+    spatial = [row for row in table if None not in row.spatial_axes and row.batch_axis is not None]
     convolutions = [n for n, layer in enumerate(spatial) if layer.kind == "conv"]
     if not convolutions:
         raise ValueError("no convolution of this network has spatial axes: name a layer for the map")
@@ -113,7 +113,12 @@ def cam_layer(table: LayerTable) -> str:
 def _spatial_layer(score_fn, variables, images, targets, name: str) -> Layer:
     table = layers(lambda v, x: score_fn(v, x, targets), variables, images)
     row = table[name]
-    if None in row.spatial_axes or row.batch_axis is None:
+    if row.batch_axis is None:
+        raise ValueError(
+            f"layer {name!r} of shape {row.shape} mixes the images of a batch, or its batch cannot be "
+            "followed: choose an earlier layer"
+        )
+    if None in row.spatial_axes:
         raise ValueError(
             f"layer {name!r} of shape {row.shape} has no spatial axes: a map needs a layer with height and "
             "width, such as the last convolution (see cam_layer)"

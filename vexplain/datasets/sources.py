@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from vexplain.typing import Batch
+from vexplain.validation import check_images
 
 BatchFn = Callable[[int], Batch]
 
@@ -38,7 +39,7 @@ class ArraySource:
     Args:
         images: (n, height, width, channels), floats in [0, 1] or 8-bit integers.
         labels: (n,) integers from 0 on.
-        masks: (n, height, width), coverage of the true region in [0, 1].
+        masks: (n, height, width), coverage of the true region in [0, 1], or 8-bit integers up to 255.
         class_names: one a class.
 
     Raises:
@@ -46,6 +47,8 @@ class ArraySource:
 
     Example:
         >>> source = ArraySource(np.zeros((3, 8, 8, 1)), np.array([0, 1, 0]), class_names=("a", "b"))
+        >>> source
+        ArraySource(3 images of 8×8×1, 2 classes)
         >>> source[np.array([2, 0])]["labels"]
         array([0, 0], dtype=int32)
     """
@@ -59,11 +62,18 @@ class ArraySource:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
         _check_images(images)
         _check_labels(labels, len(images), len(self.class_names))
-        if self.masks is not None and np.shape(self.masks) != images.shape[:3]:
-            raise ValueError(f"masks has shape {np.shape(self.masks)}: expected {images.shape[:3]}")
+        if self.masks is not None:
+            masks = np.asarray(self.masks)
+            _check_masks(masks, images.shape[:3])
+            object.__setattr__(self, "masks", masks)
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels.astype(np.int32))
         object.__setattr__(self, "class_names", tuple(self.class_names))
+
+    def __repr__(self) -> str:
+        size = "×".join(map(str, self.images.shape[1:]))
+        with_masks = "" if self.masks is None else " with masks"
+        return f"ArraySource({len(self)} images of {size}{with_masks}, {len(self.class_names)} classes)"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,7 +86,7 @@ class ArraySource:
             "indices": indices.astype(np.int32),
         }
         if self.masks is not None:
-            batch["masks"] = as_unit_floats(np.asarray(self.masks[indices]))
+            batch["masks"] = as_unit_floats(self.masks[indices])
         return batch
 
 
@@ -222,16 +232,37 @@ def _check_size(source: Source, batch_size: int) -> None:
 
 
 def _check_images(images: np.ndarray) -> None:
-    if images.ndim != 4:
-        raise ValueError(f"images has shape {images.shape}: expected (n, height, width, channels)")
-    if images.dtype == np.uint8:
+    if images.ndim == 4 and images.dtype == np.uint8:
         return
-    if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"images has dtype {images.dtype}: expected floats in [0, 1] or uint8")
-    if not np.isfinite(images).all():
-        raise ValueError("images hold NaN or infinite values")
-    if images.size and (images.min() < 0 or images.max() > 1):
-        raise ValueError(f"images go from {images.min():g} to {images.max():g}: expected [0, 1]")
+    if images.ndim == 4 and not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(
+            f"images has dtype {images.dtype}: expected floats in [0, 1] or uint8; divide by 255, or pass "
+            "images.astype(np.uint8)"
+        )
+    check_images(images)
+
+
+def _check_masks(masks: np.ndarray, shape: tuple[int, ...]) -> None:
+    if masks.shape != shape:
+        raise ValueError(f"masks has shape {masks.shape}: expected {shape}")
+    if masks.dtype == np.bool_ or not masks.size:
+        return
+    if masks.dtype == np.uint8:
+        if masks.max() == 1:
+            raise ValueError("masks are uint8 and go up to 1, but 255 is inside: pass masks.astype(bool)")
+        return
+    if not np.issubdtype(masks.dtype, np.number) or np.iscomplexobj(masks):
+        raise ValueError(f"masks has dtype {masks.dtype}: expected floats in [0, 1], uint8 or bool")
+    low, high = float(masks.min()), float(masks.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError(
+            "masks hold NaN or infinite values: expected the covered share of each pixel, 0 to 1"
+        )
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"masks go from {low:g} to {high:g}: expected [0, 1]; "
+            + ("divide 8-bit masks by 255" if low >= 0 and high > 2 else "1 is inside, 0 outside")
+        )
 
 
 def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> None:

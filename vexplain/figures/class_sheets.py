@@ -100,7 +100,7 @@ def _row(figure: Figure, view: FeatureView, share: float, top: float, gutter: fl
 
 
 def _label(figure: Figure, view: FeatureView, share: float, top: float, room: float) -> None:
-    height, width = view.average.shape[:2]
+    height, width = view.receptive_field or view.average.shape[:2]
     field = "sees the whole image" if view.sees_whole_image else f"sees {height} × {width} px"
     write(figure, MARGIN, top + 0.05, _name(view), width=room, **NAME)
     write(figure, MARGIN, top + 0.34, f"weight {view.weight:.3g}".replace("-", "\N{MINUS SIGN}"))

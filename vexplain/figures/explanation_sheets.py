@@ -136,7 +136,7 @@ def _feature(figure, axes, n, k, image, explanation, relevance, left, bottom) ->
     name = feature_name(relevance, explanation.features.indices[n, k])
     write(figure, left, bottom + 0.05, name, width=IMAGE, fontsize=8.5)
     score = float(explanation.features.scores[n, k])
-    write(figure, left, bottom + 0.2, f"r = {score:.3f}", width=IMAGE, fontsize=8, color=MUTED)
+    write(figure, left, bottom + 0.2, f"r = {score:.2g}", width=IMAGE, fontsize=8, color=MUTED)
 
 
 def _scale(figure: Figure, left: float) -> None:

@@ -23,17 +23,36 @@ NUM_CROPS = 9  # shown beside the average
 
 
 class FeatureView(NamedTuple):
-    """What one relevant feature of one class looks like. Images are in [0, 1]."""
+    """What one relevant feature of one class looks like: its average image and its best crops.
+
+    A crop is the window that one position of the layer may see, so that it can be larger than the image; what
+    lies outside the image is NaN.
+
+    Attributes:
+        class_name: the class that it is relevant for.
+        layer: its name in the layer table.
+        channel: of the layer.
+        weight: its relevance for the class.
+        average: (height, width, channels) in [0, 1], the mean over the crops of all `indices`; NaN where no
+            crop has a pixel.
+        crops: (up to 9, height, width, channels) in [0, 1], the best ones; NaN where nothing is seen.
+        indices: (up to num_images,) of the images in the source, most exciting first.
+        values: (up to num_images,) the activations there.
+        sees_whole_image: every position sees the whole image; then the crops are whole images.
+        receptive_field: (height, width) in pixels that one position sees, at most the image, as in the layer
+            table; None where it is not known.
+    """
 
     class_name: str
     layer: str
     channel: int
-    weight: float  # relevance
-    average: np.ndarray  # (height, width, channels); NaN where no crop has a pixel
-    crops: np.ndarray  # the best crops, (up to 9, height, width, channels); NaN where nothing is seen
-    indices: np.ndarray  # of the images in the source, best first
-    values: np.ndarray  # activations
+    weight: float
+    average: np.ndarray
+    crops: np.ndarray
+    indices: np.ndarray
+    values: np.ndarray
     sees_whole_image: bool
+    receptive_field: tuple[int, int] | None = None
 
 
 def interpret(
@@ -182,4 +201,5 @@ def _view(class_name, feature, layer: Layer, exemplars: Exemplars, n: int, sourc
         indices=indices,
         values=values,
         sees_whole_image=layer.sees_whole_image,
+        receptive_field=layer.receptive_field,
     )

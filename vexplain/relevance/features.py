@@ -20,6 +20,8 @@ from vexplain.relevance.layout import FeatureLayout, layer_and_channel, layout_s
 from vexplain.relevance.statistics import Statistics
 from vexplain.typing import Array
 
+_NUMBERS = (np.ndarray, np.number, jax.Array, float, int)
+
 
 class Feature(NamedTuple):
     """One channel of one layer, with its weight for a class."""
@@ -34,7 +36,7 @@ class Feature(NamedTuple):
 class Relevance:
     """The weight of every feature for every class: a pytree whose names are static.
 
-    `print(relevance)` shows the relevant features as a table. The weights are float64 arrays of
+    At a prompt and by `print` it shows the relevant features as a table. The weights are float64 arrays of
     the host, for which the gaps hold; inside `jax.jit` they take the precision of JAX.
 
     Attributes:
@@ -59,9 +61,12 @@ class Relevance:
         """The names of the layers, in the order of the features."""
         return tuple(name for name, _ in self.layout)
 
-    def __str__(self) -> str:
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(self)):
-            return repr(self)  # inside a transformation there are no values to show
+    def __repr__(self) -> str:
+        leaves = (self.weights, self.gaps, self.penalties, self.mu)
+        are_numbers = all(isinstance(leaf, _NUMBERS) and not isinstance(leaf, Tracer) for leaf in leaves)
+        if not are_numbers or np.ndim(self.weights) != 2:
+            # Inside a transformation there are no values to show.
+            return f"Relevance(layout={self.layout}, class_names={self.class_names}, weights={self.weights})"
         return _table(self)
 
 

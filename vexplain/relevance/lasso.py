@@ -156,6 +156,6 @@ def _check(
     empty = [name for name, count in zip(names, counts, strict=True) if not count > 0]
     if empty:
         raise ValueError(
-            f"counts: no image of class {', '.join(map(repr, empty))}; with predicted labels, a "
-            'class that the network never predicts: use more images, labels="true", or train on'
+            f"counts: no image of class {', '.join(map(repr, empty))}: give images of it; where predicted "
+            "classes count, the network never says it: use more images, or train it longer"
         )

@@ -1,14 +1,17 @@
 """The relevant features of a network over a source of images: one pass, then one regression a class."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
 
 from vexplain.datasets import Source
 from vexplain.relevance.candidates import candidate_layers, layout_of, response_fn
 from vexplain.relevance.features import Relevance, find_relevance
 from vexplain.relevance.layout import layout_size
-from vexplain.relevance.statistics import gram_statistics
+from vexplain.relevance.statistics import Statistics, gram_statistics
 from vexplain.sharding import Mesh
 from vexplain.streaming import fold_epoch
 from vexplain.transforms import Layer, layers
@@ -20,7 +23,7 @@ def learn_relevance(
     variables: Variables,
     source: Source,
     *,
-    rows: Sequence[Layer] | None = None,
+    rows: Sequence[Layer | str] | None = None,
     mu: float | int = 10.0,
     nonnegative: bool = True,
     labels: Literal["predicted", "true"] = "predicted",
@@ -34,9 +37,10 @@ def learn_relevance(
     Args:
         apply: the network, `apply(variables, images) -> logits`.
         variables: its variables.
-        source: images, usually those that it was trained on.
-        rows: the layers whose channels are candidates; `candidate_layers` of the whole network if left out.
-        mu: bound on the L1 norm of each class's weights; larger finds more features.
+        source: labeled images, usually those that it was trained on; `ArraySource` makes one of arrays.
+        rows: the layers whose channels are candidates, by name or from the layer table; `candidate_layers` of
+            the whole network if left out.
+        mu: bound on the L1 norm of each class's weights, positive; larger finds more features.
         nonnegative: demand weights >= 0.
         labels: regress on the "predicted" class or on the "true" one.
         batch_size: images a step.
@@ -45,7 +49,9 @@ def learn_relevance(
         description: of the progress bar; `None` shows none.
 
     Raises:
-        ValueError: too many features for `max_gram_bytes`, a class without images, `mu` not positive.
+        ValueError: no source or an empty one, too many features for `max_gram_bytes`, a class without images,
+            `mu` not positive.
+        KeyError: a name in `rows` that no layer has.
 
     Example:
         >>> import numpy as np
@@ -59,14 +65,11 @@ def learn_relevance(
         >>> features(relevance, "green")
         (Feature(layer='pool_1', channel=1, weight=1.0),)
     """
-    if not 0 < mu < math.inf:  # known before the pass over the images, which may take hours
-        raise ValueError(f"mu: the bound on the L1 norm must be positive and finite, got {mu}")
-    if rows is None:
-        example = source[[0]]["images"]
-        rows = candidate_layers(layers(apply, variables, example))
-    layout = layout_of(rows)
+    _check(source, mu)  # known before the pass over the images, which may take hours
+    chosen = _chosen_layers(apply, variables, source, rows)
+    layout = layout_of(chosen)
     init, update, _ = gram_statistics(
-        response_fn(apply, rows),
+        response_fn(apply, chosen),
         layout_size(layout),
         len(source.class_names),
         labels=labels,
@@ -81,4 +84,47 @@ def learn_relevance(
         mesh=mesh,
         description=description,
     )
+    _check_every_class_has_images(statistics, source.class_names, labels)
     return find_relevance(statistics, layout, mu=mu, nonnegative=nonnegative, class_names=source.class_names)
+
+
+def _chosen_layers(
+    apply: ApplyFn, variables: Variables, source: Source, rows: Sequence[Layer | str] | None
+) -> list[Layer]:
+    if isinstance(rows, str):
+        raise ValueError(f"rows is the text {rows!r}: pass a list, [{rows!r}]")
+    if rows is not None and not len(rows):
+        raise ValueError("rows is empty: name the layers, or leave it out for all candidates")
+    given = [row for row in rows or () if isinstance(row, Layer)]
+    if rows is not None and len(given) == len(rows):
+        return given
+    table = layers(apply, variables, source[[0]]["images"])
+    if rows is None:
+        return list(candidate_layers(table))
+    return [row if isinstance(row, Layer) else table[row] for row in rows]
+
+
+def _check(source: Any, mu: Any) -> None:
+    if not isinstance(mu, numbers.Real) or not 0 < float(mu) < math.inf:
+        raise ValueError(f"mu: the bound on the L1 norm must be a number, positive and finite, got {mu!r}")
+    if isinstance(source, Mapping) or not isinstance(source, Source):
+        raise ValueError(
+            f"source is a {type(source).__name__}: expected a source of labeled images; for arrays pass "
+            "vexplain.ArraySource(images, labels, class_names=...)"
+        )
+    if not len(source):
+        raise ValueError("source holds no image: the relevant features are found from images of every class")
+
+
+def _check_every_class_has_images(
+    statistics: Statistics, class_names: Sequence[str], labels: Literal["predicted", "true"]
+) -> None:
+    counts = np.asarray(statistics.counts)
+    empty = ", ".join(repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0)
+    if empty and labels == "true":
+        raise ValueError(f"source: no image of class {empty}: give images of it, or leave the class out")
+    if empty:
+        raise ValueError(
+            f"source: no image of class {empty} by the prediction of the network: use more images, train it "
+            'longer, or regress on the true classes by labels="true"'
+        )

@@ -111,7 +111,10 @@ def open_saver(checkpoint: Checkpoint | None) -> Iterator[Any]:
 def _damaged(where: Path, error: Exception) -> CheckpointError:
     others = sorted(p.name for p in where.parent.iterdir() if p.name.isdigit() and p != where)
     way = f"delete {where} to go on from step {others[-1]}" if others else f"delete {where} to begin anew"
-    return CheckpointError(f"the checkpoint in {where} cannot be read ({error}): {way}")
+    cause = next(iter(str(error).strip().splitlines()), "")  # Orbax appends whole trees
+    return CheckpointError(
+        f"the checkpoint in {where} cannot be read: {way} (the cause: {type(error).__name__}: {cause})"
+    )
 
 
 def _leaves(state: Any) -> dict[str, Any]:

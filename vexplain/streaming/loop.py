@@ -50,7 +50,7 @@ def fold(
             saved.
         mesh: devices; one if left out.
         checkpoint: save the state and resume from it.
-        description: text of the progress bar; without it there is none.
+        description: text of the progress bar, which says too where a fold resumed; without it there is none.
         report: numbers of the state to show beside the bar; may raise to stop.
 
     Raises:
@@ -69,14 +69,15 @@ def fold(
     state = replicate(state, mesh)
     extra = () if constants is None else (replicate(constants, mesh),)
     step_fn = _compiled(update, mesh)
-    with open_saver(checkpoint) as saver, _progress(description, num_steps, report) as show:
+    with open_saver(checkpoint) as saver:
         start, state = saver.resume(state, num_steps)
-        show(start, state)
-        for t, batch in _prefetched(batch_fn, start, num_steps, mesh):
-            state = step_fn(state, batch, *extra)
-            done = t + 1
-            show(done, state, last=done == num_steps)
-            saver.save(done, state, last=done == num_steps)
+        with _progress(description, start, num_steps, report) as show:
+            show(start, state, last=start == num_steps)
+            for t, batch in _prefetched(batch_fn, start, num_steps, mesh):
+                state = step_fn(state, batch, *extra)
+                done = t + 1
+                show(done, state, last=done == num_steps)
+                saver.save(done, state, last=done == num_steps)
     return state
 
 
@@ -152,15 +153,25 @@ def _prefetched(batch_fn, start: int, stop: int, mesh: Mesh) -> Iterator[tuple[i
 
 
 @contextlib.contextmanager
-def _progress(description: str | None, num_steps: int, report) -> Iterator[Callable[..., None]]:
+def _progress(
+    description: str | None, start: int, num_steps: int, report: Callable[[Any], Mapping[str, Any]] | None
+) -> Iterator[Callable[..., None]]:
     """Yields `show(done, state, last)`, which waits for the devices about once a second, not every step."""
-    bar = tqdm(total=num_steps, desc=description, unit="step", disable=description is None, smoothing=0.1)
+    text = f"{description}, resumed at step {start}" if start else description
+    bar = tqdm(
+        total=num_steps,
+        initial=start,
+        desc=text,
+        unit="step",
+        disable=description is None,
+        smoothing=0.1,
+    )
     shown = time.monotonic()
 
     def show(done: int, state: Any, last: bool = False) -> None:
         nonlocal shown
         now = time.monotonic()
-        if not last and now - shown < 1 and done > bar.n == 0:
+        if not last and now - shown < 1 and done > bar.n == start:
             return
         if last or now - shown >= 1:
             jax.block_until_ready(state)

@@ -10,8 +10,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from vexplain.transforms.interpreter import Path, Program, evaluate, trace
-from vexplain.transforms.layer_table import Layer, LayerTable, layers_of_program
+from vexplain.transforms.interpreter import Path, evaluate
+from vexplain.transforms.layer_table import Layer, LayerTable, traced_layers
 from vexplain.typing import Array
 
 
@@ -41,7 +41,7 @@ def read(fn: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
     names = _checked_names(names)
 
     def reading(variables, images, *rest):
-        program, table = _traced(fn, variables, images, rest)
+        program, table, *_ = traced_layers(fn, (variables, images, *rest))
         found: dict[str, Any] = {}
 
         def keep(here):
@@ -74,6 +74,7 @@ def edit(fn: Callable[..., Any], changes: Mapping[str, Callable[[Array], Array]]
     Raises:
         KeyError: at the first call, for a name that is not in the network.
         ValueError: at the first call, for a layer that cannot be reached, or a change of shape.
+        TypeError: a change is no function, or returns something else than one array.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -83,10 +84,10 @@ def edit(fn: Callable[..., Any], changes: Mapping[str, Callable[[Array], Array]]
         >>> print(dead(jnp.ones((3, 2)), jnp.ones((1, 4, 4, 3))))
         [[0. 3.]]
     """
-    changes = dict(changes)
+    changes = _checked_changes(changes)
 
     def edited(variables, images, *rest):
-        program, table = _traced(fn, variables, images, rest)
+        program, table, *_ = traced_layers(fn, (variables, images, *rest))
 
         def change(here):
             def replacement(original, inputs):
@@ -112,7 +113,7 @@ def channels_last(activation: Array, layer: Layer) -> Array:
         layer: its row in the layer table.
 
     Raises:
-        ValueError: the layer has no batch axis, since it mixes the images of a batch.
+        ValueError: the layer has no batch axis that could be followed.
     """
     return jnp.moveaxis(activation, _axes(layer), (0, -1))
 
@@ -125,14 +126,17 @@ def as_layer_output(activation: Array, layer: Layer) -> Array:
         layer: its row in the layer table.
 
     Raises:
-        ValueError: the layer has no batch axis, since it mixes the images of a batch.
+        ValueError: the layer has no batch axis that could be followed.
     """
     return jnp.moveaxis(activation, (0, -1), _axes(layer))
 
 
 def _axes(layer: Layer) -> tuple[int, int]:
     if layer.batch_axis is None:
-        raise ValueError(f"layer {layer.name!r} mixes the images of a batch: it has no batch axis")
+        raise ValueError(
+            f"layer {layer.name!r} of shape {layer.shape} has no batch axis that could be followed: it mixes "
+            "the images of a batch, takes them one by one, or has one number for each"
+        )
     return layer.batch_axis, layer.channel_axis
 
 
@@ -142,9 +146,14 @@ def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _traced(fn, variables, images, rest) -> tuple[Program, LayerTable]:
-    program = trace(fn, (variables, images, *rest))
-    return program, layers_of_program(program, images)[0]
+def _checked_changes(changes: Mapping[str, Any]) -> dict[str, Callable[[Array], Array]]:
+    for name, change in changes.items():
+        if not callable(change):
+            raise TypeError(
+                f"changes[{name!r}] is {change!r}: expected a function of the activation; for a constant, "
+                "lambda a: jnp.full_like(a, 0)"
+            )
+    return dict(changes)
 
 
 def _places(table: LayerTable, names: Sequence[str], verb: str) -> dict[Path, list[str]]:
@@ -162,7 +171,12 @@ def _places(table: LayerTable, names: Sequence[str], verb: str) -> dict[Path, li
 
 
 def _changed(name: str, change: Callable[[Array], Array], value: Array) -> Array:
-    new = jnp.asarray(change(value))
+    new = change(value)
+    if isinstance(new, tuple | list | dict) or new is None:
+        raise TypeError(
+            f"changes[{name!r}] returned a {type(new).__name__}: expected one array of shape {value.shape}"
+        )
+    new = jnp.asarray(new)
     if new.shape != value.shape:
         raise ValueError(
             f"the change of layer {name!r} returned shape {new.shape}; the layer has {value.shape}"

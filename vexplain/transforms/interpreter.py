@@ -116,6 +116,16 @@ def evaluate(
     return jax.tree.unflatten(program.out_tree, values)
 
 
+def constant_of(value: Value) -> Any:
+    """The number that a constant, or a constant broadcast to an array, holds; else `None`."""
+    while value.scalar is None and value.producer is not None:
+        maker = value.producer
+        if maker.kind not in ("broadcast_in_dim", "convert_element_type", "reshape"):
+            return maker.constants[0] if maker.kind == "full" else None
+        value = maker.inputs[0]
+    return value.scalar
+
+
 # ------------------------------------------------------------------------------------ flat view
 
 
@@ -172,14 +182,15 @@ def _flatten_scan(eqn, ins, place, single_steps, flat) -> list[Value]:
     num_consts, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
     consts, carry = ins[:num_consts], ins[num_consts : num_consts + num_carry]
     rows = ins[num_consts + num_carry :]
-    body, stacked = eqn.params["jaxpr"], []
+    body, steps = eqn.params["jaxpr"], []
     for t in range(eqn.params["length"]):
         slices = [_derived(row, row.shape[1:]) for row in rows]
         outs = _flatten(body, [*consts, *carry, *slices], place.at(t), single_steps, flat)
-        carry, stacked = outs[:num_carry], outs[num_carry:]
+        carry = outs[:num_carry]
+        steps.append(outs[num_carry:])
     ys = [_value(var.aval) for var in eqn.outvars[num_carry:]]
-    for y, last in zip(ys, stacked, strict=False):
-        y.depends_on_images = last.depends_on_images
+    for column, y in enumerate(ys):
+        y.depends_on_images = any(step[column].depends_on_images for step in steps)
     return [*carry, *ys]
 
 
@@ -250,9 +261,12 @@ def _inner(eqn) -> list[core.ClosedJaxpr]:
 
 
 def _scope(eqn) -> Iterator[str]:
-    """The module path that Flax Linen (or `jax.named_scope`) left at an equation."""
+    """The module path that Flax Linen (or `jax.named_scope`) left at an equation.
+
+    `vmap(...)` and the like are no part of it, nor is the `bi,io->bo` that `jnp.einsum` leaves.
+    """
     parts = str(eqn.source_info.name_stack).split("/")
-    return (part for part in parts if part and "(" not in part)
+    return (part for part in parts if part and not any(mark in part for mark in ("(", ",", "->")))
 
 
 def _value(aval, constant=None) -> Value:
@@ -327,6 +341,7 @@ def _descend_scan(eqn, ins, path, replacements, keeps_calls) -> Sequence[Any]:
     consts, carry = ins[:num_consts], ins[num_consts : num_consts + num_carry]
     rows = ins[num_consts + num_carry :]
     if keeps_calls:  # the flat view lists every step, and a rule is the same at each of them
+        replacements = _at_first_step(replacements, path)
 
         def step(carry, row):
             outs = _run(body, [*consts, *carry, *row], (*path, 0), replacements, keeps_calls)
@@ -344,3 +359,13 @@ def _descend_scan(eqn, ins, path, replacements, keeps_calls) -> Sequence[Any]:
         carry, stacked[t] = outs[:num_carry], outs[num_carry:]
     ys = [jax.numpy.stack(column) for column in zip(*stacked, strict=True)]
     return [*carry, *ys]
+
+
+def _at_first_step(replacements, path) -> dict[Path, Replacement]:
+    """Those within a scan, whichever steps they were found at: the first may still carry constants."""
+    n = len(path)
+    return {
+        (*path, 0, *target[n + 1 :]): replacement
+        for target, replacement in replacements.items()
+        if target[:n] == path
+    }

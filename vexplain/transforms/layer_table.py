@@ -13,8 +13,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from vexplain.transforms.interpreter import Equation, Path, Program, Value, equations, trace
-from vexplain.transforms.layer_kinds import SINGLE_STEPS, classify
-from vexplain.transforms.receptive_field import Field, Geometry, image_geometry, propagate
+from vexplain.transforms.layer_kinds import KINDS, classify
+from vexplain.transforms.nonlinearities import SINGLE_STEPS
+from vexplain.transforms.receptive_field import (
+    Field,
+    Geometry,
+    check_images,
+    image_geometry,
+    propagate,
+    unknown_geometry,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +34,8 @@ class Layer:
         kind: `conv`, `dense`, `relu`, another activation function's name, `norm`, `pool`, `add`,
             `concatenate` or `named`.
         shape: of its activation, with the batch.
-        batch_axis: which axis of `shape` is the batch; `None` where images are mixed.
+        batch_axis: which axis of `shape` is the batch; `None` where images are mixed (a normalization
+            over the batch, a reshape that merges it), mapped over one by one, or have one number each.
         spatial_axes: which axes are height and width; `None` where the axis is gone.
         channel_axis: which axis holds the channels.
         fields: the receptive field along height and width, before clipping to the image.
@@ -53,7 +62,7 @@ class Layer:
 
     @property
     def num_channels(self) -> int:
-        return self.shape[self.channel_axis]
+        return self.shape[self.channel_axis] if self.shape else 1
 
     @property
     def receptive_field(self) -> tuple[int, int]:
@@ -71,8 +80,8 @@ class Layer:
     def window(self, row: int, column: int) -> tuple[int, int, int, int]:
         """(top, left, bottom, right) of the receptive field of a position, in pixels.
 
-        All windows of a layer have one size; those near the border reach over it. `bottom` and `right` are
-        exclusive. `visible` clips.
+        A window is never less than what is seen. All windows of a layer have one size; those near the
+        border reach over it. `bottom` and `right` are exclusive. `visible` clips.
         """
         f, g = self.fields
         top, left = f.start + f.jump * row, g.start + g.jump * column
@@ -86,7 +95,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class LayerTable:
-    """The layers of a network in the order of computation. `print` it; index it by name."""
+    """The layers of a network in the order of computation. `print` it; index it by name or place."""
 
     layers: tuple[Layer, ...]
 
@@ -99,7 +108,9 @@ class LayerTable:
     def __contains__(self, name: object) -> bool:
         return name in self.names
 
-    def __getitem__(self, name: str) -> Layer:
+    def __getitem__(self, name: str | int) -> Layer:
+        if isinstance(name, int):
+            return self.layers[name]
         for layer in self.layers:
             if layer.name == name:
                 return layer
@@ -111,7 +122,15 @@ class LayerTable:
         return tuple(layer.name for layer in self.layers)
 
     def select(self, *kinds: str) -> "LayerTable":
-        """The layers of some kinds, for instance `table.select("conv", "relu")`."""
+        """The layers of some kinds, for instance `table.select("conv", "relu")`; maybe none.
+
+        Raises:
+            ValueError: there is no such kind of layer.
+        """
+        here = sorted({layer.kind for layer in self.layers})
+        for kind in kinds:
+            if kind not in KINDS and kind not in here:
+                raise ValueError(f"no kind of layer is called {kind!r}; this table has: {', '.join(here)}")
         return LayerTable(tuple(layer for layer in self.layers if layer.kind in kinds))
 
     def __str__(self) -> str:
@@ -119,7 +138,7 @@ class LayerTable:
         for layer in self.layers:
             shape = " × ".join(str(n) for a, n in enumerate(layer.shape) if a != layer.batch_axis)
             height, width = layer.receptive_field
-            steps = "/".join(str(abs(f.jump)) for f in layer.fields)
+            steps = "/".join(dict.fromkeys(str(abs(f.jump)) for f in layer.fields))
             sees = "the whole image" if layer.sees_whole_image else f"every {steps} px"
             rows.append((layer.name, layer.kind, shape, f"{height} × {width} px", sees))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -128,6 +147,8 @@ class LayerTable:
             for row in rows
         ]
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+    __repr__ = __str__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +161,8 @@ class Obstacle:
 
 def layers(apply: Callable[..., Any], variables: Any, images: Any) -> LayerTable:
     """Returns the table of all layers of `apply(variables, images)`.
+
+    Receptive fields are never less than what is seen: what cannot be followed sees the whole image.
 
     Args:
         apply: any traceable function of the variables and a batch of images; Flax NNX, Linen, Equinox
@@ -162,7 +185,16 @@ def layers(apply: Callable[..., Any], variables: Any, images: Any) -> LayerTable
         dense_1  dense  5      8 × 8 px         the whole image
         relu_1   relu   5      8 × 8 px         the whole image
     """
-    return layers_of_program(trace(apply, (variables, images)), images)[0]
+    return traced_layers(apply, (variables, images))[1]
+
+
+def traced_layers(
+    fn: Callable[..., Any], args: Sequence[Any]
+) -> tuple[Program, LayerTable, list[Obstacle], dict[Path, Equation]]:
+    """Returns the program of `fn(*args)`, then what `layers_of_program` finds in it."""
+    check_images(args[1].shape)
+    program = trace(fn, args)
+    return program, *layers_of_program(program, args[1])
 
 
 def layers_of_program(
@@ -170,12 +202,15 @@ def layers_of_program(
 ) -> tuple[LayerTable, list[Obstacle], dict[Path, Equation]]:
     """Returns the layers of a traced program, what rules must not ignore, and its steps by path."""
     steps, inputs = equations(program, SINGLE_STEPS)
+    steps = [step for step in steps if step.outputs]  # a `jax.debug.print` has none
     image_shape = images.shape
     geometry = {v: image_geometry(v.shape) for v in inputs if v.depends_on_images}
     for step in steps:
         if step.outputs[0].depends_on_images:
             found = propagate(step, geometry, image_shape)
             geometry.update((out, found) for out in step.outputs)
+    for value in (v for step in steps for v in step.inputs if v.depends_on_images):
+        geometry.setdefault(value, unknown_geometry(image_shape))  # slices that a scan takes
     drafts, obstacles = [], []
     for step in steps:
         if not any(v.depends_on_images for v in step.inputs):
@@ -207,7 +242,7 @@ def _layer(name, kind, step, value, operand, geometry: dict[Value, Geometry], im
         name=name,
         kind=kind,
         shape=value.shape,
-        batch_axis=here.batch_axis,
+        batch_axis=here.batch_axis if len(value.shape) >= 2 else None,
         spatial_axes=spatial,
         channel_axis=channel,
         fields=here.fields,
@@ -241,7 +276,7 @@ def _names(drafts: Sequence[tuple[str, Equation, Value, int]]) -> list[str]:
 
 
 def _scope_without_root(step: Equation, drafts) -> str:
-    roots = {s.scope[:1] for _, s, _, _ in drafts}
+    roots = {s.scope[:1] for _, s, value, _ in drafts if len(value.shape) >= 2}
     return "/".join(step.scope[1:] if len(roots) == 1 else step.scope)
 
 

@@ -79,13 +79,22 @@ class Geometry:
 
 def image_geometry(shape: Sequence[int]) -> Geometry:
     """The geometry of images (batch, height, width, channels) themselves."""
+    check_images(shape)
+    fields = [Field(0, 1, 1, 0, shape[axis], axis) for axis in (1, 2)]
+    return Geometry(0, (fields[0], fields[1]))
+
+
+def check_images(shape: Sequence[int]) -> None:
     if len(shape) != 4:
         raise ValueError(
             f"images has shape {tuple(shape)}: expected (batch, height, width, channels); "
             "for one image pass images[None]"
         )
-    fields = [Field(0, 1, 1, 0, shape[axis], axis) for axis in (1, 2)]
-    return Geometry(0, (fields[0], fields[1]))
+
+
+def unknown_geometry(image_shape: Sequence[int]) -> Geometry:
+    """Of what nothing is known: it may see every pixel of every image."""
+    return _whole([], (), image_shape)
 
 
 def propagate(step: Equation, known: dict[Value, Geometry], image_shape: Sequence[int]) -> Geometry:

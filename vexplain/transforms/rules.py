@@ -22,17 +22,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vexplain.transforms.interpreter import IN_COND, Equation, Path, Replacement, evaluate, trace
-from vexplain.transforms.layer_table import Layer, LayerTable, Obstacle, layers_of_program
+from vexplain.transforms.interpreter import IN_COND, Equation, Path, Replacement, evaluate
+from vexplain.transforms.layer_kinds import LINEAR_KINDS
+from vexplain.transforms.layer_table import Layer, LayerTable, Obstacle, traced_layers
 
 Backward = Callable[[Equation, Layer, Callable[..., Any], Sequence[Any], Any], Sequence[Any]]
-
-_LINEAR_KINDS = ("conv", "dense", "norm", "pool", "add", "concatenate", "named")
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One backward rule.
+    """One backward rule: what reverse-mode differentiation sends back through the steps that it matches.
+
+    With x the input of a step and g what arrives at its output:
+
+        GUIDED            through a ReLU, g · [x > 0] · [g > 0]      Springenberg et al., 2015
+        DECONVNET         through a ReLU, g · [g > 0]                Zeiler and Fergus, 2014
+        RESAMPLED_STRIDE  through a strided convolution, g enlarged by nearest neighbors, then the gradient of
+                          the same convolution with stride 1         Oramas et al., 2019, Section 3.3
+
+    Put them into a network by `with_rules(fn, GUIDED | RESAMPLED_STRIDE)`.
 
     Attributes:
         name: for messages.
@@ -72,6 +80,15 @@ def with_rules(
 ) -> Callable[..., Any]:
     """Returns `fn` with other backward rules; its outputs stay as they are.
 
+    GUIDED sends back through a ReLU only what is positive there, both before it and coming back (guided
+    backpropagation); DECONVNET only what comes back positive (deconvolution); RESAMPLED_STRIDE passes strided
+    convolutions without leaving their grid. `Rule` has the formulas.
+
+    Rules exist in reverse mode only: `jax.grad`, `jax.vjp` and `jax.jacrev` follow them, `jax.jvp` and
+    `jax.jacfwd` fail. An activation function is found by its operation. Not told from linear steps, and left
+    with its gradient: a product of two activations (bilinear layers, gates), a root or logarithm, a maximum
+    over an axis or over slices of one array (pooling), rounding, sorting.
+
     Args:
         fn: any traceable function of (variables, images, ...).
         rules: one rule, or several joined by `|`.
@@ -80,8 +97,13 @@ def with_rules(
         on_unmatched: `"raise"`, or `"ignore"` a rule that matches no layer.
 
     Raises:
-        ValueError: at the first call. A rule matches nothing, two rules match the same layer, an
-            activation function is not covered, or a matched layer cannot be reached.
+        ValueError: at the first call. An activation function is not covered, a rule matches nothing, two
+            rules match the same layer, or a matched layer cannot be reached.
+
+    References:
+        Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2015, Section 3.4.
+        Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014, Section 2.1.
+        Oramas et al., Visual Explanation by Interpretation, 2019, Section 3.3.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -103,11 +125,12 @@ def with_rules(
 
     def ruled(variables, images, *rest):
         args = (variables, images, *rest)
-        program = trace(fn, args)
-        table, obstacles, steps = layers_of_program(program, images)
-        matched = _match(table, chosen, on_unmatched)
+        program, table, obstacles, steps = traced_layers(fn, args)
+        matched = _match(table, chosen)
         if on_uncovered == "raise":
             _check_covered(table, obstacles, chosen, matched)
+        if on_unmatched == "raise":
+            _check_matched(table, chosen)
         replacements = {
             layer.step_path: _replacement(rule, layer, steps[layer.step_path])
             for rule, layer in matched.values()
@@ -134,24 +157,16 @@ def matched_layers(
         {'GUIDED': ('relu_1',), 'RESAMPLED_STRIDE': ()}
     """
     chosen = Rules((rules,)) if isinstance(rules, Rule) else rules
-    table = layers_of_program(trace(fn, (variables, images)), images)[0]
-    matched = _match(table, chosen, "ignore").values()
+    matched = _match(traced_layers(fn, (variables, images))[1], chosen).values()
     return {
         rule.name: tuple(layer.name for other, layer in matched if other is rule) for rule in chosen.rules
     }
 
 
-def _match(table: LayerTable, rules: Rules, on_unmatched: str) -> dict[Path, tuple[Rule, Layer]]:
+def _match(table: LayerTable, rules: Rules) -> dict[Path, tuple[Rule, Layer]]:
     matched: dict[Path, tuple[Rule, Layer]] = {}
     for rule in rules.rules:
-        here = [layer for layer in table if rule.matches(layer)]
-        if not here and on_unmatched == "raise":
-            kinds = ", ".join(sorted({layer.kind for layer in table}))
-            raise ValueError(
-                f"rule {rule.name} matches nothing in this network, which has the kinds of layers: "
-                f'{kinds or "none"}; leave the rule out, or pass on_unmatched="ignore"'
-            )
-        for layer in here:
+        for layer in filter(rule.matches, table):
             if layer.inside not in (None, IN_COND):
                 raise ValueError(
                     f"rule {rule.name} matches layer {layer.name!r} inside {layer.inside}, where no "
@@ -164,6 +179,16 @@ def _match(table: LayerTable, rules: Rules, on_unmatched: str) -> dict[Path, tup
     return matched
 
 
+def _check_matched(table: LayerTable, rules: Rules) -> None:
+    for rule in rules.rules:
+        if not any(map(rule.matches, table)):
+            kinds = ", ".join(sorted({layer.kind for layer in table}))
+            raise ValueError(
+                f"rule {rule.name} matches nothing in this network, which has the kinds of layers: "
+                f'{kinds or "none"}; pass on_unmatched="ignore" to go on without it, or leave the rule out'
+            )
+
+
 def _check_covered(
     table: LayerTable, obstacles: Sequence[Obstacle], rules: Rules, matched: dict[Path, Any]
 ) -> None:
@@ -173,7 +198,7 @@ def _check_covered(
     left = {
         layer.name: layer.kind
         for layer in table
-        if layer.kind not in _LINEAR_KINDS and layer.step_path not in matched
+        if layer.kind not in LINEAR_KINDS and layer.step_path not in matched
     }
     left |= {f"the call {o.what!r}": "a program that cannot be looked into" for o in obstacles}
     if left:
