@@ -97,7 +97,7 @@ def overlap_error(
     return masked_l1(outputs, inputs, jnp.minimum(output_masks, input_masks))
 
 
-def _mean_over(masks: Array, values: Array, *, empty: float) -> Float[Array, " batch"]:
+def _mean_over(masks: Masks, values: Array, *, empty: float) -> Float[Array, " batch"]:
     region = masks >= 0.5
     area = region.sum((1, 2))
     return jnp.where(area > 0, (region * values).sum((1, 2)) / jnp.maximum(area, 1), empty)

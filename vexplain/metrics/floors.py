@@ -107,7 +107,7 @@ def fill_with_mean_color(images: Images, masks: Masks, true_masks: Masks) -> Out
         true_masks: coverage by the objects in the true translations.
     """
     color, background = mean_color(images, masks), mean_color(images, 1 - jnp.ceil(masks))
-    coverage = true_masks[..., None]
+    coverage = jnp.asarray(true_masks)[..., None]
     return coverage * color[:, None, None] + (1 - coverage) * background[:, None, None]
 
 

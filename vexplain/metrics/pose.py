@@ -65,17 +65,17 @@ def rotation_error(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     return jnp.where(truth_is_readable, error, 0.0)
 
 
-def _area(masks: Array) -> Float[Array, " batch"]:
+def _area(masks: Masks) -> Float[Array, " batch"]:
     return masks.sum((1, 2))
 
 
-def _centroid(masks: Array) -> tuple[Array, Array]:
+def _centroid(masks: Masks) -> tuple[Array, Array]:
     rows, columns = jnp.arange(masks.shape[1]), jnp.arange(masks.shape[2])
     area = jnp.maximum(_area(masks), 1e-6)
     return masks.sum(2) @ rows / area, masks.sum(1) @ columns / area
 
 
-def _main_axis(masks: Array) -> tuple[Float[Array, " batch"], Array]:
+def _main_axis(masks: Masks) -> tuple[Float[Array, " batch"], Array]:
     row, column = _centroid(masks)
     y = jnp.arange(masks.shape[1])[None, :, None] - row[:, None, None]
     x = jnp.arange(masks.shape[2])[None, None, :] - column[:, None, None]
