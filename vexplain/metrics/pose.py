@@ -66,7 +66,7 @@ def rotation_error(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
 
 
 def _area(masks: Masks) -> Float[Array, " batch"]:
-    return masks.sum((1, 2))
+    return jnp.asarray(masks).sum((1, 2))
 
 
 def _centroid(masks: Masks) -> tuple[Array, Array]:
