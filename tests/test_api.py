@@ -20,7 +20,9 @@ from vexplain import (
     streaming,
     training,
     transforms,
+    translation,
 )
+from vexplain.datasets import shape_swap
 
 README = Path(__file__).parent.parent / "README.md"
 ROOMS = (
@@ -36,6 +38,8 @@ ROOMS = (
     streaming,
     training,
     transforms,
+    translation,
+    shape_swap,
 )
 
 
