@@ -8,18 +8,22 @@ the true translation of every test image is known.
     python -m experiments.shape_translation laptop                         the full model: 45 minutes, 2 cores
     python -m experiments.shape_translation laptop --rung gan --minutes 8  a rung of the ladder
     python -m experiments.shape_translation accelerator                    64 px; call it again until done
+    python -m experiments.shape_translation accelerator --rung supervised  its upper bound, trained with pairs
+    python -m experiments.shape_translation accelerator --size 128 --seed 1
 
 Rungs: `vae` (two VAEs), `gan` (+ GAN), `cycle` (+ cycle), `similarity` (+ similarity: the full model without
-shared layers), `shared` (the full model with a shared middle, the default), and the rivals `cyclegan` and
-`unit`, whose losses are the published ones on networks of this house. Each is trained in a folder of its own
-and resumes there; every call writes the report anew, with a row for every rung that has been trained and for
-the floors that no model should fall below.
+shared layers), `shared` (the full model with a shared middle, the default), the rivals `cyclegan` and `unit`,
+whose losses are the published ones on networks of this house, and `supervised`, the full model's networks
+trained with pairs. Each is trained in a folder of its own and resumes there; every call writes the report
+anew, with a row for every rung that has been trained and for the floors that no model should fall below.
+Rungs that were trained with several seeds are compared seed by seed.
 
-Training stops after `minutes` or `num_steps`, whichever comes first. A run that is bounded by time alone is
-not repeatable to the bit; one bounded by steps is.
+Training stops after `minutes` or `num_steps`, whichever comes first; a call stops after `call_minutes`. A run
+that is bounded by time is not repeatable to the bit; one bounded by steps is.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -37,13 +41,22 @@ from tqdm.auto import tqdm
 
 from experiments.job import say, write_json
 from experiments.shape_translation_report import write_ladder_report
-from experiments.shape_translation_scores import galleries, in_batches, in_direction, means, recall, scores_of
-from vexplain.datasets import Source, in_memory, unpaired_batches
+from experiments.shape_translation_scores import (
+    cycle_scores,
+    galleries,
+    in_batches,
+    in_direction,
+    means,
+    recall,
+    scores_of,
+)
+from vexplain.datasets import Source, in_memory, paired_batches, unpaired_batches
 from vexplain.datasets.shape_swap import Pairs, ShapeSwapSource, paired_test
 from vexplain.files import write_whole
 from vexplain.sharding import data_mesh
 from vexplain.streaming import Checkpoint, fold
 from vexplain.translation import (
+    Latent,
     NetworkSettings,
     TranslationState,
     Translator,
@@ -53,9 +66,14 @@ from vexplain.translation import (
     translation_report,
 )
 
-Rung = Literal["vae", "gan", "cycle", "similarity", "shared", "cyclegan", "unit"]
-
-
+Rung = Literal["vae", "gan", "cycle", "similarity", "shared", "cyclegan", "unit", "supervised"]
+LADDER = (
+    "vae",
+    "gan",
+    "cycle",
+    "similarity",
+    "shared",
+)  # the steps of the talk, and all of them with sharing
 VAES = Weights(gan=0.0, cycle=0.0, color=0.0)
 SHOWN = ("iou_gain", "hue_error", "delta_e", "l1", "centroid_error", "score")
 
@@ -71,17 +89,25 @@ class Config:
         "U"  # uniform hues, where a change of all hues goes unnoticed, or skewed ones
     )
     size: int = 32  # height and width of the images, in pixels
-    width: int = 32  # of the networks; the rivals' are cut to about as many parameters
+    width: int = 32  # of the networks
+    latent: Latent = "4x4"  # a grid of vectors learns to reconstruct four times as fast as one vector
+    latent_size: int = 16  # numbers in each of them
+    num_blocks: int = 2  # residual blocks around the latent
     num_images: int = 20_000  # a domain
     num_pairs: int = 500  # of the test set
-    batch_size: int = 32
-    learning_rate: float = 3e-4
+    batch_size: int = 16
+    learning_rate: float = 6e-4
     num_steps: int = 100_000
     minutes: float = 45.0  # of training, over all calls
-    vae_steps: int = 0  # of the two VAEs alone, before everything is trained together
+    call_minutes: float = float("inf")  # of training, in one call
+    vae_steps: int = (
+        800  # of the two VAEs alone, before everything is trained together; rivals have no such stage
+    )
     every: int = 250  # steps between two checkpoints, log lines and sample grids
+    gan: float = 2.0  # weight; of a loss with a factor ½, so that 2 is CycleGAN's 1
     color: float = 5.0  # weight of the similarity S1
-    low_pass: float = 2.0  # weight of the similarity S5
+    pose: float = 2.0  # weight of the similarity S8
+    cycle_noise: float = 0.05  # on translations on their way back, of the ladder and not of the rivals
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
     devices: int | None = None  # all, if left out
@@ -92,25 +118,27 @@ class Config:
         for name in ("num_images", "num_pairs", "batch_size", "num_steps", "every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
-        if not self.minutes > 0:
-            raise ValueError(f"minutes is {self.minutes}: expected more than 0")
+        for name in ("minutes", "call_minutes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected more than 0")
 
 
 PRESETS = {
     "smoke": (
         "Seconds: does everything run?",
-        Config(size=16, width=4, num_images=64, num_pairs=8, batch_size=8, num_steps=6, every=3),
+        Config(size=16, width=4, num_images=64, num_pairs=8, batch_size=8, vae_steps=2, num_steps=6, every=3),
     ),
     "laptop": ("45 minutes on 2 CPU cores, 32 px.", Config()),
     "accelerator": (
-        "64 px, in commands of 10 minutes.",
+        "64 px, in commands of 10 minutes that go on where the last one stopped.",
         Config(
             size=64,
             width=64,
             num_pairs=2000,
             batch_size=64,
             num_steps=60_000,
-            minutes=9.0,
+            minutes=float("inf"),
+            call_minutes=8.0,
             every=1000,
             precision="bfloat16",
         ),
@@ -119,35 +147,37 @@ PRESETS = {
 
 
 def networks(config: Config) -> NetworkSettings:
-    """Sizes of the networks of a rung."""
-    vector = NetworkSettings(
+    """Sizes of the networks of a rung; the rivals' are the same without the bottleneck."""
+    grid = NetworkSettings(
         image_size=config.size,
         width=config.width,
-        is_shared=config.rung == "shared",
+        latent=config.latent,
+        latent_size=config.latent_size,
+        num_blocks=config.num_blocks,
+        is_shared=config.rung in ("shared", "unit", "supervised"),
         precision=config.precision,
     )
-    if config.rung not in ("cyclegan", "unit"):
-        return vector
-    grid = dataclasses.replace(
-        vector, latent="4x4" if config.size < 64 else "16x16", num_blocks=3, latent_size=4 * config.width
-    )
     if config.rung == "unit":
-        return dataclasses.replace(grid, is_shared=True, variance="fixed")
-    return dataclasses.replace(grid, is_shared=False, variance="none")
+        return dataclasses.replace(grid, latent_size=4 * config.width, variance="fixed")
+    if config.rung == "cyclegan":
+        return dataclasses.replace(grid, latent_size=4 * config.width, variance="none")
+    return grid
 
 
 def weights(config: Config) -> Weights:
     """Losses of a rung: the steps of the talk, and the published ones of the rivals."""
-    full = Weights(color=config.color, low_pass=config.low_pass)
-    without = dataclasses.replace(full, color=0.0, low_pass=0.0)
+    full = Weights(gan=config.gan, color=config.color, pose=config.pose, cycle_noise=config.cycle_noise)
+    without = dataclasses.replace(full, color=0.0, pose=0.0)
+    rival = dataclasses.replace(without, cycle_noise=0.0)
     rungs = {
         "vae": VAES,
         "gan": dataclasses.replace(without, cycle=0.0),
         "cycle": without,
         "similarity": full,
         "shared": full,
-        "cyclegan": dataclasses.replace(without, reconstruction=0.0, kl=0.0, identity=5.0),
-        "unit": dataclasses.replace(without, kl=0.01, kl_cycle=0.01),
+        "cyclegan": dataclasses.replace(rival, reconstruction=0.0, kl=0.0, identity=5.0),
+        "unit": dataclasses.replace(rival, kl=0.01, kl_cycle=0.01),
+        "supervised": dataclasses.replace(VAES, paired=10.0),
     }
     return rungs[config.rung]
 
@@ -161,16 +191,19 @@ def main(config: Config) -> dict[str, Any]:
     sources = [training_images(config, domain) for domain in (0, 1)]
     pairs = paired_test(config.num_pairs, level=config.level, variant=config.variant, size=config.size)
     state, history = train(config, folder, translator, sources, pairs)
+    images_seen = int(state.step) * config.batch_size
+    say(f"{state.step} steps, {images_seen} images of each domain, {history['seconds'] / 60:.1f} minutes")
     outputs = {d: translated(translator, state.average, pairs, d) for d in ("ab", "ba")}
     scores = {
         d: means(scores_of(made, pairs, d))
         | {"recall": recall(made, galleries(pairs, d, level=config.level))}
+        | {"cycle": cycle_scores(functools.partial(translator.translate, state.average), pairs, d)}
         for d, made in outputs.items()
     }
     metrics = {
         "rung": config.rung,
         "steps": int(state.step),
-        "images_seen": int(state.step) * config.batch_size,
+        "images_seen": images_seen,
         "minutes": history["seconds"] / 60,
         "num_parameters": num_parameters(state.variables.generator),
         "receptive_field": translator.settings.receptive_field,
@@ -182,9 +215,7 @@ def main(config: Config) -> dict[str, Any]:
     save_outputs(folder / "outputs.npz", outputs)
     for direction, found in scores.items():
         say(f"{direction}: " + ", ".join(f"{name} {found[name]:.3g}" for name in SHOWN))
-    report = write_ladder_report(
-        config.out, pairs, sources[1], translator, state.average, history, metrics, level=config.level
-    )
+    report = write_ladder_report(config.out, pairs, sources[1], translator, state.average, history, metrics)
     say(f"The report is in {report}")
     return metrics
 
@@ -200,9 +231,10 @@ def save_outputs(path: Path, outputs: Mapping[str, np.ndarray]) -> None:
 
 
 def training_images(config: Config, domain: int) -> Source:
-    """The images of a domain, rendered once and held in memory."""
+    """The images of a domain, rendered once and held in memory; with partners for the supervised bound."""
     source = ShapeSwapSource(
         domain,
+        split="partners" if config.rung == "supervised" else "train",
         level=config.level,
         variant=config.variant,
         num_images=config.num_images,
@@ -216,32 +248,29 @@ def training_images(config: Config, domain: int) -> Source:
 
 def train(config: Config, folder: Path, translator: Translator, sources, pairs: Pairs):
     """Trains in stretches of `every` steps until steps or minutes are spent, and returns the last state."""
-    batch_fn, _ = unpaired_batches(sources[0], sources[1], config.batch_size, seed=config.seed)
-    mesh, checkpoint = data_mesh(config.devices), checkpoint_of(config, folder)
-    optimizer = optax.adam(config.learning_rate, 0.5)
+    batches = paired_batches if config.rung == "supervised" else unpaired_batches
+    batch_fn, _ = batches(sources[0], sources[1], config.batch_size, seed=config.seed)
+    folded = functools.partial(fold, mesh=data_mesh(config.devices), report=translation_report)
+    checkpoint, optimizer = checkpoint_of(config, folder), optimizer_of(config)
     variables = translator.init(jax.random.key(config.seed))
-    if config.vae_steps:
+    history, started = read_history(folder / "history.json"), time.monotonic()
+    if config.vae_steps and config.rung in LADDER:
         init, update = adversarial_training(translator, VAES, optimizer, seed=config.seed)
         alone = dataclasses.replace(checkpoint, directory=folder / "checkpoints-vae")
-        variables = fold(
-            update,
-            init(variables),
-            batch_fn,
-            num_steps=config.vae_steps,
-            mesh=mesh,
-            checkpoint=alone,
-            description="Two VAEs",
-        ).variables
+        start, options = init(variables), {"checkpoint": alone, "description": "Two VAEs"}
+        variables = folded(update, start, batch_fn, num_steps=config.vae_steps, **options).variables
+        if not history["steps"]:
+            history["seconds"] = time.monotonic() - started
     init, update = adversarial_training(translator, weights(config), optimizer, seed=config.seed)
-    state = init(variables)
-    history = read_history(folder / "history.json")
     done = history["steps"][-1] if history["steps"] else 0
-    bar = tqdm(total=config.minutes * 60, initial=history["seconds"], desc="Training", unit="s")
+    state = init(variables)
+    until = min(config.minutes * 60, history["seconds"] + config.call_minutes * 60)
+    bar = tqdm(total=until, initial=history["seconds"], desc="Training", unit="s")
     with bar, SummaryWriter(str(folder / "tensorboard"), purge_step=done) as log:
-        while not done or (done < config.num_steps and history["seconds"] < config.minutes * 60):
+        while done < config.num_steps and history["seconds"] < until:
             started = time.monotonic()
             done = min(done + config.every, config.num_steps)
-            state = fold(update, state, batch_fn, num_steps=done, mesh=mesh, checkpoint=checkpoint)
+            state = folded(update, state, batch_fn, num_steps=done, checkpoint=checkpoint)
             losses = {name: float(value) for name, value in translation_report(state).items()}
             quick = translated(translator, state.average, pairs, "ab", limit=100)
             scored = means(scores_of(quick, pairs, "ab"))
@@ -254,9 +283,14 @@ def train(config: Config, folder: Path, translator: Translator, sources, pairs: 
             write_json(folder / "history.json", history)
             bar.update(spent)
             bar.set_postfix({"step": done, "gain": f"{scored['iou_gain']:.3f}", "l1": f"{scored['l1']:.3f}"})
-    if done and int(state.step) < done:  # all was done in earlier calls
-        state = fold(update, state, batch_fn, num_steps=done, mesh=mesh, checkpoint=checkpoint)
+    if int(state.step) < done:  # all was done in earlier calls
+        state = folded(update, state, batch_fn, num_steps=done, checkpoint=checkpoint)
     return state, history
+
+
+def optimizer_of(config: Config) -> optax.GradientTransformation:
+    """Adam with the short memories that suit a game of two networks."""
+    return optax.adam(config.learning_rate, 0.5, 0.99)
 
 
 def checkpoint_of(config: Config, folder: Path) -> Checkpoint:
@@ -266,7 +300,7 @@ def checkpoint_of(config: Config, folder: Path) -> Checkpoint:
 
 def fingerprint(config: Config) -> str:
     """Names what a checkpoint depends on; how long to train and where to write do not count."""
-    free = ("out", "num_pairs", "num_steps", "minutes", "every", "devices")
+    free = ("out", "num_pairs", "num_steps", "minutes", "call_minutes", "every", "devices")
     settings = {k: str(v) for k, v in dataclasses.asdict(config).items() if k not in free}
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
@@ -295,7 +329,7 @@ def translated(
 def state_of(config: Config) -> TranslationState:
     """The last state of a training, for use in other programs."""
     translator = Translator(networks(config))
-    init, update = adversarial_training(translator, weights(config), optax.adam(config.learning_rate, 0.5))
+    init, update = adversarial_training(translator, weights(config), optimizer_of(config), seed=config.seed)
     folder = config.out / f"{config.rung}-{config.variant}-seed{config.seed}"
     done = read_history(folder / "history.json")["steps"][-1]
     checkpoint = checkpoint_of(config, folder)

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.job import device_names
-from experiments.shape_translation_scores import floors, galleries, hue_errors, means, recall, scores_of
+from experiments.shape_translation_scores import (
+    floors,
+    galleries,
+    hue_errors,
+    hue_offset,
+    means,
+    recall,
+    scores_of,
+)
 from vexplain.datasets import Source
 from vexplain.datasets.shape_swap import Pairs
 from vexplain.figures import (
@@ -37,6 +45,7 @@ TITLES = {
     "shared": "+ similarity, shared middle",
     "cyclegan": "CycleGAN",
     "unit": "UNIT",
+    "supervised": "with pairs (upper bound)",
 }
 COLUMNS = {  # name, heading, format, factor
     "iou_gain": ("IoU gain", ".3f", 1),
@@ -48,6 +57,7 @@ COLUMNS = {  # name, heading, format, factor
     "recall": ("R@1 of 20, %", ".0f", 100),
     "score": ("S", ".3f", 1),
 }
+ARROWS = {"ab": "A → B", "ba": "B → A"}
 NUM_SHOWN = 12
 
 
@@ -59,16 +69,17 @@ def write_ladder_report(
     generator: Any,
     history: Mapping[str, Any],
     metrics: Mapping[str, Any],
-    *,
-    level: int,
 ) -> Path:
     """Writes `report.html` and figures of a rung, with a row for each rung under `out`; returns its path."""
-    runs = _runs(out, metrics)
+    found = _runs(out, metrics)
+    runs = {TITLES[rung]: run for (rung, seed), run in found.items() if seed == metrics["settings"]["seed"]}
     outputs = {name: _outputs(folder) for name, (folder, _) in runs.items()}
     sections = [
         _grids(pairs, outputs, metrics),
-        _ladder(pairs, candidates, runs, level),
+        _ladder(pairs, candidates, runs, metrics["settings"]["level"]),
         _hues(pairs, outputs),
+        *_seeds(pairs, found),
+        _cycles(runs),
         _training(history),
         _interpolation(pairs, translator, generator),
     ]
@@ -95,15 +106,16 @@ def write_ladder_report(
     return write_report(out / "report.html", report)
 
 
-def _runs(out: Path, metrics: Mapping[str, Any]) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """Trained rungs of the same data, in the order of the ladder."""
-    same = ("level", "variant", "size", "num_pairs", "seed")
+def _runs(out: Path, metrics: Mapping[str, Any]) -> dict[tuple[str, int], tuple[Path, dict[str, Any]]]:
+    """Trainings on the same data by rung and seed, in the order of the ladder."""
+    same = ("level", "variant", "size", "num_pairs")
     found = {}
     for path in sorted(out.glob("*/metrics.json")):
         content = json.loads(path.read_text())
-        if all(content["settings"][name] == metrics["settings"][name] for name in same):
-            found[content["rung"]] = (path.parent, content)
-    return {TITLES[rung]: found[rung] for rung in TITLES if rung in found}
+        settings = content["settings"]
+        if all(settings[name] == metrics["settings"][name] for name in same):
+            found[content["rung"], settings["seed"]] = (path.parent, content)
+    return dict(sorted(found.items(), key=lambda item: (list(TITLES).index(item[0][0]), item[0][1])))
 
 
 def _outputs(folder: Path) -> dict[str, np.ndarray]:
@@ -145,7 +157,7 @@ def _ladder(pairs: Pairs, candidates: Source, runs: Mapping[str, Any], level: in
         found = means(scores_of(made, pairs, "ab")) | {"recall": recall(made, gallery)}
         rows.append((name, "A → B", *_cells(found), "", "", ""))
     for name, (_, content) in runs.items():
-        for direction, arrow in (("ab", "A → B"), ("ba", "B → A")):
+        for direction, arrow in ARROWS.items():
             size = f"{content['num_parameters'] / 1e6:.1f}"
             effort = (size, content["steps"], f"{content['minutes']:.0f}")
             rows.append((name, arrow, *_cells(content["scores"][direction]), *effort))
@@ -192,6 +204,71 @@ def _hues(pairs: Pairs, outputs: Mapping[str, Any]) -> Section:
                 "hues",
             ),
         ),
+    )
+
+
+def _seeds(pairs: Pairs, found: Mapping[tuple[str, int], Any]) -> list[Section]:
+    """Rungs that were trained with several seeds, seed by seed; nothing where there are none."""
+    rungs = [rung for rung, _ in found]
+    several = {key: run for key, run in found.items() if rungs.count(key[0]) > 1}
+    if not several:
+        return []
+    rows, histograms = [], {}
+    for (rung, seed), (folder, content) in several.items():
+        outputs, name = _outputs(folder), f"{TITLES[rung]}, seed {seed}"
+        for direction, arrow in ARROWS.items():
+            errors = hue_errors(outputs[direction], pairs, direction)
+            offset, agreement = hue_offset(errors)
+            scores, losses = content["scores"][direction], content["losses"]
+            values = (np.median(np.abs(errors)), offset, agreement, scores["iou_gain"], scores["l1"])
+            numbers = [f"{v:{f}}" for v, f in zip(values, (".0f", "+.0f", ".2f", ".2f", ".3f"), strict=True)]
+            shown = [f"{losses[loss]:.3f}" if loss in losses else "" for loss in ("gan", "cycle")]
+            rows.append((name, arrow, content["steps"], *numbers, *shown))
+            if direction == "ab":
+                histograms[name] = errors
+    header = ("method", "", "steps", "hue error, °", "mean offset, °", "agreement", "IoU gain")
+    table = Table(
+        (*header, "L1 on the mask", "GAN loss", "cycle loss"),
+        rows,
+        "The offset is the circular mean of the signed hue errors; agreement is 1 where all errors are equal "
+        "and near 0 where they point everywhere. Losses are sums over both directions.",
+    )
+    return [
+        Section(
+            "Does another seed find other colors?",
+            (
+                "Without a similarity loss nothing but the networks themselves ties the colors of the two "
+                "domains: losses may look alike while appearance drifts, by each seed to somewhere else.",
+            ),
+            (
+                Picture(
+                    hue_histogram(histograms),
+                    "Signed hue errors from A to B, by seed.",
+                    "Histograms by model and seed.",
+                    "hues-by-seed",
+                ),
+            ),
+            table,
+        )
+    ]
+
+
+def _cycles(runs: Mapping[str, Any]) -> Section:
+    rows = []
+    for name, (_, content) in runs.items():
+        for direction, arrow in ARROWS.items():
+            error, *ratios = content["scores"][direction]["cycle"].values()
+            rows.append((name, arrow, f"{error:.4f}", *(f"{ratio:.2f}" for ratio in ratios)))
+    disturbances = list(next(iter(runs.values()))[1]["scores"]["ab"]["cycle"])[1:]
+    return Section(
+        "Is the way back honest?",
+        (
+            "A translation that carries its input as a faint pattern comes back exactly until the pattern is "
+            "disturbed. The cycle error is the mean |x - x_aba|; the other columns say how many times each "
+            "disturbance of the translation enlarges it: far above 1 tells of a hidden channel.",
+        ),
+        (),
+        Table(("method", "", "cycle error", *disturbances), rows, "Means over the test pairs."),
     )
 
 

@@ -12,6 +12,8 @@ from vexplain.datasets.shape_swap import Pairs, render_factors
 from vexplain.metrics import closest_targets as closest
 from vexplain.metrics import (
     estimate_masks,
+    hidden_channel_errors,
+    hidden_channel_ratios,
     hue,
     mean_color,
     recall_at,
@@ -61,6 +63,30 @@ def hue_errors(outputs: np.ndarray, pairs: Pairs, direction: str) -> np.ndarray:
         return (found - hue(mean_color(images, masks)) + 180) % 360 - 180
 
     return in_batches(errors, outputs, images, masks)
+
+
+def hue_offset(errors: np.ndarray) -> tuple[float, float]:
+    """Circular mean of signed hue errors in degrees, and how much they agree on it, from 0 to 1."""
+    mean = np.exp(1j * np.deg2rad(errors)).mean()
+    return float(np.rad2deg(np.angle(mean))), float(np.abs(mean))
+
+
+def cycle_scores(translate: Callable[..., Any], pairs: Pairs, direction: str) -> dict[str, float]:
+    """Mean cycle error, and how many times each disturbance of the translation enlarges it.
+
+    `translate(images, direction)` are the translations. The factors are those of the mean errors.
+    """
+    back = {"ab": "ba", "ba": "ab"}[direction]
+    there_fn, back_fn = (functools.partial(translate, direction=d) for d in (direction, back))
+
+    def errors(images):
+        return hidden_channel_errors(jax.random.key(0), there_fn, back_fn, images)
+
+    found = {
+        n: e.mean(keepdims=True) for n, e in in_batches(errors, in_direction(pairs, direction)[0]).items()
+    }
+    ratios = {name: float(ratio[0]) for name, ratio in hidden_channel_ratios(found).items()}
+    return {"cycle error": float(found["clean"][0])} | ratios
 
 
 def means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:

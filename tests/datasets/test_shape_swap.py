@@ -8,6 +8,7 @@ import pytest
 from vexplain.datasets import in_memory
 from vexplain.datasets.shape_swap import (
     LEVELS,
+    PAIRED,
     SPLITS,
     TEXTURES,
     Factors,
@@ -232,20 +233,21 @@ def test_factors_that_a_level_does_not_use_are_constant():
 
 
 def test_no_factors_are_shared_between_domains_and_splits():
-    """But by the two domains of the pairs, where all are, in order."""
+    """But by the two domains of pairs and of partners, where all are, in order."""
     count, vectors = 2000, {}
     for split in SPLITS:
         for domain in (0, 1):
             source = ShapeSwapSource(domain, num_images=count, split=split)
             vectors[split, domain] = np.asarray(source.factors(np.arange(count)).phi)
-    np.testing.assert_array_equal(vectors["pairs", 0], vectors.pop(("pairs", 1)))
+    for split in PAIRED:
+        np.testing.assert_array_equal(vectors[split, 0], vectors.pop((split, 1)))
     for column in (0, 10):  # not even one hue or position of an example recurs, but by chance
         values = np.concatenate([v[:, column] for v in vectors.values()])
         assert len(np.unique(values)) > 0.99 * len(values)
     everything = np.concatenate(list(vectors.values()))
-    assert len(np.unique(everything, axis=0)) == 7 * count
+    assert len(np.unique(everything, axis=0)) == 8 * count
     other = ShapeSwapSource(0, num_images=count, seed=1).factors(np.arange(count)).phi
-    assert len(np.unique(np.concatenate([everything, other]), axis=0)) == 8 * count
+    assert len(np.unique(np.concatenate([everything, other]), axis=0)) == 9 * count
 
 
 def test_the_paired_test_set_is_the_split_of_the_source():

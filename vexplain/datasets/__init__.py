@@ -4,6 +4,7 @@ The builders `an8flower_rendered`, `an8flower_release` and `shape_swap_rendered`
 name, which registers them with TFDS; nothing here imports TFDS.
 """
 
+from vexplain.datasets.domains import paired_batches as paired_batches
 from vexplain.datasets.domains import unpaired_batches as unpaired_batches
 from vexplain.datasets.image_folder import image_folder as image_folder
 from vexplain.datasets.shapes3d import Shapes3DSource as Shapes3DSource

@@ -1,4 +1,4 @@
-"""Batches of two domains without pairs: what an unpaired translation is trained on.
+"""Batches of two domains: without pairs, what an unpaired translation is trained on, and with pairs.
 
 Each domain is shuffled by itself, and a batch holds images only. No label, mask or index goes with them, so
 that nothing of the truth, and nothing that would pair the domains, can leak into training.
@@ -36,15 +36,7 @@ def unpaired_batches(
         >>> steps_per_epoch, batch_fn(7)["a"].shape, sorted(batch_fn(7))
         (2, (4, 16, 16, 3), ['a', 'b'])
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
-    for name, source in (("A", source_a), ("B", source_b)):
-        if len(source) < batch_size:
-            raise ValueError(
-                f"batch_size is {batch_size}: domain {name} has only {len(source)} images; "
-                "add images or take a smaller batch"
-            )
-    _check_shapes(source_a, source_b)
+    _check_domains(source_a, source_b, batch_size)
 
     def batch_fn(t: int) -> Batch:
         return {
@@ -55,6 +47,42 @@ def unpaired_batches(
     return batch_fn, min(len(source_a), len(source_b)) // batch_size
 
 
+def paired_batches(source_a: Source, source_b: Source, batch_size: int, *, seed: int) -> tuple[BatchFn, int]:
+    """Returns (batch_fn, steps an epoch); in batch t, image i of "a" and image i of "b" are partners.
+
+    For a supervised upper bound of a translation. Batch t is a function of (seed, t).
+
+    Args:
+        source_a: images of domain A.
+        source_b: their partners in domain B, at the same indices.
+        batch_size: pairs in a batch.
+        seed: of the permutations.
+
+    Raises:
+        ValueError: the domains differ in number, size or channels of their images; there are fewer pairs than
+            in a batch; or `batch_size` is below 1.
+
+    Example:
+        >>> from vexplain.datasets.shape_swap import ShapeSwapSource
+        >>> partners = [ShapeSwapSource(d, num_images=10, size=16, split="partners") for d in (0, 1)]
+        >>> batch_fn, steps_per_epoch = paired_batches(*partners, 4, seed=0)
+        >>> steps_per_epoch, batch_fn(0)["b"].shape
+        (2, (4, 16, 16, 3))
+    """
+    _check_domains(source_a, source_b, batch_size)
+    if len(source_a) != len(source_b):
+        raise ValueError(
+            f"domain A has {len(source_a)} images and domain B {len(source_b)}: expected pairs; for images "
+            "without partners use unpaired_batches"
+        )
+
+    def batch_fn(t: int) -> Batch:
+        chosen = _chosen(len(source_a), batch_size, t, (seed,))
+        return {"a": source_a[chosen]["images"], "b": source_b[chosen]["images"]}
+
+    return batch_fn, len(source_a) // batch_size
+
+
 def _chosen(count: int, batch_size: int, t: int, seed: tuple[int, ...]) -> np.ndarray:
     """The indices of batch t in a domain of `count` images."""
     epoch, step = divmod(t, count // batch_size)
@@ -62,7 +90,15 @@ def _chosen(count: int, batch_size: int, t: int, seed: tuple[int, ...]) -> np.nd
     return order[step * batch_size : (step + 1) * batch_size]
 
 
-def _check_shapes(source_a: Source, source_b: Source) -> None:
+def _check_domains(source_a: Source, source_b: Source, batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+    for name, source in (("A", source_a), ("B", source_b)):
+        if len(source) < batch_size:
+            raise ValueError(
+                f"batch_size is {batch_size}: domain {name} has only {len(source)} images; "
+                "add images or take a smaller batch"
+            )
     a, b = (np.shape(source[np.zeros(1, np.int64)]["images"])[1:] for source in (source_a, source_b))
     if a[:2] != b[:2]:
         raise ValueError(

@@ -14,11 +14,13 @@ from vexplain.translation.model import Translator as Translator
 from vexplain.translation.model import TranslatorVariables as TranslatorVariables
 from vexplain.translation.model import num_parameters as num_parameters
 from vexplain.translation.networks import DOMAINS as DOMAINS
+from vexplain.translation.networks import Latent as Latent
 from vexplain.translation.networks import NetworkSettings as NetworkSettings
 from vexplain.translation.similarity import color_distance as color_distance
 from vexplain.translation.similarity import gram_distance as gram_distance
 from vexplain.translation.similarity import latent_distance as latent_distance
 from vexplain.translation.similarity import low_pass_distance as low_pass_distance
+from vexplain.translation.similarity import pose_distance as pose_distance
 from vexplain.translation.similarity import soft_foreground as soft_foreground
 from vexplain.translation.training import TranslationDiverged as TranslationDiverged
 from vexplain.translation.training import TranslationState as TranslationState

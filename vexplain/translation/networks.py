@@ -21,6 +21,7 @@ from vexplain.typing import Array, Float, Images
 DOMAINS = ("a", "b")
 Latent = Literal["vector", "4x4", "16x16"]
 _SLOPE = 0.2  # of the leaky ReLU
+_BOUND = 8.0  # of the log-variance, which one bad step could otherwise send beyond all numbers
 _MAX_FACTOR = 8  # channels grow with depth up to this many times the width
 
 
@@ -102,7 +103,8 @@ class Generator(nnx.Module):
 
     def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
         self.variance = settings.variance
-        self.encoders = nnx.Dict({d: _Encoder(settings, rngs=rngs) for d in DOMAINS})
+        encoders = [_Encoder(settings, rngs=rngs) for _ in DOMAINS[: 1 if settings.is_shared else 2]]
+        self.encoders = nnx.Dict({d: encoders[0 if settings.is_shared else n] for n, d in enumerate(DOMAINS)})
         self.decoders = nnx.Dict({d: _Decoder(settings, rngs=rngs) for d in DOMAINS})
         middles = [_Middle(settings, rngs=rngs) for _ in DOMAINS[: 1 if settings.is_shared else 2]]
         self.middles = nnx.Dict({d: middles[0 if settings.is_shared else n] for n, d in enumerate(DOMAINS)})
@@ -114,6 +116,8 @@ class Generator(nnx.Module):
         mean, log_variance = self.middles[domain].encode(self.encoders[domain](jnp.asarray(images)))
         if self.variance != "learned":
             log_variance = jnp.zeros_like(mean)
+        else:
+            log_variance = _BOUND * jnp.tanh(log_variance / _BOUND)
         return mean, log_variance
 
     def decode(self, latents: Float[Array, " batch *latent"], domain: str) -> Float[Array, "batch h w c"]:
@@ -182,14 +186,14 @@ class _Middle(nnx.Module):
 
 class _Decoder(nnx.Module):
     def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
-        sizes = (*settings.widths[::-1], max(settings.width // 2, 4))
-        self.stages = nnx.List([_conv(a, 4 * b, rngs) for a, b in itertools.pairwise(sizes)])
-        self.last = _conv(sizes[-1], 3, rngs, gain=0.5)
+        *hidden, last = itertools.pairwise((*settings.widths[::-1], 3))
+        self.stages = nnx.List([_conv(a, 4 * b, rngs) for a, b in hidden])
+        self.last = _conv(last[0], 4 * last[1], rngs, gain=0.5)
 
     def __call__(self, x):
         for stage in self.stages:
             x = _act(_to_space(stage(x)))
-        return jax.nn.sigmoid(self.last(x))
+        return jax.nn.sigmoid(_to_space(self.last(x)))
 
 
 class _Critic(nnx.Module):

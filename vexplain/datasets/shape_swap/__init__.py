@@ -9,5 +9,6 @@ from vexplain.datasets.shape_swap.pairs import paired_test as paired_test
 from vexplain.datasets.shape_swap.renderer import render as render
 from vexplain.datasets.shape_swap.renderer import render_factors as render_factors
 from vexplain.datasets.shape_swap.shapes import LEVELS as LEVELS
+from vexplain.datasets.shape_swap.source import PAIRED as PAIRED
 from vexplain.datasets.shape_swap.source import SPLITS as SPLITS
 from vexplain.datasets.shape_swap.source import ShapeSwapSource as ShapeSwapSource

@@ -12,7 +12,8 @@ from vexplain.datasets.shape_swap.factors import VARIANTS, Factors, draw_factors
 from vexplain.datasets.shape_swap.renderer import render_factors
 from vexplain.datasets.shape_swap.shapes import shape_names
 
-SPLITS = ("train", "validation", "test", "pairs")
+SPLITS = ("train", "validation", "test", "pairs", "partners")
+PAIRED = ("pairs", "partners")  # example i of A and of B are the same object
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +21,10 @@ class ShapeSwapSource:
     """A fixed set of renderings of one domain; the label is the domain.
 
     Split and domain are part of every random key: the sets of the two domains, and the splits, share no
-    vector of factors. The split `"pairs"` alone leaves the domain out: there, example i of A and example i of
-    B are partners, the truth of an evaluation, never seen in training. Images are rounded to 8 bits, so that
-    they are those of the same set stored as files.
+    vector of factors. Two splits leave the domain out, so that example i of A and example i of B are the same
+    object: `"pairs"`, the truth of an evaluation, never seen in training, and `"partners"`, on which a
+    supervised upper bound is trained. Images are rounded to 8 bits, so that they are those of the same set
+    stored as files.
 
     Args:
         domain: 0 for A, 1 for B.
@@ -32,7 +34,7 @@ class ShapeSwapSource:
         size: height and width in pixels.
         samples: points a pixel along each axis.
         seed: of the keys.
-        split: `"train"`, `"validation"`, `"test"` or `"pairs"`.
+        split: `"train"`, `"validation"`, `"test"`, `"pairs"` or `"partners"`.
 
     Raises:
         ValueError: an unknown domain, level, variant or split, or a number below 1.
@@ -87,7 +89,7 @@ class ShapeSwapSource:
                 f"indices go from {indices.min()} to {indices.max()}: there are {len(self)} images"
             )
         root = jax.random.fold_in(jax.random.key(self.seed), SPLITS.index(self.split))
-        root = root if self.split == "pairs" else jax.random.fold_in(root, self.domain)
+        root = root if self.split in PAIRED else jax.random.fold_in(root, self.domain)
         return jax.vmap(lambda index: jax.random.fold_in(root, index))(jnp.asarray(indices.astype(np.uint32)))
 
     def factors(self, indices: Any) -> Factors:
