@@ -12,11 +12,11 @@ the true translation of every test image is known.
     python -m experiments.shape_translation accelerator --size 128 --seed 1
 
 Rungs: `vae` (two VAEs), `gan` (+ GAN), `cycle` (+ cycle), `similarity` (+ similarity: the full model without
-shared layers), `shared` (the full model with a shared middle, the default), the rivals `cyclegan` and `unit`,
-whose losses are the published ones on networks of this house, and `supervised`, the full model's networks
-trained with pairs. Each is trained in a folder of its own and resumes there; every call writes the report
-anew, with a row for every rung that has been trained and for the floors that no model should fall below.
-Rungs that were trained with several seeds are compared seed by seed.
+shared layers), `shared` (the full model with a shared encoder, the default), the rivals `cyclegan` and
+`unit`, whose losses are the published ones on networks of this house, and `supervised`, the networks of the
+full model trained with pairs. Each is trained in a folder of its own and resumes there; every call writes the
+report anew, with a row for every rung that has been trained and for the floors that no model should fall
+below. Rungs that were trained with several seeds are compared seed by seed.
 
 Training stops after `minutes` or `num_steps`, whichever comes first; a call stops after `call_minutes`. A run
 that is bounded by time is not repeatable to the bit; one bounded by steps is.
@@ -58,6 +58,7 @@ from vexplain.streaming import Checkpoint, fold
 from vexplain.translation import (
     Latent,
     NetworkSettings,
+    Sharing,
     TranslationState,
     Translator,
     Weights,
@@ -148,13 +149,14 @@ PRESETS = {
 
 def networks(config: Config) -> NetworkSettings:
     """Sizes of the networks of a rung; the rivals' are the same without the bottleneck."""
+    sharing: dict[str, Sharing] = {"shared": "encoder", "supervised": "encoder", "unit": "middle"}
     grid = NetworkSettings(
         image_size=config.size,
         width=config.width,
         latent=config.latent,
         latent_size=config.latent_size,
         num_blocks=config.num_blocks,
-        is_shared=config.rung in ("shared", "unit", "supervised"),
+        sharing=sharing.get(config.rung, "nothing"),
         precision=config.precision,
     )
     if config.rung == "unit":

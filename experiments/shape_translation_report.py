@@ -42,7 +42,7 @@ TITLES = {
     "gan": "+ GAN",
     "cycle": "+ cycle",
     "similarity": "+ similarity",
-    "shared": "+ similarity, shared middle",
+    "shared": "+ similarity, shared encoder",
     "cyclegan": "CycleGAN",
     "unit": "UNIT",
     "supervised": "with pairs (upper bound)",

@@ -15,6 +15,7 @@ from vexplain.datasets import (
     Source,
     gather,
     image_folder,
+    paired_batches,
     subset,
     unpaired_batches,
 )
@@ -81,6 +82,18 @@ def test_batches_are_a_function_of_seed_and_step():
 def test_domains_that_do_not_fit_are_named(a, b, batch_size, message):
     with pytest.raises(ValueError, match=message):
         unpaired_batches(a, b, batch_size, seed=0)
+
+
+def test_paired_batches_keep_partners_together():
+    batch_fn, steps = paired_batches(numbered(7), numbered(7), 3, seed=0)
+    assert steps == 2
+    seen = [numbers(batch_fn(t)[d]) for t in range(2) for d in "ab"]
+    assert seen[0] == seen[1] != seen[2] == seen[3]
+    assert len(set(seen[0] + seen[2])) == 6
+    with pytest.raises(
+        ValueError, match=r"A has 5 images and domain B 6: expected pairs; .*unpaired_batches"
+    ):
+        paired_batches(numbered(5), numbered(6), 2, seed=0)
 
 
 # --- a folder -----------------------------------------------------------------------------------------------

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 
 from experiments import shape_translation
-from experiments.shape_translation_scores import floors, galleries, means, recall, scores_of
+from experiments.shape_translation_scores import (
+    cycle_scores,
+    floors,
+    galleries,
+    hue_offset,
+    means,
+    recall,
+    scores_of,
+)
 from vexplain.datasets.shape_swap import ShapeSwapSource, paired_test
+from vexplain.translation import TranslationDiverged
 
 SMOKE = dataclasses.replace(shape_translation.PRESETS["smoke"][1], devices=2)
 
@@ -52,7 +61,14 @@ def test_the_folder_holds_metrics_outputs_figures_and_report(run):
         "interpolation.png",
     } <= names
     report = (out / "report.html").read_text()
-    for words in ("IoU gain", "nearest neighbor", "mean color (true mask)", "shared middle"):
+    for words in (
+        "IoU gain",
+        "nearest neighbor",
+        "mean color (true mask)",
+        "shared encoder",
+        "hidden channel",
+        "noise 8/255",
+    ):
         assert words in report
 
 
@@ -61,7 +77,56 @@ def test_a_rival_joins_the_table(run):
     shape_translation.main(dataclasses.replace(SMOKE, out=out, rung="cyclegan", num_steps=3))
     report = (out / "report.html").read_text()
     assert "CycleGAN" in report
-    assert "shared middle" in report
+    assert "shared encoder" in report
+    assert "Does another seed" not in report
+
+
+def test_the_upper_bound_is_trained_with_pairs_and_seeds_are_compared(run, tmp_path):
+    for seed in (0, 1):
+        short = dataclasses.replace(SMOKE, out=tmp_path, rung="supervised", num_steps=3, seed=seed)
+        metrics = shape_translation.main(short)
+    assert set(metrics["losses"]) == {"reconstruction", "kl", "paired"}
+    report = (tmp_path / "report.html").read_text()
+    for words in ("Does another seed", "with pairs (upper bound), seed 1", "mean offset"):
+        assert words in report
+
+
+def test_a_call_stops_after_its_minutes_and_the_next_goes_on(tmp_path):
+    config = dataclasses.replace(SMOKE, out=tmp_path, rung="vae", call_minutes=1e-6)
+    assert [shape_translation.main(config)["steps"] for _ in range(3)] == [3, 6, 6]
+
+
+def test_a_divergence_is_never_saved(tmp_path):
+    config = dataclasses.replace(SMOKE, out=tmp_path, rung="vae", vae_steps=0, every=1, learning_rate=1e30)
+    with pytest.raises(TranslationDiverged, match="not finite at step"):
+        shape_translation.main(config)
+    saved = [int(path.name) for path in tmp_path.glob("*/checkpoints/[0-9]*")]
+    history = json.loads((tmp_path / "vae-U-seed0" / "history.json").read_text())
+    assert max(saved) == history["steps"][-1]
+    assert all(np.isfinite(values).all() for values in history["values"].values())
+
+
+def test_the_hue_offset_is_the_mean_around_the_circle():
+    offset, agreement = hue_offset(np.array([170.0, -170.0]))
+    np.testing.assert_allclose(abs(offset), 180, atol=1e-6)
+    np.testing.assert_allclose(agreement, np.cos(np.deg2rad(10)))
+    np.testing.assert_allclose(hue_offset(np.linspace(-180, 180, 36, endpoint=False))[1], 0, atol=1e-9)
+
+
+def test_a_cycle_that_hides_its_input_is_found():
+    """The translation shows gray, and carries its input at a hundredth of its contrast."""
+    pairs = paired_test(10, size=16)
+
+    def translate(images, *, direction):
+        if direction == "ab":
+            return 0.5 + 0.01 * (images - 0.5)
+        return np.clip((images - 0.5) * 100 + 0.5, 0, 1)
+
+    hides = cycle_scores(translate, pairs, "ab")
+    honest = cycle_scores(lambda images, direction: images, pairs, "ab")
+    assert hides["cycle error"] < 0.01
+    assert hides["noise 4/255"] > 20
+    assert honest["noise 4/255"] < 8
 
 
 def test_rungs_differ_as_the_talk_says():
@@ -75,7 +140,11 @@ def test_rungs_differ_as_the_talk_says():
     settings = {
         r: shape_translation.networks(dataclasses.replace(SMOKE, rung=r)) for r in ("similarity", "shared")
     }
-    assert (settings["similarity"].is_shared, settings["shared"].is_shared) == (False, True)
+    assert [settings[r].sharing for r in ("similarity", "shared")] == ["nothing", "encoder"]
+    rivals = {r: shape_translation.networks(dataclasses.replace(SMOKE, rung=r)) for r in ("cyclegan", "unit")}
+    assert (rivals["cyclegan"].variance, rivals["cyclegan"].sharing) == ("none", "nothing")
+    assert (rivals["unit"].variance, rivals["unit"].sharing) == ("fixed", "middle")
+    assert weights("supervised").paired > 0 == weights("supervised").gan
 
 
 def test_the_truth_scores_best_and_the_floors_as_they_must():

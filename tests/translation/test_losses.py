@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vexplain.datasets.shape_swap import ShapeSwapSource, render_factors
 from vexplain.translation import (
     absolute_error,
     adversarial_loss,
@@ -16,6 +17,7 @@ from vexplain.translation import (
     kl_divergence,
     latent_distance,
     low_pass_distance,
+    pose_distance,
     soft_foreground,
 )
 
@@ -112,6 +114,52 @@ def test_low_pass_distance_sees_place_and_color_but_not_what_is_in_a_block(objec
         low_pass_distance(images, images, factor=5)
 
 
+def ellipses(tilt, *, length=13.0, width=6.0, colors=(0.8, 0.1, 0.2)):
+    """Ellipses on a light background, of half axes `length` and `width`, turned by `tilt` radians."""
+    y, x = np.mgrid[:48, :48] - 23.5
+    c, s = np.cos(tilt), np.sin(tilt)
+    inside = ((c * x + s * y) / length) ** 2 + ((c * y - s * x) / width) ** 2 < 1
+    return jnp.asarray(np.where(inside[None, ..., None], np.array(colors), 0.9).astype(np.float32))
+
+
+def test_pose_distance_is_that_of_known_ellipses():
+    """Tilt: r² (1 - cos 2φ) / (r² + 0.05²), r = (a² - b²) / (a² + b²); size: the logarithm of the areas."""
+    anisotropy = (13**2 - 6**2) / (13**2 + 6**2)
+    for angle in (0.2, 0.7, np.pi / 2):
+        expected = anisotropy**2 * (1 - np.cos(2 * angle)) / (anisotropy**2 + 0.05**2)
+        found = pose_distance(ellipses(0.3), ellipses(0.3 + angle))
+        np.testing.assert_allclose(found, expected, rtol=0.15)
+    larger = pose_distance(ellipses(0.3), ellipses(0.3, length=13 * 1.2, width=6 * 1.2))
+    np.testing.assert_allclose(larger, 2 * np.log(1.2), rtol=0.25)
+
+
+def test_pose_distance_sees_no_color_no_place_and_no_tilt_of_what_is_round():
+    tilted = ellipses(0.4)
+    for other in (ellipses(0.4, colors=(0.1, 0.6, 0.1)), jnp.roll(tilted, (5, -4), (1, 2))):
+        np.testing.assert_allclose(pose_distance(tilted, other), 0, atol=0.1)
+    wide = ellipses(0.0, length=11.0, width=7.1)
+    round_one = ellipses(0.0, length=8.84, width=8.84)
+    for angle in (0.0, 0.8, np.pi / 2):
+        np.testing.assert_allclose(
+            pose_distance(round_one, ellipses(angle, length=11.0, width=7.1)), 0, atol=0.15
+        )
+    assert pose_distance(wide, ellipses(np.pi / 2, length=11.0, width=7.1)) > 1.7
+
+
+def test_only_the_pose_distance_tells_a_turn_from_its_mirror_image():
+    """Trousers of a T-shirt that leans to one side, against trousers that lean to the other."""
+    chosen = np.arange(100)
+    factors = jax.device_get(ShapeSwapSource(0, num_images=100, size=32, split="pairs").factors(chosen))
+    mirrored = factors._replace(rotation=-factors.rotation)
+    draw = jax.vmap(lambda f, d: render_factors(f, d, size=32)[0], in_axes=(0, None))
+    shirts, trousers, others = draw(factors, 0), draw(factors, 1), draw(mirrored, 1)
+    for blind in (color_distance, low_pass_distance):
+        true, false = (blind(shirts, x).mean() for x in (trousers, others))
+        assert true > 0.95 * false
+    true, false = (pose_distance(shirts, x).mean() for x in (trousers, others))
+    assert true < 0.5 * false
+
+
 def test_latent_distance_cannot_tell_an_orthogonal_change_of_both(key):
     a, b = jax.random.normal(key, (2, 3, 7))
     turn = jnp.linalg.qr(jax.random.normal(key, (7, 7)))[0]
@@ -124,6 +172,7 @@ def test_every_loss_has_a_finite_slope_on_images_of_one_color():
     for distance in (
         color_distance,
         low_pass_distance,
+        pose_distance,
         lambda a, b: gram_distance(a, b, key=jax.random.key(0)),
     ):
         slope = jax.grad(lambda x: distance(flat, x).sum())(flat)  # noqa: B023

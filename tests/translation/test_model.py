@@ -36,7 +36,8 @@ def test_weights_are_drawn_with_the_variance_of_their_layer(key):
     kernel = variables.generator["encoders"]["a"]["stages"][1]["kernel"]  # 3×3 positions of 4 · 16 channels
     np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 64)), rtol=0.03)
     np.testing.assert_allclose(kernel.mean(), 0, atol=0.002)
-    assert not np.array_equal(kernel, variables.generator["encoders"]["b"]["stages"][1]["kernel"])
+    decoders = variables.generator["decoders"]
+    assert not np.array_equal(*(decoders[d]["stages"][0]["kernel"] for d in "ab"))
     assert not variables.generator["encoders"]["a"]["stages"][1]["bias"].any()
 
 
@@ -49,20 +50,36 @@ def test_a_fine_grid_on_larger_images(key):
     assert mean.shape == (1, 16, 16, 3)
 
 
-def test_the_middle_is_shared_or_not(key):
-    shared, own = (
-        num_parameters(Translator(dataclasses.replace(SMALL, is_shared=s)).init(key).generator)
-        for s in (True, False)
+def test_domains_share_what_the_settings_say(key):
+    own, middle, encoder = (
+        num_parameters(Translator(dataclasses.replace(SMALL, sharing=s)).init(key).generator)
+        for s in ("nothing", "middle", "encoder")
     )
     flat, hidden, size = 16 * 8, 4 * 8, 6
-    middle = (flat + 1) * hidden + (hidden + 1) * 2 * size + (size + 1) * hidden + (hidden + 1) * flat
-    assert own - shared == middle
+    into, out = (flat + 1) * hidden + (hidden + 1) * 2 * size, (size + 1) * hidden + (hidden + 1) * flat
+    assert own - middle == into + out
+    assert middle - encoder == (9 * 4 * 3 + 1) * 4 + (9 * 4 * 4 + 1) * 8
+
+
+def test_a_shared_encoder_reads_both_domains_alike(key):
+    images = jax.random.uniform(key, (2, 16, 16, 3))
+    for sharing, are_equal in (("nothing", False), ("middle", False), ("encoder", True)):
+        translator = Translator(dataclasses.replace(SMALL, sharing=sharing))
+        generator = translator.init(key).generator
+        a, b = (translator.encode(generator, images, d)[0] for d in "ab")
+        assert np.array_equal(a, b) == are_equal
+
+
+def test_the_log_variance_is_bounded(key):
+    translator = Translator(SMALL)
+    generator = jax.tree.map(lambda w: 100 * w, translator.init(key).generator)
+    _, log_variance = translator.encode(generator, jax.random.uniform(key, (4, 16, 16, 3)), "a")
+    assert jnp.abs(log_variance).max() <= 8
 
 
 def test_domains_have_their_own_networks(translator, key):
     variables, images = translator.init(key), jax.random.uniform(key, (2, 16, 16, 3))
-    a, b = (translator.encode(variables.generator, images, d)[0] for d in "ab")
-    assert not np.allclose(a, b)
+    a, _ = translator.encode(variables.generator, images, "a")
     assert not np.allclose(
         translator.decode(variables.generator, a, "a"), translator.decode(variables.generator, a, "b")
     )
@@ -156,6 +173,7 @@ def test_bad_input_is_named(key):
         ({"image_size": 24}, "image_size is 24: expected a power of 2"),
         ({"image_size": 16, "latent": "16x16"}, "latent is '16x16': too fine"),
         ({"width": 0}, "width is 0"),
+        ({"sharing": "all"}, "sharing is 'all': expected one of"),
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(SMALL, **change)

@@ -16,12 +16,15 @@ from vexplain.translation import (
     Translator,
     Weights,
     adversarial_training,
+    gradient_penalty,
     translation_report,
 )
 
 TRANSLATOR = Translator(NetworkSettings(image_size=16, width=4, latent_size=6))
 ONLY_VAES = Weights(gan=0.0, cycle=0.0, color=0.0)
-ALL = Weights(kl_cycle=0.01, gram=1.0, latent=0.1, low_pass=1.0, identity=1.0)
+ALL = Weights(
+    kl_cycle=0.01, gram=1.0, latent=0.1, low_pass=1.0, pose=1.0, identity=1.0, paired=1.0, cycle_noise=0.1
+)
 
 
 def batch_fn(t):
@@ -67,12 +70,39 @@ def test_each_rung_adds_its_losses():
     for change, names in (
         ({"gan": 1.0}, {"gan", "discriminator", "penalty"}),
         ({"cycle": 1.0}, {"cycle"}),
+        ({"gan": 1.0, "penalty": 0.0}, {"gan", "discriminator"}),
         ({"low_pass": 1.0}, {"low_pass"}),
+        ({"pose": 1.0}, {"pose"}),
+        ({"paired": 1.0}, {"paired"}),
         ({"identity": 1.0}, {"identity"}),
     ):
         state, update = started(dataclasses.replace(ONLY_VAES, **change))
         assert set(state.losses) == {"reconstruction", "kl"} | names
         assert jax.eval_shape(update, state, batch_fn(0)).losses.keys() == state.losses.keys()
+
+
+def test_the_penalty_is_that_of_every_fourth_image():
+    state, update = started(dataclasses.replace(ONLY_VAES, gan=1.0))
+    after = jax.jit(update)(state, batch_fn(0))
+    critic = state.variables.discriminator
+    expected = 0.0
+    for domain in "ab":
+        images = jnp.asarray(batch_fn(0)[domain][::4])
+        score_fn = lambda x: TRANSLATOR.discriminate(critic, x, domain)  # noqa: B023, E731
+        expected += float(gradient_penalty(score_fn, images).mean())
+    np.testing.assert_allclose(after.losses["penalty"], expected, rtol=1e-4)
+
+
+def test_noise_on_the_way_back_changes_what_comes_back_and_nothing_else():
+    def losses(noise):
+        weights = dataclasses.replace(ONLY_VAES, gan=1.0, cycle=1.0, cycle_noise=noise)
+        state, update = started(weights)
+        return jax.jit(update)(state, batch_fn(0)).losses
+
+    clean, noisy = losses(0.0), losses(0.3)
+    for name in ("reconstruction", "kl", "gan", "discriminator"):
+        np.testing.assert_allclose(noisy[name], clean[name], rtol=1e-5)
+    assert abs(float(noisy["cycle"] - clean["cycle"])) > 1e-4
 
 
 def test_training_learns_to_reconstruct():

@@ -16,6 +16,7 @@ from vexplain.translation.model import num_parameters as num_parameters
 from vexplain.translation.networks import DOMAINS as DOMAINS
 from vexplain.translation.networks import Latent as Latent
 from vexplain.translation.networks import NetworkSettings as NetworkSettings
+from vexplain.translation.networks import Sharing as Sharing
 from vexplain.translation.similarity import color_distance as color_distance
 from vexplain.translation.similarity import gram_distance as gram_distance
 from vexplain.translation.similarity import latent_distance as latent_distance

@@ -10,7 +10,8 @@ paper's tables are not known).
 import dataclasses
 import itertools
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from vexplain.typing import Array, Float, Images
 
 DOMAINS = ("a", "b")
 Latent = Literal["vector", "4x4", "16x16"]
+Sharing = Literal["nothing", "middle", "encoder"]
 _SLOPE = 0.2  # of the leaky ReLU
 _BOUND = 8.0  # of the log-variance, which one bad step could otherwise send beyond all numbers
 _MAX_FACTOR = 8  # channels grow with depth up to this many times the width
@@ -34,7 +36,9 @@ class NetworkSettings:
         width: channels of the first encoder stage; they double at every halving of the resolution.
         latent: `"vector"`, or a grid of vectors, `"4x4"` or `"16x16"`.
         latent_size: numbers in the latent vector, or in each vector of the grid.
-        is_shared: one middle (last layers of the encoders, first of the decoders) for both domains.
+        sharing: what both domains have in common: `"nothing"`; the `"middle"`, last layers of the encoders
+            and first of the decoders (UNIT); or the whole `"encoder"` and the middle, so that only what draws
+            an object knows its domain.
         num_blocks: residual blocks in the middle of an encoder and of a decoder, on a grid.
         variance: of the latent: `"learned"`, `"fixed"` at 1 (UNIT), or `"none"` (no noise at all).
         discriminator_stages: halvings before the scores; all if 0, one score an image: a global
@@ -46,7 +50,7 @@ class NetworkSettings:
     width: int = 64
     latent: Latent = "vector"
     latent_size: int = 128
-    is_shared: bool = True
+    sharing: Sharing = "encoder"
     num_blocks: int = 0
     variance: Literal["learned", "fixed", "none"] = "learned"
     discriminator_stages: int = 0
@@ -61,6 +65,8 @@ class NetworkSettings:
         for name in ("width", "latent_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        if self.sharing not in get_args(Sharing):
+            raise ValueError(f"sharing is {self.sharing!r}: expected one of {get_args(Sharing)}")
 
     @property
     def grid(self) -> int:
@@ -94,7 +100,7 @@ class NetworkSettings:
 
 
 class Generator(nnx.Module):
-    """Both encoders and both decoders, with a middle that they may share.
+    """Both encoders and both decoders, and the middle between them; `sharing` says what is one for both.
 
     Args:
         settings: sizes.
@@ -103,11 +109,9 @@ class Generator(nnx.Module):
 
     def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
         self.variance = settings.variance
-        encoders = [_Encoder(settings, rngs=rngs) for _ in DOMAINS[: 1 if settings.is_shared else 2]]
-        self.encoders = nnx.Dict({d: encoders[0 if settings.is_shared else n] for n, d in enumerate(DOMAINS)})
-        self.decoders = nnx.Dict({d: _Decoder(settings, rngs=rngs) for d in DOMAINS})
-        middles = [_Middle(settings, rngs=rngs) for _ in DOMAINS[: 1 if settings.is_shared else 2]]
-        self.middles = nnx.Dict({d: middles[0 if settings.is_shared else n] for n, d in enumerate(DOMAINS)})
+        self.encoders = _by_domain(settings.sharing == "encoder", lambda: _Encoder(settings, rngs=rngs))
+        self.decoders = _by_domain(False, lambda: _Decoder(settings, rngs=rngs))
+        self.middles = _by_domain(settings.sharing != "nothing", lambda: _Middle(settings, rngs=rngs))
 
     def encode(
         self, images: Images, domain: str
@@ -138,6 +142,12 @@ class Discriminator(nnx.Module):
 
     def __call__(self, images: Images, domain: str) -> Float[Array, " batch *map"]:
         return self.critics[domain](images)
+
+
+def _by_domain(is_shared: bool, make: Callable[[], nnx.Module]) -> nnx.Dict:
+    """One module for both domains, or one for each."""
+    first = make()
+    return nnx.Dict({domain: first if is_shared or n == 0 else make() for n, domain in enumerate(DOMAINS)})
 
 
 class _Encoder(nnx.Module):

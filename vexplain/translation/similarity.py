@@ -1,9 +1,10 @@
 """Similarity losses: what an image and its translation must have in common, though their shapes differ.
 
 Reconstruction, GAN and cycle losses cannot tell a translation from the same one followed by a change that the
-target domain does not notice (all hues turned by 120°): only a comparison of the two images in a fixed space
-can. The paper's own similarity loss is not known; these are candidates (*reconstructed*), between which
-measurements choose. Each takes images in [0, 1] and returns one value per example.
+target domain does not notice (all hues turned by 120°, all objects leaning to the other side): only a
+comparison of the two images in a fixed space can. The paper's own similarity loss is not known; these are
+candidates (*reconstructed*), between which measurements choose. Each takes images in [0, 1] and returns one
+value per example.
 """
 
 import jax
