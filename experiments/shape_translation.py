@@ -91,8 +91,8 @@ class Config:
     )
     size: int = 32  # height and width of the images, in pixels
     width: int = 32  # of the networks
-    latent: Latent = "4x4"  # a grid of vectors learns to reconstruct four times as fast as one vector
-    latent_size: int = 16  # numbers in each of them
+    latent: Latent = "vector"  # aligns position and size; a grid keeps more of the texture
+    latent_size: int = 128  # numbers in the vector, or in each vector of the grid
     num_blocks: int = 2  # residual blocks around the latent
     num_images: int = 20_000  # a domain
     num_pairs: int = 500  # of the test set
@@ -148,9 +148,9 @@ PRESETS = {
 
 
 def networks(config: Config) -> NetworkSettings:
-    """Sizes of the networks of a rung; the rivals' are the same without the bottleneck."""
+    """Sizes of the networks of a rung; those of the rivals are the same around maps without a bottleneck."""
     sharing: dict[str, Sharing] = {"shared": "encoder", "supervised": "encoder", "unit": "middle"}
-    grid = NetworkSettings(
+    full = NetworkSettings(
         image_size=config.size,
         width=config.width,
         latent=config.latent,
@@ -159,11 +159,10 @@ def networks(config: Config) -> NetworkSettings:
         sharing=sharing.get(config.rung, "nothing"),
         precision=config.precision,
     )
-    if config.rung == "unit":
-        return dataclasses.replace(grid, latent_size=4 * config.width, variance="fixed")
-    if config.rung == "cyclegan":
-        return dataclasses.replace(grid, latent_size=4 * config.width, variance="none")
-    return grid
+    if config.rung in ("cyclegan", "unit"):
+        variance: Literal["none", "fixed"] = "none" if config.rung == "cyclegan" else "fixed"
+        return dataclasses.replace(full, latent="4x4", latent_size=4 * config.width, variance=variance)
+    return full
 
 
 def weights(config: Config) -> Weights:

@@ -20,10 +20,11 @@ from flax import nnx
 from vexplain.typing import Array, Float, Images
 
 DOMAINS = ("a", "b")
-Latent = Literal["vector", "4x4", "16x16"]
+Latent = Literal["vector", "4x4", "8x8", "16x16"]
 Sharing = Literal["nothing", "middle", "encoder"]
 _SLOPE = 0.2  # of the leaky ReLU
 _BOUND = 8.0  # of the log-variance, which one bad step could otherwise send beyond all numbers
+_NARROW = 16  # channels of the map that a latent vector is made of
 _MAX_FACTOR = 8  # channels grow with depth up to this many times the width
 
 
@@ -34,7 +35,7 @@ class NetworkSettings:
     Attributes:
         image_size: height and width in pixels, a power of 2 and at least 16.
         width: channels of the first encoder stage; they double at every halving of the resolution.
-        latent: `"vector"`, or a grid of vectors, `"4x4"` or `"16x16"`.
+        latent: `"vector"`, or a grid of vectors, `"4x4"`, `"8x8"` or `"16x16"`.
         latent_size: numbers in the latent vector, or in each vector of the grid.
         sharing: what both domains have in common: `"nothing"`; the `"middle"`, last layers of the encoders
             and first of the decoders (UNIT); or the whole `"encoder"` and the middle, so that only what draws
@@ -71,7 +72,7 @@ class NetworkSettings:
     @property
     def grid(self) -> int:
         """Height and width of the latent's map; a vector comes from a map of 4×4."""
-        return 16 if self.latent == "16x16" else 4
+        return 4 if self.latent == "vector" else int(self.latent.split("x")[0])
 
     @property
     def num_stages(self) -> int:
@@ -167,27 +168,28 @@ class _Middle(nnx.Module):
 
     def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
         channels, size = settings.widths[-1], settings.latent_size
-        self.is_vector, self.grid, self.channels = settings.latent == "vector", settings.grid, channels
+        self.is_vector, self.grid = settings.latent == "vector", settings.grid
+        narrow = _NARROW if self.is_vector else 2 * size
+        self.into = nnx.List([*_blocks(settings, rngs), _conv(channels, narrow, rngs, gain=0.5)])
+        self.out = nnx.List(
+            [_conv(_NARROW if self.is_vector else size, channels, rngs), *_blocks(settings, rngs)]
+        )
         if self.is_vector:
-            flat, hidden = settings.grid**2 * channels, 4 * channels
-            self.into = nnx.List([_linear(flat, hidden, rngs), _linear(hidden, 2 * size, rngs, gain=0.5)])
-            self.out = nnx.List([_linear(size, hidden, rngs), _linear(hidden, flat, rngs)])
-        else:
-            self.into = nnx.List([*_blocks(settings, rngs), _conv(channels, 2 * size, rngs, gain=0.5)])
-            self.out = nnx.List([_conv(size, channels, rngs), *_blocks(settings, rngs)])
+            flat = settings.grid**2 * _NARROW
+            self.linear = nnx.List(
+                [_linear(flat, 2 * size, rngs, gain=1.0), _linear(size, flat, rngs, gain=1.0)]
+            )
 
     def encode(self, x):
-        if self.is_vector:
-            x = _act(self.into[0](x.reshape(len(x), -1)))
-            return tuple(jnp.split(self.into[1](x), 2, -1))
         for layer in self.into:
             x = layer(x)
+        if self.is_vector:
+            x = self.linear[0](x.reshape(len(x), -1))
         return tuple(jnp.split(x, 2, -1))
 
     def decode(self, z):
         if self.is_vector:
-            x = _act(self.out[1](_act(self.out[0](z))))
-            return x.reshape(len(z), self.grid, self.grid, self.channels)
+            z = self.linear[1](z).reshape(len(z), self.grid, self.grid, _NARROW)
         x = _act(self.out[0](z))
         for block in self.out[1:]:
             x = block(x)
