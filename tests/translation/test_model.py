@@ -1,6 +1,7 @@
 """The translator: shapes, sharing, what a discriminator sees, and translation as a call."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from vexplain.translation import NetworkSettings, Translator, num_parameters
 from vexplain.translation.networks import _to_depth, _to_space
 
 SMALL = NetworkSettings(image_size=16, width=4, latent_size=6)
-LATENTS = {"vector": (6,), "4x4": (4, 4, 6)}
+LATENTS = {"vector": (6,), "4x4": (4, 4, 6), "8x8": (8, 8, 6)}
 
 
 @pytest.fixture(params=list(LATENTS))
@@ -55,8 +56,7 @@ def test_domains_share_what_the_settings_say(key):
         num_parameters(Translator(dataclasses.replace(SMALL, sharing=s)).init(key).generator)
         for s in ("nothing", "middle", "encoder")
     )
-    flat, hidden, size = 16 * 8, 4 * 8, 6
-    into, out = (flat + 1) * hidden + (hidden + 1) * 2 * size, (size + 1) * hidden + (hidden + 1) * flat
+    into, out = (9 * 8 + 1) * 16 + (256 + 1) * 12, (6 + 1) * 256 + (9 * 16 + 1) * 8
     assert own - middle == into + out
     assert middle - encoder == (9 * 4 * 3 + 1) * 4 + (9 * 4 * 4 + 1) * 8
 
@@ -173,7 +173,10 @@ def test_bad_input_is_named(key):
         ({"image_size": 24}, "image_size is 24: expected a power of 2"),
         ({"image_size": 16, "latent": "16x16"}, "latent is '16x16': too fine"),
         ({"width": 0}, "width is 0"),
-        ({"sharing": "all"}, "sharing is 'all': expected one of"),
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(SMALL, **change)
+    for name in ("latent", "sharing", "variance"):  # checked by type in these tests, and by hand for users
+        settings = types.SimpleNamespace(**dataclasses.asdict(SMALL) | {name: "all"})
+        with pytest.raises(ValueError, match=f"{name} is 'all': expected one of"):
+            NetworkSettings.__post_init__(settings)

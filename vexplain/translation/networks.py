@@ -22,6 +22,7 @@ from vexplain.typing import Array, Float, Images
 DOMAINS = ("a", "b")
 Latent = Literal["vector", "4x4", "8x8", "16x16"]
 Sharing = Literal["nothing", "middle", "encoder"]
+Variance = Literal["learned", "fixed", "none"]
 _SLOPE = 0.2  # of the leaky ReLU
 _BOUND = 8.0  # of the log-variance, which one bad step could otherwise send beyond all numbers
 _NARROW = 16  # channels of the map that a latent vector is made of
@@ -53,11 +54,14 @@ class NetworkSettings:
     latent_size: int = 128
     sharing: Sharing = "encoder"
     num_blocks: int = 0
-    variance: Literal["learned", "fixed", "none"] = "learned"
+    variance: Variance = "learned"
     discriminator_stages: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
+        for name, kind in (("latent", Latent), ("sharing", Sharing), ("variance", Variance)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {get_args(kind)}")
         size = self.image_size
         if size < 16 or size & (size - 1):
             raise ValueError(f"image_size is {size}: expected a power of 2, at least 16")
@@ -66,8 +70,6 @@ class NetworkSettings:
         for name in ("width", "latent_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
-        if self.sharing not in get_args(Sharing):
-            raise ValueError(f"sharing is {self.sharing!r}: expected one of {get_args(Sharing)}")
 
     @property
     def grid(self) -> int:
@@ -145,8 +147,8 @@ class Discriminator(nnx.Module):
         return self.critics[domain](images)
 
 
-def _by_domain(is_shared: bool, make: Callable[[], nnx.Module]) -> nnx.Dict:
-    """One module for both domains, or one for each."""
+def _by_domain(is_shared: bool, make: Callable[[], nnx.Module]):
+    """One module for both domains, or one for each, in an `nnx.Dict`."""
     first = make()
     return nnx.Dict({domain: first if is_shared or n == 0 else make() for n, domain in enumerate(DOMAINS)})
 
@@ -164,21 +166,22 @@ class _Encoder(nnx.Module):
 
 
 class _Middle(nnx.Module):
-    """Between the maps of the encoder, the latent, and the maps of the decoder."""
+    """Between the maps of the encoder, the latent, and the maps of the decoder.
+
+    A latent vector is a linear function of a map of few channels: with nothing but that between the maps of
+    encoder and decoder, it learns colors in a tenth of the steps that a hidden layer takes.
+    """
 
     def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
         channels, size = settings.widths[-1], settings.latent_size
         self.is_vector, self.grid = settings.latent == "vector", settings.grid
-        narrow = _NARROW if self.is_vector else 2 * size
-        self.into = nnx.List([*_blocks(settings, rngs), _conv(channels, narrow, rngs, gain=0.5)])
-        self.out = nnx.List(
-            [_conv(_NARROW if self.is_vector else size, channels, rngs), *_blocks(settings, rngs)]
-        )
+        inner, outer = (_NARROW, _NARROW) if self.is_vector else (2 * size, size)
+        self.into = nnx.List([*_blocks(settings, rngs), _conv(channels, inner, rngs, gain=0.5)])
+        self.out = nnx.List([_conv(outer, channels, rngs), *_blocks(settings, rngs)])
         if self.is_vector:
             flat = settings.grid**2 * _NARROW
-            self.linear = nnx.List(
-                [_linear(flat, 2 * size, rngs, gain=1.0), _linear(size, flat, rngs, gain=1.0)]
-            )
+            sizes = ((flat, 2 * size), (size, flat))
+            self.linear = nnx.List([_linear(a, b, rngs, gain=1.0) for a, b in sizes])
 
     def encode(self, x):
         for layer in self.into:

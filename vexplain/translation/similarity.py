@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from vexplain.typing import Array, Float, Images, Key
 
 _ROUND = 0.05  # anisotropy below which the tilt of an object counts less and less
+_FLOOR = 0.05  # what is left of the soft foreground where there is nothing but background
 _EDGE, _SOFTNESS = 0.12, 0.04  # color distance at which a pixel is half foreground, and the width of the step
 
 
@@ -148,7 +149,7 @@ def latent_distance(
 
 def _pose(images: Images):
     """Returns the tilt, (cos 2φ, sin 2φ) times the anisotropy of the foreground in [0, 1], and its area."""
-    mask = soft_foreground(images)
+    mask = jax.nn.relu(soft_foreground(images) - _FLOOR)  # far pixels would weigh most in the moments
     area = mask.sum((1, 2)) + 1
     rows, columns = (jnp.arange(n, dtype=mask.dtype) - (n - 1) / 2 for n in mask.shape[1:])
 
