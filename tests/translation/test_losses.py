@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vexplain.datasets.shape_swap import ShapeSwapSource, render_factors
+from vexplain.metrics.blur import gaussian_blur
 from vexplain.translation import (
     absolute_error,
     adversarial_loss,
@@ -133,9 +134,10 @@ def test_pose_distance_is_that_of_known_ellipses():
     np.testing.assert_allclose(larger, 2 * np.log(1.2), rtol=0.05)
 
 
-def test_pose_distance_sees_no_color_no_place_and_no_tilt_of_what_is_round():
+def test_pose_distance_sees_no_hue_no_place_and_no_tilt_of_what_is_round():
     tilted = ellipses(0.4)
-    for other in (ellipses(0.4, colors=(0.1, 0.6, 0.1)), jnp.roll(tilted, (5, -4), (1, 2))):
+    blurred = gaussian_blur(tilted, sigma=1.0, radius=4)
+    for other in (ellipses(0.4, colors=(0.1, 0.2, 0.8)), jnp.roll(tilted, (5, -4), (1, 2)), blurred):
         np.testing.assert_allclose(pose_distance(tilted, other), 0, atol=0.05)
     wide = ellipses(0.0, length=11.0, width=7.1)
     round_one = ellipses(0.0, length=8.84, width=8.84)

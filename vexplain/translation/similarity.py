@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from vexplain.typing import Array, Float, Images, Key
 
 _ROUND = 0.05  # anisotropy below which the tilt of an object counts less and less
-_FLOOR = 0.05  # what is left of the soft foreground where there is nothing but background
 _EDGE, _SOFTNESS = 0.12, 0.04  # color distance at which a pixel is half foreground, and the width of the step
 
 
@@ -31,10 +30,7 @@ def soft_foreground(images: Images) -> Float[Array, "batch height width"]:
         >>> bool(mask[0, 2, 2] > 0.99), bool(mask[0, 0, 0] < 0.05)
         (True, True)
     """
-    edges = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
-    background = jnp.concatenate(edges, axis=1).mean(1)[:, None, None]
-    squares = ((images - background) ** 2).sum(-1)
-    return jax.nn.sigmoid((jnp.sqrt(squares + 1e-6) - _EDGE) / _SOFTNESS)
+    return jax.nn.sigmoid((_contrast(images) - _EDGE) / _SOFTNESS)
 
 
 def color_distance(a: Images, b: Images) -> Float[Array, " batch"]:
@@ -77,10 +73,12 @@ def low_pass_distance(a: Images, b: Images, *, factor: int = 8) -> Float[Array, 
 def pose_distance(a: Images, b: Images) -> Float[Array, " batch"]:
     """Returns how far tilt and size of the two objects are apart (candidate S8, *ours*).
 
-    1 - cos 2(φ_a - φ_b) + |log(area_a / area_b)|, with φ the direction of the principal axis of the soft
-    foreground. Colors know nothing of the pose, and the other losses leave it as free as the colors: a
-    T-shirt that leans to the left may become trousers that lean to the right. Of an object that is as wide as
-    high in all directions the tilt is not defined, and does not count. Position is left free.
+    1 - cos 2(φ_a - φ_b) + |log(mass_a / mass_b)|, with φ the direction of the principal axis of an object
+    whose pixels weigh by their contrast to the background, and the sum of the weights its mass, which a
+    blurred outline hardly changes. Colors know nothing of the pose, and the other losses leave it as free as
+    the colors: a T-shirt that leans to the left may become trousers that lean to the right. Of an object that
+    is as wide as high in all directions the tilt is not defined, and does not count. Position is left free.
+    Masses compare sizes as far as contrasts agree, which is for a distance of colors to see to.
 
     Args:
         a: (batch, height, width, channels).
@@ -91,10 +89,10 @@ def pose_distance(a: Images, b: Images) -> Float[Array, " batch"]:
         >>> bool(pose_distance(flat, flat)[0] < 0.01), bool(pose_distance(flat, flat.swapaxes(1, 2))[0] > 1.9)
         (True, True)
     """
-    (tilt_a, area_a), (tilt_b, area_b) = _pose(a), _pose(b)
+    (tilt_a, mass_a), (tilt_b, mass_b) = _pose(a), _pose(b)
     both = jnp.sqrt((tilt_a**2).sum(-1) * (tilt_b**2).sum(-1) + 1e-9)
     tilt = (both - (tilt_a * tilt_b).sum(-1)) / (both + _ROUND**2)
-    return tilt + jnp.abs(jnp.log(area_a / area_b))
+    return tilt + jnp.abs(jnp.log(mass_a / mass_b))
 
 
 def gram_distance(a: Images, b: Images, *, key: Key, num_features: int = 32) -> Float[Array, " batch"]:
@@ -147,19 +145,30 @@ def latent_distance(
     return ((a - b) ** 2).mean(tuple(range(1, a.ndim)))
 
 
+def _contrast(images: Images) -> Float[Array, "batch height width"]:
+    """The distance of each pixel's color from that of the background."""
+    edges = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
+    background = jnp.concatenate(edges, axis=1).mean(1)[:, None, None]
+    return jnp.sqrt(((images - background) ** 2).sum(-1) + 1e-6)
+
+
 def _pose(images: Images):
-    """Returns the tilt, (cos 2φ, sin 2φ) times the anisotropy of the foreground in [0, 1], and its area."""
-    mask = jax.nn.relu(soft_foreground(images) - _FLOOR)  # far pixels would weigh most in the moments
-    area = mask.sum((1, 2)) + 1
-    rows, columns = (jnp.arange(n, dtype=mask.dtype) - (n - 1) / 2 for n in mask.shape[1:])
+    """Returns the tilt, (cos 2φ, sin 2φ) times the anisotropy of an object in [0, 1], and its mass.
+
+    Pixels weigh by their contrast, whose sum a blurred outline does not change; noise does not count.
+    """
+    contrast = _contrast(images)
+    weights = contrast * jax.nn.sigmoid(3 * (contrast - _EDGE / 2) / _SOFTNESS)
+    mass = weights.sum((1, 2)) + 1
+    rows, columns = (jnp.arange(n, dtype=weights.dtype) - (n - 1) / 2 for n in weights.shape[1:])
 
     def mean(values):
-        return (mask * values).sum((1, 2)) / area
+        return (weights * values).sum((1, 2)) / mass
 
     x, y = columns[None, None], rows[None, :, None]
     x, y = x - mean(x)[:, None, None], y - mean(y)[:, None, None]
     xx, xy, yy = mean(x * x), mean(x * y), mean(y * y)
-    return jnp.stack([xx - yy, 2 * xy], -1) / (xx + yy + 1)[:, None], area
+    return jnp.stack([xx - yy, 2 * xy], -1) / (xx + yy + 1)[:, None], mass
 
 
 def _statistics(images: Images):
