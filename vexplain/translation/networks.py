@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +147,7 @@ class Discriminator(nnx.Module):
         return self.critics[domain](images)
 
 
-def _by_domain(is_shared: bool, make: Callable[[], nnx.Module]):
+def _by_domain(is_shared: bool, make: Callable[[], nnx.Module]) -> Any:
     """One module for both domains, or one for each, in an `nnx.Dict`."""
     first = make()
     return nnx.Dict({domain: first if is_shared or n == 0 else make() for n, domain in enumerate(DOMAINS)})
