@@ -82,9 +82,8 @@ def cycle_scores(translate: Callable[..., Any], pairs: Pairs, direction: str) ->
     def errors(images):
         return hidden_channel_errors(jax.random.key(0), there_fn, back_fn, images)
 
-    found = {
-        n: e.mean(keepdims=True) for n, e in in_batches(errors, in_direction(pairs, direction)[0]).items()
-    }
+    found = in_batches(errors, in_direction(pairs, direction)[0])
+    found = {name: jnp.mean(values, keepdims=True) for name, values in found.items()}
     ratios = {name: float(ratio[0]) for name, ratio in hidden_channel_ratios(found).items()}
     return {"cycle error": float(found["clean"][0])} | ratios
 
