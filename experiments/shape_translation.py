@@ -108,6 +108,7 @@ class Config:
     gan: float = 2.0  # weight; of a loss with a factor ½, so that 2 is CycleGAN's 1
     color: float = 5.0  # weight of the similarity S1
     pose: float = 2.0  # weight of the similarity S8
+    offset: float = 5.0  # weight of the similarity S9
     cycle_noise: float = 0.05  # on translations on their way back, of the ladder and not of the rivals
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
@@ -167,8 +168,9 @@ def networks(config: Config) -> NetworkSettings:
 
 def weights(config: Config) -> Weights:
     """Losses of a rung: the steps of the talk, and the published ones of the rivals."""
-    full = Weights(gan=config.gan, color=config.color, pose=config.pose, cycle_noise=config.cycle_noise)
-    without = dataclasses.replace(full, color=0.0, pose=0.0)
+    similarity = {"color": config.color, "pose": config.pose, "offset": config.offset}
+    full = Weights(gan=config.gan, cycle_noise=config.cycle_noise, **similarity)
+    without = dataclasses.replace(full, **dict.fromkeys(similarity, 0.0))
     rival = dataclasses.replace(without, cycle_noise=0.0)
     rungs = {
         "vae": VAES,

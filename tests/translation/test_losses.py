@@ -18,6 +18,7 @@ from vexplain.translation import (
     kl_divergence,
     latent_distance,
     low_pass_distance,
+    offset_distance,
     pose_distance,
     soft_foreground,
 )
@@ -162,6 +163,20 @@ def test_only_the_pose_distance_tells_a_turn_from_its_mirror_image():
     assert true < 0.5 * false
 
 
+def test_offset_distance_sees_who_is_shifted_otherwise_than_the_rest():
+    """Partners agree on the shift; trousers that do not swing about the middle of the T-shirt do not."""
+    chosen = np.arange(100)
+    factors = jax.device_get(ShapeSwapSource(0, num_images=100, size=32, split="pairs").factors(chosen))
+    draw = jax.vmap(lambda f, d: render_factors(f, d, size=32)[0], in_axes=(0, None))
+    shirts, trousers = draw(factors, 0), draw(factors, 1)
+    lateral = 4.35 / 32 * factors.rotation  # what a shift along the image's own axis leaves out
+    beside = draw(factors._replace(center_x=factors.center_x - lateral), 1)
+    anywhere = jnp.roll(trousers, 1, axis=0)
+    true, false, worst = (offset_distance(shirts, x).mean() for x in (trousers, beside, anywhere))
+    assert true < 0.3 * false < 0.15 * worst
+    np.testing.assert_allclose(offset_distance(shirts, shirts), 0, atol=2e-4)
+
+
 def test_latent_distance_cannot_tell_an_orthogonal_change_of_both(key):
     a, b = jax.random.normal(key, (2, 3, 7))
     turn = jnp.linalg.qr(jax.random.normal(key, (7, 7)))[0]
@@ -175,6 +190,7 @@ def test_every_loss_has_a_finite_slope_on_images_of_one_color():
         color_distance,
         low_pass_distance,
         pose_distance,
+        offset_distance,
         lambda a, b: gram_distance(a, b, key=jax.random.key(0)),
     ):
         slope = jax.grad(lambda x: distance(flat, x).sum())(flat)  # noqa: B023

@@ -23,7 +23,15 @@ from vexplain.translation import (
 TRANSLATOR = Translator(NetworkSettings(image_size=16, width=4, latent_size=6))
 ONLY_VAES = Weights(gan=0.0, cycle=0.0, color=0.0)
 ALL = Weights(
-    kl_cycle=0.01, gram=1.0, latent=0.1, low_pass=1.0, pose=1.0, identity=1.0, paired=1.0, cycle_noise=0.1
+    kl_cycle=0.01,
+    gram=1.0,
+    latent=0.1,
+    low_pass=1.0,
+    pose=1.0,
+    offset=1.0,
+    identity=1.0,
+    paired=1.0,
+    cycle_noise=0.1,
 )
 
 
@@ -73,6 +81,7 @@ def test_each_rung_adds_its_losses():
         ({"gan": 1.0, "penalty": 0.0}, {"gan", "discriminator"}),
         ({"low_pass": 1.0}, {"low_pass"}),
         ({"pose": 1.0}, {"pose"}),
+        ({"offset": 1.0}, {"offset"}),
         ({"paired": 1.0}, {"paired"}),
         ({"identity": 1.0}, {"identity"}),
     ):

@@ -21,6 +21,7 @@ from vexplain.translation.similarity import color_distance as color_distance
 from vexplain.translation.similarity import gram_distance as gram_distance
 from vexplain.translation.similarity import latent_distance as latent_distance
 from vexplain.translation.similarity import low_pass_distance as low_pass_distance
+from vexplain.translation.similarity import offset_distance as offset_distance
 from vexplain.translation.similarity import pose_distance as pose_distance
 from vexplain.translation.similarity import soft_foreground as soft_foreground
 from vexplain.translation.training import TranslationDiverged as TranslationDiverged

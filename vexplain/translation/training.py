@@ -26,6 +26,7 @@ from vexplain.translation.similarity import (
     gram_distance,
     latent_distance,
     low_pass_distance,
+    offset_distance,
     pose_distance,
 )
 from vexplain.typing import Array, Batch, Float, Images, Int, Key, PyTree
@@ -49,6 +50,7 @@ class Weights:
         latent: S4, between the latents of an image and of its translation.
         low_pass: S5, of images averaged over blocks.
         pose: S8, of tilt and size.
+        offset: S9, of the shift of the middle, as the object sees it.
         identity: S6, mean |x_b - what the translator a to b makes of x_b|.
         paired: mean |x_b - x_ab|, for batches whose images are partners: the supervised upper bound.
         penalty: R1 of the discriminators, as gamma.
@@ -68,6 +70,7 @@ class Weights:
     latent: float = 0.0
     low_pass: float = 0.0
     pose: float = 0.0
+    offset: float = 0.0
     identity: float = 0.0
     paired: float = 0.0
     penalty: float = 0.5
@@ -81,7 +84,7 @@ class Weights:
     @property
     def translates(self) -> bool:
         """Whether any loss looks at translations."""
-        similarities = (self.color, self.gram, self.latent, self.low_pass, self.pose)
+        similarities = (self.color, self.gram, self.latent, self.low_pass, self.pose, self.offset)
         return any((self.gan, self.cycle, self.kl_cycle, self.paired, *similarities))
 
     @property
@@ -281,6 +284,7 @@ def _generator_loss(translator, weights: Weights, critic, images, made):
     )
     add("low_pass", lambda: [low_pass_distance(x, fake) for fake, x, *_ in pairs])
     add("pose", lambda: [pose_distance(x, fake) for fake, x, *_ in pairs])
+    add("offset", lambda: [offset_distance(x, fake) for fake, x, *_ in pairs])
     add("paired", lambda: [absolute_error(images[t], fake) for fake, _, _, _, t in pairs])
     add("identity", lambda: [absolute_error(images[d], made["identities"][d]) for d in DOMAINS])
     return sum(getattr(weights, name) * term for name, term in terms.items()), terms
