@@ -108,7 +108,7 @@ class Config:
     gan: float = 2.0  # weight; of a loss with a factor ½, so that 2 is CycleGAN's 1
     color: float = 5.0  # weight of the similarity S1
     pose: float = 2.0  # weight of the similarity S8
-    offset: float = 5.0  # weight of the similarity S9
+    offset: float = 0.0  # weight of the similarity S9, with which nothing has been trained yet
     cycle_noise: float = 0.05  # on translations on their way back, of the ladder and not of the rivals
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
