@@ -68,13 +68,8 @@ from vexplain.translation import (
 )
 
 Rung = Literal["vae", "gan", "cycle", "similarity", "shared", "cyclegan", "unit", "supervised"]
-LADDER = (
-    "vae",
-    "gan",
-    "cycle",
-    "similarity",
-    "shared",
-)  # the steps of the talk, and all of them with sharing
+# The steps of the talk, and all of them with sharing.
+LADDER = ("vae", "gan", "cycle", "similarity", "shared")
 VAES = Weights(gan=0.0, cycle=0.0, color=0.0)
 SHOWN = ("iou_gain", "hue_error", "delta_e", "l1", "centroid_error", "score")
 
@@ -101,9 +96,7 @@ class Config:
     num_steps: int = 100_000
     minutes: float = 45.0  # of training, over all calls
     call_minutes: float = float("inf")  # of training, in one call
-    vae_steps: int = (
-        800  # of the two VAEs alone, before everything is trained together; rivals have no such stage
-    )
+    vae_steps: int = 800  # of the two VAEs alone, before all is trained together; not of the rivals
     every: int = 250  # steps between two checkpoints, log lines and sample grids
     gan: float = 2.0  # weight; of a loss with a factor ½, so that 2 is CycleGAN's 1
     color: float = 5.0  # weight of the similarity S1
@@ -162,7 +155,8 @@ def networks(config: Config) -> NetworkSettings:
     )
     if config.rung in ("cyclegan", "unit"):
         variance: Literal["none", "fixed"] = "none" if config.rung == "cyclegan" else "fixed"
-        return dataclasses.replace(full, latent="4x4", latent_size=4 * config.width, variance=variance)
+        latent: Latent = "4x4" if config.size < 64 else "16x16"
+        return dataclasses.replace(full, latent=latent, latent_size=4 * config.width, variance=variance)
     return full
 
 
