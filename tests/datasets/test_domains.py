@@ -163,7 +163,7 @@ def test_folders_that_are_no_domain_are_named(tmp_path):
         image_folder(tmp_path, size=0)
     save(tmp_path, "a.png", np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
     content = (tmp_path / "a.png").read_bytes()
-    source = image_folder(tmp_path, size=4)
+    source = image_folder(tmp_path, size=4, on_unreadable="raise")
     with pytest.raises(IndexError, match="indices go from 0 to 1: there are 1 images"):
         source[np.array([0, 1])]
     for broken in (b"", b"no image", content[: len(content) // 2]):

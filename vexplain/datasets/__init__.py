@@ -6,6 +6,10 @@ name, which registers them with TFDS; nothing here imports TFDS.
 
 from vexplain.datasets.domains import paired_batches as paired_batches
 from vexplain.datasets.domains import unpaired_batches as unpaired_batches
+from vexplain.datasets.image_files import Resizing as Resizing
+from vexplain.datasets.image_files import decode_image as decode_image
+from vexplain.datasets.image_folder import ImageFiles as ImageFiles
+from vexplain.datasets.image_folder import class_folders as class_folders
 from vexplain.datasets.image_folder import image_folder as image_folder
 from vexplain.datasets.shapes3d import Shapes3DSource as Shapes3DSource
 from vexplain.datasets.sources import ArraySource as ArraySource

@@ -7,7 +7,7 @@ that nothing of the truth, and nothing that would pair the domains, can leak int
 import numpy as np
 
 from vexplain.datasets.sources import BatchFn, Source
-from vexplain.typing import Batch
+from vexplain.typing import Batch, Images
 
 
 def unpaired_batches(
@@ -40,8 +40,8 @@ def unpaired_batches(
 
     def batch_fn(t: int) -> Batch:
         return {
-            "a": source_a[_chosen(len(source_a), batch_size, t, (seed, 0))]["images"],
-            "b": source_b[_chosen(len(source_b), batch_size, t, (seed, 1))]["images"],
+            "a": _images(source_a, _chosen(len(source_a), batch_size, t, (seed, 0))),
+            "b": _images(source_b, _chosen(len(source_b), batch_size, t, (seed, 1))),
         }
 
     return batch_fn, min(len(source_a), len(source_b)) // batch_size
@@ -88,6 +88,18 @@ def _chosen(count: int, batch_size: int, t: int, seed: tuple[int, ...]) -> np.nd
     epoch, step = divmod(t, count // batch_size)
     order = np.random.default_rng((*seed, epoch)).permutation(count)
     return order[step * batch_size : (step + 1) * batch_size]
+
+
+def _images(source: Source, chosen: np.ndarray) -> Images:
+    """The images of a batch; broken ones, of weight 0, give their place to readable ones."""
+    batch = source[chosen]
+    images = batch["images"]
+    readable = np.flatnonzero(np.asarray(batch.get("weights", np.ones(len(chosen)))))
+    if len(readable) == len(chosen):
+        return images
+    if not len(readable):
+        raise ValueError("none of the files of a whole batch is a readable image; see the log")
+    return images[np.resize(readable, len(chosen))]
 
 
 def _check_domains(source_a: Source, source_b: Source, batch_size: int) -> None:

@@ -1,62 +1,46 @@
-"""A folder of images as a source: two folders are two domains, of the real world.
+"""Folders of images as sources: one folder is a domain, a folder of folders is a labeled data set.
 
-Files are decoded when they are asked for, so that a folder may be larger than memory.
+Files are decoded when they are asked for, so that a folder may be larger than memory. A file that turns out
+to be broken does not stop the work: it is named in the log, noted in `skipped`, and its example has weight 0.
 """
 
 import dataclasses
+import logging
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from vexplain.datasets.sources import Source, as_unit_floats
-from vexplain.typing import Float
+from vexplain.datasets.image_files import SUFFIXES, Resizing, UnreadableImage, decode_image
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-
-def image_folder(path: str | Path, *, size: int) -> Source:
-    """Returns the source of all images in a folder and its subfolders, in the order of their names.
-
-    Each image is turned upright, reduced to its central square, resized (bilinear, antialiased), and made
-    RGB; what is transparent becomes white. The label is 0, and the class has the name of the folder. Files
-    that are not images by their name are passed over.
-
-    Args:
-        path: the folder.
-        size: height and width to resize to, in pixels.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: there is no image in it, or `size` is below 1; when read, a file that is no image.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> Image.new("RGB", (6, 4), (255, 0, 0)).save(folder / "red.png")
-        >>> image_folder(folder, size=2)[np.array([0])]["images"][0, 0, 0].tolist()
-        [1.0, 0.0, 0.0]
-    """
-    folder = Path(path)
-    if size < 1:
-        raise ValueError(f"size is {size}: expected at least 1")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"path is {str(folder)!r}: there is no such folder")
-    files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
-    if not files:
-        raise ValueError(
-            f"path is {str(folder)!r}: expected images in it, files that end in {', '.join(SUFFIXES)}"
-        )
-    ordered = sorted(files, key=lambda file: file.relative_to(folder).parts)
-    return _ImageFolder(tuple(ordered), size, (folder.resolve().name,))
+_LOG = logging.getLogger(__name__)
+OnUnreadable = Literal["skip", "raise"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _ImageFolder:
+class ImageFiles:
+    """A source of image files.
+
+    Attributes:
+        files: their paths.
+        classes: the class of each, an index of `class_names`.
+        class_names: one a class.
+        resizing: to the size of the images.
+        on_unreadable: "skip" gives a broken file weight 0, "raise" stops.
+        skipped: the broken files that were met so far, and what is wrong with each.
+    """
+
     files: tuple[Path, ...]
-    size: int
+    classes: np.ndarray
     class_names: tuple[str, ...]
+    resizing: Resizing
+    on_unreadable: OnUnreadable = "skip"
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.on_unreadable not in ("skip", "raise"):
+            raise ValueError(f"on_unreadable is {self.on_unreadable!r}: expected 'skip' or 'raise'")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -67,32 +51,127 @@ class _ImageFolder:
             raise IndexError(
                 f"indices go from {indices.min()} to {indices.max()}: there are {len(self)} images"
             )
-        images = np.empty((len(indices), self.size, self.size, 3), np.float32)
+        size = self.resizing.size
+        images = np.zeros((len(indices), size, size, 3), np.float32)
+        weights = np.ones(len(indices), np.float32)
         for place, index in enumerate(indices.tolist()):
-            images[place] = _decoded(self.files[index], self.size)
-        labels = np.zeros(len(indices), np.int32)
-        return {"images": images, "labels": labels, "indices": indices.astype(np.int32)}
+            weights[place] = self._decode(self.files[index], images[place])
+        return {
+            "images": images,
+            "labels": self.classes[indices].astype(np.int32),
+            "indices": indices.astype(np.int32),
+            "weights": weights,
+        }
+
+    def _decode(self, file: Path, out: np.ndarray) -> float:
+        """Writes the pixels of a file to `out`, and returns the weight of the example."""
+        try:
+            out[...] = decode_image(file, self.resizing)
+        except UnreadableImage as error:
+            if self.on_unreadable == "raise":
+                raise UnreadableImage(f'{error}; mend or remove it, or pass on_unreadable="skip"') from error
+            if str(file) not in self.skipped:
+                self.skipped[str(file)] = str(error)
+                _LOG.warning("skipped: %s (%d so far)", error, len(self.skipped))
+            return 0.0
+        return 1.0
 
 
-def _decoded(file: Path, size: int) -> Float[np.ndarray, "height width 3"]:
-    try:
-        with Image.open(file) as opened:
-            square = _central_square(_on_white(ImageOps.exif_transpose(opened)))
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for broken files
-        raise ValueError(f"{file} cannot be read as an image: {error}; mend or remove it") from error
-    return as_unit_floats(np.asarray(square.resize((size, size), Image.Resampling.BILINEAR)))
+def image_folder(
+    path: str | Path, *, size: int | Resizing, on_unreadable: OnUnreadable = "skip"
+) -> ImageFiles:
+    """Returns the source of all images in a folder and its subfolders, in the order of their names.
+
+    The label is 0, and the class has the name of the folder. Files that are not images by their name are
+    passed over.
+
+    Args:
+        path: the folder.
+        size: height and width of the images in pixels, or the `Resizing` that a network wants.
+        on_unreadable: what to do about a broken file: "skip" (weight 0, named in the log and in `skipped`) or
+            "raise".
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: there is no image in it, or `size` is below 1; when read, a broken file, if asked for.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("RGB", (6, 4), (255, 0, 0)).save(folder / "red.png")
+        >>> image_folder(folder, size=2)[np.array([0])]["images"][0, 0, 0].tolist()
+        [1.0, 0.0, 0.0]
+    """
+    resizing, folder = _resizing(size), _checked_folder(path)
+    files = _images_below(folder)
+    if not files:
+        raise ValueError(
+            f"path is {str(folder)!r}: expected images in it, files that end in {', '.join(SUFFIXES)}"
+        )
+    classes = np.zeros(len(files), np.int32)
+    return ImageFiles(tuple(files), classes, (folder.resolve().name,), resizing, on_unreadable)
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # gray of 16 bits, which Pillow would clip at 255
-        image = Image.fromarray(np.round(np.asarray(image, np.float32) / 257).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+def class_folders(
+    path: str | Path,
+    *,
+    size: int | Resizing,
+    classes: Iterable[str] | None = None,
+    on_unreadable: OnUnreadable = "skip",
+) -> ImageFiles:
+    """Returns the source of a folder with one folder for each class, as ImageNet's and many others are.
+
+    Args:
+        path: the folder of folders.
+        size: height and width of the images in pixels, or the `Resizing` that a network wants.
+        classes: names of the folders, in the order of the labels; all of them, sorted, if left out.
+        on_unreadable: what to do about a broken file: "skip" (weight 0, named in the log and in `skipped`) or
+            "raise".
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a class has no image, there is no class, or `size` is below 1.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("cat", "dog"):
+        ...     (folder / name).mkdir()
+        ...     Image.new("RGB", (6, 4)).save(folder / name / "1.png")
+        >>> source = class_folders(folder, size=2)
+        >>> source.class_names, source[np.array([0, 1])]["labels"].tolist()
+        (('cat', 'dog'), [0, 1])
+    """
+    resizing, folder = _resizing(size), _checked_folder(path)
+    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    names = tuple(found if classes is None else classes)
+    if not names:
+        raise ValueError(f"path is {str(folder)!r}: expected folders in it, one for each class")
+    absent = [name for name in names if name not in found]
+    if absent:
+        raise ValueError(f"classes: {str(folder)!r} has no folder {', '.join(absent)}")
+    by_class = [_images_below(folder / name) for name in names]
+    empty = [name for name, files in zip(names, by_class, strict=True) if not files]
+    if empty:
+        raise ValueError(f"path is {str(folder)!r}: there is no image in {', '.join(empty)}")
+    labels = np.repeat(np.arange(len(names)), [len(files) for files in by_class])
+    files = tuple(file for files in by_class for file in files)
+    return ImageFiles(files, labels, names, resizing, on_unreadable)
 
 
-def _central_square(image: Image.Image) -> Image.Image:
-    side = min(image.size)
-    left, top = ((length - side) // 2 for length in image.size)
-    return image.crop((left, top, left + side, top + side))
+def _resizing(size: int | Resizing) -> Resizing:
+    return size if isinstance(size, Resizing) else Resizing(size)
+
+
+def _checked_folder(path: str | Path) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"path is {str(folder)!r}: there is no such folder")
+    return folder
+
+
+def _images_below(folder: Path) -> list[Path]:
+    files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
+    return sorted(files, key=lambda file: file.relative_to(folder).parts)

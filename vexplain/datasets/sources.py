@@ -149,7 +149,9 @@ def epoch_batches(source: Source, batch_size: int) -> tuple[BatchFn, int]:
     def batch_fn(t: int) -> Batch:
         places = np.arange(t * batch_size, (t + 1) * batch_size)
         counts = places < size
-        return {**source[np.where(counts, places, 0)], "weights": counts.astype(np.float32)}
+        batch = source[np.where(counts, places, 0)]
+        weights = np.asarray(batch.get("weights", np.float32(1)))  # 0 where a source has no such image
+        return {**batch, "weights": (counts * weights).astype(np.float32)}
 
     return batch_fn, -(-size // batch_size)
 

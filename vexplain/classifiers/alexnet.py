@@ -1,0 +1,146 @@
+"""AlexNet as torchvision has it, and VGG-F, the AlexNet-like network of the paper's ImageNet experiments.
+
+Both begin with an 11×11 convolution of stride 4: what is sent back through it has a grid, which
+`RESAMPLED_STRIDE` was made for. Dropout, which does nothing at evaluation, is left out.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vexplain.classifiers.layers import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    adaptive_average_pool,
+    local_response_norm,
+    max_pool,
+    normalize,
+)
+from vexplain.typing import Images, Logits
+
+
+class AlexNet(nnx.Module):
+    """AlexNet in torchvision's form (the one-tower variant of 2014): 61 million parameters.
+
+    Args:
+        num_classes: of the scores.
+        widths: channels of the five convolutions.
+        hidden: units of the two dense layers.
+        mean: subtracted from the images.
+        std: the images are divided by.
+        rngs: of the weights.
+
+    References:
+        Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        *,
+        widths: Sequence[int] = (64, 192, 384, 256, 256),
+        hidden: int = 4096,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        rngs: nnx.Rngs,
+    ):
+        a, b, c, d, e = widths
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.conv1 = nnx.Conv(3, a, (11, 11), strides=4, padding=2, rngs=rngs)
+        self.conv2 = nnx.Conv(a, b, (5, 5), padding=2, rngs=rngs)
+        self.conv3 = nnx.Conv(b, c, (3, 3), padding=1, rngs=rngs)
+        self.conv4 = nnx.Conv(c, d, (3, 3), padding=1, rngs=rngs)
+        self.conv5 = nnx.Conv(d, e, (3, 3), padding=1, rngs=rngs)
+        self.fc6 = nnx.Linear(36 * e, hidden, rngs=rngs)
+        self.fc7 = nnx.Linear(hidden, hidden, rngs=rngs)
+        self.fc8 = nnx.Linear(hidden, num_classes, rngs=rngs)
+
+    def __call__(self, images: Images) -> Logits:
+        x = normalize(images, self.mean, self.std)
+        x = max_pool(jax.nn.relu(self.conv1(x)), 3, 2)
+        x = max_pool(jax.nn.relu(self.conv2(x)), 3, 2)
+        x = jax.nn.relu(self.conv3(x))
+        x = jax.nn.relu(self.conv4(x))
+        x = max_pool(jax.nn.relu(self.conv5(x)), 3, 2)
+        x = adaptive_average_pool(x, 6).reshape(len(x), -1)
+        x = jax.nn.relu(self.fc6(x))
+        x = jax.nn.relu(self.fc7(x))
+        return self.fc8(x)
+
+    def torchvision_names(self) -> dict[str, str]:
+        """Torchvision's names of the layers."""
+        convolutions = {f"conv{n}": f"features.{place}" for n, place in enumerate((0, 3, 6, 8, 10), start=1)}
+        return convolutions | {f"fc{n}": f"classifier.{place}" for n, place in ((6, 1), (7, 4), (8, 6))}
+
+    @property
+    def flattened(self) -> dict[str, tuple[int, int, int]]:
+        """Dense layers on a map, and its (channels, height, width)."""
+        return {"fc6": (self.fc6.in_features // 36, 6, 6)}
+
+
+class VGGF(nnx.Module):
+    """VGG-F, "fast", in MatConvNet's form: five convolutions, two normalizations, three dense layers.
+
+    Its images are 224 × 224: 54, 27, 13, and 6 positions a side after the first convolution and the poolings.
+
+    Args:
+        num_classes: of the scores.
+        widths: channels of the five convolutions.
+        hidden: units of the two dense layers.
+        normalization: (size, κ, α, β) of the local response normalizations; the default is that of the
+            released weights.
+        rngs: of the weights.
+
+    References:
+        Chatfield, Simonyan, Vedaldi, Zisserman, Return of the Devil in the Details, BMVC 2014, CNN-F.
+    """
+
+    size = 224
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        *,
+        widths: Sequence[int] = (64, 256, 256, 256, 256),
+        hidden: int = 4096,
+        normalization: tuple[int, float, float, float] = (5, 2.0, 1e-4, 0.75),
+        rngs: nnx.Rngs,
+    ):
+        a, b, c, d, e = widths
+        self.normalization = normalization
+        mean_image = jnp.broadcast_to(jnp.asarray(IMAGENET_MEAN), (self.size, self.size, 3))
+        self.mean = nnx.Variable(mean_image)  # in [0, 1]; no parameter, it comes with the weights
+        self.conv1 = nnx.Conv(3, a, (11, 11), strides=4, padding="VALID", rngs=rngs)
+        self.conv2 = nnx.Conv(a, b, (5, 5), padding=2, rngs=rngs)
+        self.conv3 = nnx.Conv(b, c, (3, 3), padding=1, rngs=rngs)
+        self.conv4 = nnx.Conv(c, d, (3, 3), padding=1, rngs=rngs)
+        self.conv5 = nnx.Conv(d, e, (3, 3), padding=1, rngs=rngs)
+        self.fc6 = nnx.Linear(36 * e, hidden, rngs=rngs)
+        self.fc7 = nnx.Linear(hidden, hidden, rngs=rngs)
+        self.fc8 = nnx.Linear(hidden, num_classes, rngs=rngs)
+
+    def __call__(self, images: Images) -> Logits:
+        if images.shape[1:] != self.mean.shape:
+            raise ValueError(
+                f"images has shape {images.shape}: this network expects (batch, {self.size}, {self.size}, "
+                "3); resize them"
+            )
+        size, kappa, alpha, beta = self.normalization
+        options = {"size": size, "kappa": kappa, "alpha": alpha, "beta": beta}
+        x = 255 * (jnp.asarray(images) - self.mean[...])
+        x = local_response_norm(jax.nn.relu(self.conv1(x)), **options)
+        x = max_pool(x, 3, 2, (0, 1))
+        x = local_response_norm(jax.nn.relu(self.conv2(x)), **options)
+        x = max_pool(x, 3, 2, (0, 1))
+        x = jax.nn.relu(self.conv3(x))
+        x = jax.nn.relu(self.conv4(x))
+        x = max_pool(jax.nn.relu(self.conv5(x)), 3, 2, (0, 1))
+        x = jax.nn.relu(self.fc6(x.reshape(len(x), -1)))
+        x = jax.nn.relu(self.fc7(x))
+        return self.fc8(x)
+
+    def matconvnet_names(self) -> dict[str, str]:
+        """MatConvNet's names of the layers, which are the same."""
+        return {name: name for name in (*(f"conv{n}" for n in range(1, 6)), "fc6", "fc7", "fc8")}

@@ -1,0 +1,133 @@
+"""ConvNeXt as torchvision and timm have it: a ResNet with the layers of a transformer."""
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vexplain.classifiers.layers import IMAGENET_MEAN, IMAGENET_STD, gelu, normalize
+from vexplain.typing import Array, Float, Images, Logits
+
+_Map = Float[Array, "batch height width channels"]
+_SmallMap = Float[Array, "batch _height _width _channels"]
+
+
+class ConvNeXt(nnx.Module):
+    """Four stages of residual blocks of depthwise 7×7 convolutions; the default is ConvNeXt-T.
+
+    Stochastic depth, which does nothing at evaluation, is left out.
+
+    Args:
+        depths: blocks of each stage.
+        num_classes: of the scores.
+        widths: channels of each stage.
+        mean: subtracted from the images.
+        std: the images are divided by.
+        rngs: of the weights.
+
+    References:
+        Liu, Mao, Wu, Feichtenhofer, Darrell, Xie, A ConvNet for the 2020s, CVPR 2022.
+    """
+
+    def __init__(
+        self,
+        depths: Sequence[int] = (3, 3, 9, 3),
+        num_classes: int = 1000,
+        *,
+        widths: Sequence[int] = (96, 192, 384, 768),
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        rngs: nnx.Rngs,
+    ):
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.depths = tuple(depths)
+        first = _Reduction(3, widths[0], 4, norm_is_first=False, rngs=rngs)
+        later = [_Reduction(a, b, 2, norm_is_first=True, rngs=rngs) for a, b in itertools.pairwise(widths)]
+        self.reductions = nnx.List([first, *later])
+        self.stages = nnx.List(
+            nnx.List(_Block(width, rngs=rngs) for _ in range(depth))
+            for depth, width in zip(depths, widths, strict=True)
+        )
+        self.norm = _norm(widths[-1], rngs=rngs)
+        self.fc = nnx.Linear(widths[-1], num_classes, rngs=rngs)
+
+    def __call__(self, images: Images) -> Logits:
+        x = normalize(images, self.mean, self.std)
+        for stage, (reduction, blocks) in enumerate(zip(self.reductions, self.stages, strict=True), start=1):
+            with jax.named_scope(f"stage{stage}"):
+                with jax.named_scope("reduction"):
+                    x = reduction(x)
+                for n, block in enumerate(blocks):
+                    with jax.named_scope(str(n)):
+                        x = block(x)
+        with jax.named_scope("head"):
+            return self.fc(self.norm(x.mean((1, 2))))
+
+    def torchvision_names(self) -> dict[str, str]:
+        """Torchvision's names of the layers."""
+        names = {"norm": "classifier.0", "fc": "classifier.2"}
+        names |= {"reductions.0.conv": "features.0.0", "reductions.0.norm": "features.0.1"}
+        for stage, depth in enumerate(self.depths):
+            if stage:
+                here = f"features.{2 * stage}"
+                names |= {
+                    f"reductions.{stage}.norm": f"{here}.0",
+                    f"reductions.{stage}.conv": f"{here}.1",
+                }
+            for n in range(depth):
+                own, block = f"stages.{stage}.{n}", f"features.{2 * stage + 1}.{n}"
+                parts = {"conv": "block.0", "norm": "block.2", "expand": "block.3", "reduce": "block.5"}
+                names |= {f"{own}.{part}": f"{block}.{foreign}" for part, foreign in parts.items()}
+                names[f"{own}.scale"] = f"{block}.layer_scale"
+        return names
+
+    def timm_names(self) -> dict[str, str]:
+        """Timm's names of the layers."""
+        names = {"norm": "head.norm", "fc": "head.fc"}
+        names |= {"reductions.0.conv": "stem.0", "reductions.0.norm": "stem.1"}
+        for stage, depth in enumerate(self.depths):
+            if stage:
+                here = f"stages.{stage}.downsample"
+                names |= {
+                    f"reductions.{stage}.norm": f"{here}.0",
+                    f"reductions.{stage}.conv": f"{here}.1",
+                }
+            for n in range(depth):
+                own, block = f"stages.{stage}.{n}", f"stages.{stage}.blocks.{n}"
+                parts = {"conv": "conv_dw", "norm": "norm", "expand": "mlp.fc1", "reduce": "mlp.fc2"}
+                names |= {f"{own}.{part}": f"{block}.{foreign}" for part, foreign in parts.items()}
+                names[f"{own}.scale"] = f"{block}.gamma"
+        return names
+
+
+class _Block(nnx.Module):
+    """Depthwise 7×7, normalization, four times as many channels, GELU, back, a scale for each channel."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(width, width, (7, 7), padding=3, feature_group_count=width, rngs=rngs)
+        self.norm = _norm(width, rngs=rngs)
+        self.expand = nnx.Linear(width, 4 * width, rngs=rngs)
+        self.reduce = nnx.Linear(4 * width, width, rngs=rngs)
+        self.scale = nnx.Param(jnp.full((width,), 1e-6))
+
+    def __call__(self, x: _Map) -> _Map:
+        y = self.norm(self.conv(x))
+        return x + self.reduce(gelu(self.expand(y))) * self.scale[...]
+
+
+class _Reduction(nnx.Module):
+    """A convolution of windows that do not overlap, and a normalization before or after it."""
+
+    def __init__(self, channels: int, out: int, size: int, *, norm_is_first: bool, rngs: nnx.Rngs):
+        self.norm_is_first = norm_is_first
+        self.norm = _norm(channels if norm_is_first else out, rngs=rngs)
+        self.conv = nnx.Conv(channels, out, (size, size), strides=size, padding="VALID", rngs=rngs)
+
+    def __call__(self, x: _Map) -> _SmallMap:
+        return self.conv(self.norm(x)) if self.norm_is_first else self.norm(self.conv(x))
+
+
+def _norm(width: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(width, epsilon=1e-6, use_fast_variance=False, rngs=rngs)

@@ -1,0 +1,150 @@
+"""ResNet-18 and ResNet-50 as torchvision and timm have them (stride in the 3×3 convolution: "v1.5")."""
+
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+
+from vexplain.classifiers.layers import IMAGENET_MEAN, IMAGENET_STD, max_pool, normalize
+from vexplain.typing import Array, Float, Images, Logits
+
+_Map = Float[Array, "batch height width channels"]
+_NextMap = Float[Array, "batch _height _width _channels"]
+
+
+class ResNet(nnx.Module):
+    """A stem, four stages of residual blocks, the mean over positions, and class scores.
+
+    Args:
+        depths: blocks of each stage: (2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) ResNet-50.
+        num_classes: of the scores.
+        uses_bottlenecks: blocks of 1×1, 3×3, 1×1 instead of two 3×3 convolutions.
+        width: channels of the stem.
+        mean: subtracted from the images.
+        std: the images are divided by.
+        rngs: of the weights.
+
+    References:
+        He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, CVPR 2016.
+    """
+
+    def __init__(
+        self,
+        depths: Sequence[int] = (3, 4, 6, 3),
+        num_classes: int = 1000,
+        *,
+        uses_bottlenecks: bool = True,
+        width: int = 64,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        rngs: nnx.Rngs,
+    ):
+        self.depths, self.mean, self.std = tuple(depths), tuple(mean), tuple(std)
+        self.conv1 = _conv(3, width, 7, 2, rngs=rngs)
+        self.bn1 = _norm(width, rngs=rngs)
+        block, expansion = (_Bottleneck, 4) if uses_bottlenecks else (_Basic, 1)
+        channels = width
+        for stage, depth in enumerate(depths):
+            narrow, blocks = width * 2**stage, []
+            for n in range(depth):
+                stride = 2 if stage and not n else 1
+                blocks.append(block(channels, narrow, stride, rngs=rngs))
+                channels = narrow * expansion
+            setattr(self, f"layer{stage + 1}", nnx.List(blocks))
+        self.fc = nnx.Linear(channels, num_classes, rngs=rngs)
+
+    def __call__(self, images: Images) -> Logits:
+        x = normalize(images, self.mean, self.std)
+        with jax.named_scope("stem"):
+            x = jax.nn.relu(self.bn1(self.conv1(x)))
+            x = max_pool(x, 3, 2, (1, 1))
+        for stage in range(1, len(self.depths) + 1):
+            for n, block in enumerate(getattr(self, f"layer{stage}")):
+                with jax.named_scope(f"layer{stage}"), jax.named_scope(str(n)):
+                    x = block(x)
+        with jax.named_scope("head"):
+            return self.fc(x.mean((1, 2)))
+
+    def torchvision_names(self) -> dict[str, str]:
+        """Torchvision's names of the layers; timm's are the same."""
+        names = {name: name for name in ("conv1", "bn1", "fc")}
+        for stage, depth in enumerate(self.depths, start=1):
+            for n in range(depth):
+                here = f"layer{stage}.{n}"
+                parts = getattr(self, f"layer{stage}")[n].names
+                names |= {f"{here}.{own}": f"{here}.{foreign}" for own, foreign in parts.items()}
+        return names
+
+
+class _Basic(nnx.Module):
+    """Two 3×3 convolutions."""
+
+    def __init__(self, channels: int, narrow: int, stride: int, *, rngs: nnx.Rngs):
+        self.conv1 = _conv(channels, narrow, 3, stride, rngs=rngs)
+        self.bn1 = _norm(narrow, rngs=rngs)
+        self.conv2 = _conv(narrow, narrow, 3, 1, rngs=rngs)
+        self.bn2 = _norm(narrow, rngs=rngs)
+        self.shortcut = _shortcut(channels, narrow, stride, rngs=rngs)
+
+    def __call__(self, x: _Map) -> _NextMap:
+        y = jax.nn.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+    @property
+    def names(self) -> dict[str, str]:
+        return _names(self, 2)
+
+
+class _Bottleneck(nnx.Module):
+    """1×1 to fewer channels, 3×3, 1×1 to four times as many."""
+
+    def __init__(self, channels: int, narrow: int, stride: int, *, rngs: nnx.Rngs):
+        self.conv1 = _conv(channels, narrow, 1, 1, rngs=rngs)
+        self.bn1 = _norm(narrow, rngs=rngs)
+        self.conv2 = _conv(narrow, narrow, 3, stride, rngs=rngs)
+        self.bn2 = _norm(narrow, rngs=rngs)
+        self.conv3 = _conv(narrow, 4 * narrow, 1, 1, rngs=rngs)
+        self.bn3 = _norm(4 * narrow, rngs=rngs)
+        self.shortcut = _shortcut(channels, 4 * narrow, stride, rngs=rngs)
+
+    def __call__(self, x: _Map) -> _NextMap:
+        y = jax.nn.relu(self.bn1(self.conv1(x)))
+        y = jax.nn.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+    @property
+    def names(self) -> dict[str, str]:
+        return _names(self, 3)
+
+
+class _Shortcut(nnx.Module):
+    """A strided 1×1 convolution where a block changes the shape of its map."""
+
+    def __init__(self, channels: int, out: int, stride: int, *, rngs: nnx.Rngs):
+        self.conv = _conv(channels, out, 1, stride, rngs=rngs)
+        self.norm = _norm(out, rngs=rngs)
+
+    def __call__(self, x: _Map) -> _NextMap:
+        return self.norm(self.conv(x))
+
+
+def _shortcut(channels: int, out: int, stride: int, *, rngs: nnx.Rngs) -> _Shortcut | None:
+    return None if channels == out and stride == 1 else _Shortcut(channels, out, stride, rngs=rngs)
+
+
+def _names(block: _Basic | _Bottleneck, num_convolutions: int) -> dict[str, str]:
+    names = {f"{kind}{n}": f"{kind}{n}" for n in range(1, num_convolutions + 1) for kind in ("conv", "bn")}
+    if block.shortcut is not None:
+        names |= {"shortcut.conv": "downsample.0", "shortcut.norm": "downsample.1"}
+    return names
+
+
+def _conv(channels: int, out: int, size: int, stride: int, *, rngs: nnx.Rngs) -> nnx.Conv:
+    options = {"strides": stride, "padding": size // 2, "use_bias": False, "rngs": rngs}
+    return nnx.Conv(channels, out, (size, size), **options)
+
+
+def _norm(channels: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    return nnx.BatchNorm(channels, epsilon=1e-5, momentum=0.9, rngs=rngs)

@@ -1,0 +1,94 @@
+"""Pixels of image files, whatever their mode, orientation and size: what folders and archives hold.
+
+An image is turned upright, made RGB, resized and cropped, in the order and with the filters of the framework
+that a network was trained in; a Resizing says which.
+"""
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vexplain.typing import Float
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclasses.dataclass(frozen=True)
+class Resizing:
+    """How an image comes to the size that a network wants: the shorter side resized, then a central square.
+
+    Filters are Pillow's, antialiased where they shrink, which torchvision and timm use for files.
+
+    Attributes:
+        size: height and width of the square, in pixels.
+        shorter_side: that the image is resized to first, at least `size`; `None` for `size` itself.
+        interpolation: "bilinear" or "bicubic".
+    """
+
+    size: int
+    shorter_side: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}: expected at least 1")
+        if self.shorter_side is not None and self.shorter_side < self.size:
+            raise ValueError(
+                f"shorter_side is {self.shorter_side}: expected at least size, {self.size}, to cut it from"
+            )
+        if self.interpolation not in _FILTERS:
+            raise ValueError(f"interpolation is {self.interpolation!r}: expected one of {tuple(_FILTERS)}")
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """The image as a square of `size` pixels.
+
+        Example:
+            >>> Resizing(8, shorter_side=10)(Image.new("RGB", (40, 20))).size
+            (8, 8)
+        """
+        shorter = self.shorter_side or self.size
+        scale = shorter / min(image.size)
+        width, height = (max(shorter, int(n * scale)) for n in image.size)
+        resized = image.resize((width, height), _FILTERS[self.interpolation])
+        left, top = (round((n - self.size) / 2) for n in (width, height))
+        return resized.crop((left, top, left + self.size, top + self.size))
+
+
+class UnreadableImage(ValueError):
+    """A file that says it is an image, and is none or is broken."""
+
+
+def decode_image(file: str | Path | bytes, resizing: Resizing) -> Float[np.ndarray, "size size 3"]:
+    """Returns an image file as RGB in [0, 1].
+
+    Photographs are turned as their EXIF says; gray becomes three equal channels, also of 16 bits; CMYK is
+    converted; what is transparent becomes white; of an animation the first frame is taken.
+
+    Args:
+        file: its path, or its content.
+        resizing: to the size of the result.
+
+    Raises:
+        UnreadableImage: it cannot be read; names the file.
+    """
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as opened:
+            image = resizing(_on_white(ImageOps.exif_transpose(opened)))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # of broken files
+        name = "an image" if isinstance(file, bytes) else str(file)
+        raise UnreadableImage(f"{name} cannot be read as an image: {error}") from error
+    return np.asarray(image, np.float32) * np.float32(1 / 255)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # gray of 16 bits, which Pillow would clip at 255
+        image = Image.fromarray(np.round(np.asarray(image, np.float32) / 257).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
