@@ -19,8 +19,6 @@ code are in the README.
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -35,7 +33,7 @@ from flax import nnx
 from tqdm.auto import tqdm
 
 from experiments.an8flower_report import write_figures_and_report
-from experiments.job import say, step, write_json
+from experiments.job import fingerprint, plain_settings, say, step, write_json
 from vexplain import benchmark, relevance, training
 from vexplain.classifiers import FlowerNet, functionalize
 from vexplain.datasets import Source, in_memory, shuffled_batches, subset
@@ -152,7 +150,7 @@ def main(config: Config) -> dict[str, Any]:
         "ablation": ablation,
         "rendering_images_per_second": rate,
         "seconds": timings | {"total": time.monotonic() - started},
-        "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
+        "settings": plain_settings(config),
     }
     write_json(config.out / "metrics.json", metrics)
     relevance.save_relevance(found, config.out / "relevance.npz")
@@ -215,15 +213,14 @@ def train_network(config: Config, train: Source, mesh: Any):
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, num_steps // 20 + 1, num_steps)
     init, update = training.supervised(apply, optax.adam(schedule))
     fixed = ("out", "mu", "num_features", "num_exemplars", "num_draws", "num_explained", "devices")
-    settings = {k: str(v) for k, v in dataclasses.asdict(config).items() if k not in fixed}
-    fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    folder = config.out / f"checkpoints-{fingerprint(config, without=fixed)}"
     state = fold(
         update,
         init(variables),
         batch_fn,
         num_steps=num_steps,
         mesh=mesh,
-        checkpoint=Checkpoint(config.out / f"checkpoints-{fingerprint}", every=4 * steps),
+        checkpoint=Checkpoint(folder, every=4 * steps),
         description="Training",
         report=training.training_report,
     )

@@ -1,10 +1,12 @@
-"""What every experiment does around its work: lines that progress bars leave alone, timing, the JSON file."""
+"""What every experiment does around its work: lines that progress bars leave alone, JSON, timing."""
 
 import contextlib
+import dataclasses
+import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,23 @@ def step(name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a file in one piece."""
-    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(_strict(content), indent=2) + "\n").encode())
+
+
+def plain_settings(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON knows them: paths as text, what is unbounded as `None`."""
+    return _strict(dataclasses.asdict(config))
+
+
+def fingerprint(config: Any, *, without: Collection[str]) -> str:
+    """Names the settings that a checkpoint depends on: all but those of `without`."""
+    settings = {name: str(v) for name, v in dataclasses.asdict(config).items() if name not in without}
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+
+def _strict(content: Any) -> Any:
+    """What JSON can hold: `Infinity` and `NaN`, which strict readers refuse, become `None`."""
+    return json.loads(json.dumps(content, default=str), parse_constant=lambda _: None)
 
 
 def device_names() -> str:
