@@ -9,6 +9,7 @@ from vexplain.metrics.color import mean_color as mean_color
 from vexplain.metrics.cycle import cycle_error as cycle_error
 from vexplain.metrics.cycle import hidden_channel_errors as hidden_channel_errors
 from vexplain.metrics.cycle import hidden_channel_ratios as hidden_channel_ratios
+from vexplain.metrics.edges import edge_correlation as edge_correlation
 from vexplain.metrics.fidelity import masked_l1 as masked_l1
 from vexplain.metrics.fidelity import masked_psnr as masked_psnr
 from vexplain.metrics.fidelity import masked_ssim as masked_ssim
@@ -34,6 +35,9 @@ from vexplain.metrics.shape import boundary_f1 as boundary_f1
 from vexplain.metrics.shape import chamfer_distance as chamfer_distance
 from vexplain.metrics.shape import iou_gain as iou_gain
 from vexplain.metrics.shape import mask_iou as mask_iou
+from vexplain.metrics.stride_artifacts import fine_detail_share as fine_detail_share
+from vexplain.metrics.stride_artifacts import stride_artifact_energy as stride_artifact_energy
+from vexplain.metrics.stride_artifacts import stride_artifact_share as stride_artifact_share
 from vexplain.metrics.translation import closest_targets as closest_targets
 from vexplain.metrics.translation import shape_appearance_score as shape_appearance_score
 from vexplain.metrics.translation import translation_scores as translation_scores
