@@ -4,13 +4,19 @@ The builders `an8flower_rendered`, `an8flower_release` and `shape_swap_rendered`
 name, which registers them with TFDS; nothing here imports TFDS.
 """
 
+from vexplain.datasets.digits import digits_source as digits_source
 from vexplain.datasets.domains import paired_batches as paired_batches
 from vexplain.datasets.domains import unpaired_batches as unpaired_batches
 from vexplain.datasets.image_files import Resizing as Resizing
+from vexplain.datasets.image_files import UnreadableImage as UnreadableImage
 from vexplain.datasets.image_files import decode_image as decode_image
 from vexplain.datasets.image_folder import ImageFiles as ImageFiles
 from vexplain.datasets.image_folder import class_folders as class_folders
 from vexplain.datasets.image_folder import image_folder as image_folder
+from vexplain.datasets.imagenet import IMAGENET_CATS as IMAGENET_CATS
+from vexplain.datasets.imagenet import imagenet_archives as imagenet_archives
+from vexplain.datasets.imagenet import imagenet_synsets as imagenet_synsets
+from vexplain.datasets.mnist import mnist_folder as mnist_folder
 from vexplain.datasets.shapes3d import Shapes3DSource as Shapes3DSource
 from vexplain.datasets.sources import ArraySource as ArraySource
 from vexplain.datasets.sources import Source as Source

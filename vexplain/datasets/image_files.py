@@ -7,7 +7,7 @@ that a network was trained in; a Resizing says which.
 import dataclasses
 import io
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,6 +16,7 @@ from vexplain.typing import Float
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_MAX_PIXELS = 2**28  # of an enlarged image: 65535 × 1 pixels at 224 would fill the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +48,19 @@ class Resizing:
     def __call__(self, image: Image.Image) -> Image.Image:
         """The image as a square of `size` pixels.
 
+        The longer side becomes int(shorter_side * longer / shorter), as torchvision has it.
+
+        Raises:
+            ValueError: the image is so narrow that it would fill the memory.
+
         Example:
             >>> Resizing(8, shorter_side=10)(Image.new("RGB", (40, 20))).size
             (8, 8)
         """
         shorter = self.shorter_side or self.size
-        scale = shorter / min(image.size)
-        width, height = (max(shorter, int(n * scale)) for n in image.size)
+        width, height = (shorter * n // min(image.size) for n in image.size)
+        if width * height > _MAX_PIXELS:
+            raise ValueError(f"it has {image.width} × {image.height} pixels: too narrow to enlarge")
         resized = image.resize((width, height), _FILTERS[self.interpolation])
         left, top = (round((n - self.size) / 2) for n in (width, height))
         return resized.crop((left, top, left + self.size, top + self.size))
@@ -63,31 +70,51 @@ class UnreadableImage(ValueError):
     """A file that says it is an image, and is none or is broken."""
 
 
-def decode_image(file: str | Path | bytes, resizing: Resizing) -> Float[np.ndarray, "size size 3"]:
+@runtime_checkable
+class EncodedFile(Protocol):
+    """An image file wherever it lies: a `pathlib.Path`, or a member of an archive. `str` names it."""
+
+    def read_bytes(self) -> bytes: ...
+
+
+def decode_image(file: str | bytes | EncodedFile, resizing: Resizing) -> Float[np.ndarray, "size size 3"]:
     """Returns an image file as RGB in [0, 1].
 
     Photographs are turned as their EXIF says; gray becomes three equal channels, also of 16 bits; CMYK is
     converted; what is transparent becomes white; of an animation the first frame is taken.
 
     Args:
-        file: its path, or its content.
+        file: its path, its content, or what gives its content by `read_bytes()`.
         resizing: to the size of the result.
 
     Raises:
         UnreadableImage: it cannot be read; names the file.
+
+    Example:
+        >>> content = io.BytesIO()
+        >>> Image.new("L", (6, 4), 51).save(content, "PNG")
+        >>> (decode_image(content.getvalue(), Resizing(2)) * 255).round()[0, 0]
+        array([51., 51., 51.], dtype=float32)
     """
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as opened:
+        file = Path(file) if isinstance(file, str) else file
+        content = file if isinstance(file, bytes) else file.read_bytes()
+        with Image.open(io.BytesIO(content)) as opened:
             image = resizing(_on_white(ImageOps.exif_transpose(opened)))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # of broken files
+    except Exception as error:  # broken files raise nearly anything in Pillow, struct.error and TypeError too
         name = "an image" if isinstance(file, bytes) else str(file)
         raise UnreadableImage(f"{name} cannot be read as an image: {error}") from error
     return np.asarray(image, np.float32) * np.float32(1 / 255)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # gray of 16 bits, which Pillow would clip at 255
-        image = Image.fromarray(np.round(np.asarray(image, np.float32) / 257).astype(np.uint8))
+    if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow would clip at 255
+        values = np.asarray(image, np.float32)
+        if image.mode == "F" or not 0 <= values.min() <= values.max() <= 65535:
+            raise ValueError(
+                f"its values go from {values.min():g} to {values.max():g}: expected 8 or 16 bits"
+            )
+        image = Image.fromarray(np.round(values / 257).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")

@@ -6,13 +6,14 @@ to be broken does not stop the work: it is named in the log, noted in `skipped`,
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from vexplain.datasets.image_files import SUFFIXES, Resizing, UnreadableImage, decode_image
+from vexplain.datasets.image_files import SUFFIXES, EncodedFile, Resizing, UnreadableImage, decode_image
+from vexplain.datasets.sources import one_example
 
 _LOG = logging.getLogger(__name__)
 OnUnreadable = Literal["skip", "raise"]
@@ -20,10 +21,10 @@ OnUnreadable = Literal["skip", "raise"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """A source of image files.
+    """A source of image files, in folders or in archives.
 
     Attributes:
-        files: their paths.
+        files: their paths, or members of an archive.
         classes: the class of each, an index of `class_names`.
         class_names: one a class.
         resizing: to the size of the images.
@@ -31,7 +32,7 @@ class ImageFiles:
         skipped: the broken files that were met so far, and what is wrong with each.
     """
 
-    files: tuple[Path, ...]
+    files: Sequence[EncodedFile]
     classes: np.ndarray
     class_names: tuple[str, ...]
     resizing: Resizing
@@ -46,6 +47,8 @@ class ImageFiles:
         return len(self.files)
 
     def __getitem__(self, indices: Any) -> dict[str, Any]:
+        if np.ndim(indices) == 0:
+            return one_example(self, indices)
         indices = np.asarray(indices, np.int64)
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(
@@ -63,7 +66,7 @@ class ImageFiles:
             "weights": weights,
         }
 
-    def _decode(self, file: Path, out: np.ndarray) -> float:
+    def _decode(self, file: EncodedFile, out: np.ndarray) -> float:
         """Writes the pixels of a file to `out`, and returns the weight of the example."""
         try:
             out[...] = decode_image(file, self.resizing)
@@ -103,7 +106,7 @@ def image_folder(
         >>> image_folder(folder, size=2)[np.array([0])]["images"][0, 0, 0].tolist()
         [1.0, 0.0, 0.0]
     """
-    resizing, folder = _resizing(size), _checked_folder(path)
+    resizing, folder = as_resizing(size), _checked_folder(path)
     files = _images_below(folder)
     if not files:
         raise ValueError(
@@ -117,21 +120,28 @@ def class_folders(
     path: str | Path,
     *,
     size: int | Resizing,
-    classes: Iterable[str] | None = None,
+    classes: Iterable[str] | Mapping[str, str] | None = None,
     on_unreadable: OnUnreadable = "skip",
 ) -> ImageFiles:
     """Returns the source of a folder with one folder for each class, as ImageNet's and many others are.
 
+    It reads extracted ImageNet (`classes=IMAGENET_CATS` for 13 kinds of cats), and the street fashion of
+    Fashion144k once its images lie in folders of the 12 cities that are its classes.
+
     Args:
         path: the folder of folders.
         size: height and width of the images in pixels, or the `Resizing` that a network wants.
-        classes: names of the folders, in the order of the labels; all of them, sorted, if left out.
+        classes: names of the folders, in the order of the labels; all of them, sorted, if left out. A mapping
+            gives each folder the name of its class.
         on_unreadable: what to do about a broken file: "skip" (weight 0, named in the log and in `skipped`) or
             "raise".
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: a class has no image, there is no class, or `size` is below 1.
+        ValueError: a class has no image or comes twice, there is no class, or `size` is below 1.
+
+    References:
+        Simo-Serra, Ishikawa, *Fashion Style in 128 Floats*, 2016 (Fashion144k).
 
     Example:
         >>> import tempfile
@@ -144,7 +154,7 @@ def class_folders(
         >>> source.class_names, source[np.array([0, 1])]["labels"].tolist()
         (('cat', 'dog'), [0, 1])
     """
-    resizing, folder = _resizing(size), _checked_folder(path)
+    resizing, folder = as_resizing(size), _checked_folder(path)
     found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
     names = tuple(found if classes is None else classes)
     if not names:
@@ -152,16 +162,20 @@ def class_folders(
     absent = [name for name in names if name not in found]
     if absent:
         raise ValueError(f"classes: {str(folder)!r} has no folder {', '.join(absent)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"classes are {', '.join(names)}: expected each once")
     by_class = [_images_below(folder / name) for name in names]
     empty = [name for name, files in zip(names, by_class, strict=True) if not files]
     if empty:
         raise ValueError(f"path is {str(folder)!r}: there is no image in {', '.join(empty)}")
     labels = np.repeat(np.arange(len(names)), [len(files) for files in by_class])
     files = tuple(file for files in by_class for file in files)
+    names = tuple(classes.values()) if isinstance(classes, Mapping) else names
     return ImageFiles(files, labels, names, resizing, on_unreadable)
 
 
-def _resizing(size: int | Resizing) -> Resizing:
+def as_resizing(size: int | Resizing) -> Resizing:
+    """Returns the `Resizing` that a size stands for: the shorter side to `size`, then the middle."""
     return size if isinstance(size, Resizing) else Resizing(size)
 
 

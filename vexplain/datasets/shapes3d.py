@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vexplain.datasets.sources import as_unit_floats
+from vexplain.datasets.sources import as_unit_floats, one_example
 from vexplain.typing import Float, Int
 
 FACTORS = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
@@ -68,6 +68,8 @@ class Shapes3DSource:
         return len(self._rows)
 
     def __getitem__(self, indices: Any) -> dict[str, Any]:
+        if np.ndim(indices) == 0:
+            return one_example(self, indices)
         indices = np.asarray(indices, np.int64)
         rows = self._rows[indices]
         with _opened(self.path) as file:

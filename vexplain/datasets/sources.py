@@ -22,6 +22,8 @@ class Source(Protocol):
 
     `source[indices]` is a dict of arrays: "images" (n, height, width, channels) float32 in [0, 1], "labels"
     (n,) int32, "indices" (n,) int32, and "masks" (n, height, width) in [0, 1] where the truth is known.
+    `source[index]` of one integer is one example, without the leading axis: so every source is also a
+    random-access source for Grain.
     """
 
     @property
@@ -105,6 +107,21 @@ class _Subset:
     def __getitem__(self, indices: Any) -> dict[str, Any]:
         indices = np.asarray(indices)
         return {**self.source[self.chosen[indices]], "indices": indices.astype(np.int32)}
+
+
+def one_example(source: Source, index: Any) -> dict[str, Any]:
+    """Returns example `index` of a source without the leading axis of a batch.
+
+    Args:
+        source: that gives batches.
+        index: an integer from 0 on.
+
+    Raises:
+        IndexError: there is no such example, which ends a `for` over the source.
+    """
+    if not 0 <= index < len(source):
+        raise IndexError(f"index is {index}: there are {len(source)} images")
+    return {name: np.asarray(values)[0] for name, values in source[np.array([index])].items()}
 
 
 def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:

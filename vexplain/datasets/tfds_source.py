@@ -2,18 +2,20 @@
 
 `builder.as_data_source(split=...)` gives one record for an index. Here the records of one or several such
 splits become batches, with images and masks in [0, 1] and of one size. TFDS itself is not imported: whatever
-has a length and gives mappings of NumPy arrays will do.
+has a length and gives mappings of NumPy arrays will do, a `grain.MapDataset` too. As every source gives one
+example for an integer, `grain.MapDataset.source(from_tfds(...))` goes on in Grain.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from vexplain.datasets.sources import Source
+from vexplain.datasets.image_files import Resizing, decode_image
+from vexplain.datasets.sources import Source, one_example
 
 _SCALES = {"bool": 1, "uint8": 255, "uint16": 65535}
 
@@ -22,28 +24,35 @@ def from_tfds(
     data_sources: Any,
     *,
     class_names: Sequence[str] | None = None,
+    classes: Iterable[str] | Mapping[str, str] | None = None,
     image: str = "image",
     label: str = "label",
     mask: str | None = None,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, int] | Resizing | None = None,
 ) -> Source:
     """Returns the source of the records of `builder.as_data_source(split=...)`.
 
     Args:
         data_sources: one data source, or a list of them, read one after the other.
         class_names: one a class; if left out, those that the data source knows.
+        classes: names of the classes to keep, in the order of their new labels; a mapping gives each a new
+            name. Every record is read once to find them, which is quick where images are not decoded: with
+            `as_data_source(..., decoders={"image": tfds.decode.SkipDecoding()})`.
         image: the field with the image, (height, width, channels) or (height, width); integers of 8 or 16
-            bits are divided by their maximum, floats are in [0, 1].
+            bits are divided by their maximum, floats are in [0, 1]. Or the bytes of an image file, which
+            needs a `Resizing`.
         label: the field with the class, an integer.
         mask: the field with the true region, (height, width, 1) or (height, width), scaled as images are; it
             becomes "masks".
-        size: (height, width) to resize images and masks to, bilinear with antialiasing; the proportions are
-            not kept. If left out, all images must have one size.
+        size: the `Resizing` that a network wants, which keeps the proportions and cuts the middle out, for 8
+            bits in the arithmetic of `decode_image`; or (height, width) to stretch images and masks to,
+            bilinear with antialiasing. If left out, all images must have one size.
 
     Raises:
         TypeError: `data_sources` is a dictionary of splits, or a record is not a mapping.
-        ValueError: no record, no field of that name, no class names; when read, an image of another size or
-            range, or a label without a class.
+        ValueError: no record, no field of that name, no class names, a class that is not among them or has no
+            record; when read, an image of another size or range, or a label without a class.
+        UnreadableImage: when read, bytes that are no image.
 
     Example:
         >>> records = [{"image": np.full((4, 4), 255, np.uint8), "label": n} for n in (0, 1, 0)]
@@ -54,16 +63,18 @@ def from_tfds(
     parts = tuple(data_sources) if isinstance(data_sources, list | tuple) else (data_sources,)
     if any(isinstance(part, Mapping) for part in parts):
         raise TypeError("data_sources is a mapping: expected the data source of a split, or a list of such")
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise ValueError(f"size is {size}: expected (height, width), at least 1 each")
+    if not isinstance(size, Resizing | None) and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size is {size}: expected (height, width), at least 1 each, or a Resizing")
     ends = np.cumsum([len(part) for part in parts])
     if not len(ends) or not ends[-1]:
         raise ValueError("data_sources: they hold no record")
     first = next(part[0] for part in parts if len(part))
     _check_fields(first, image=image, label=label, mask=mask)
     names = tuple(class_names) if class_names is not None else _known_names(parts[0], label)
-    shape = _resized(_unit_floats(first[image], f"field {image!r} of record 0"), size).shape
-    return _TfdsSource(parts, ends, names, image, label, mask, size, shape)
+    shape = _pixels(first[image], size, f"field {image!r} of record 0").shape
+    everything = np.arange(ends[-1]), np.arange(len(names))
+    source = _TfdsSource(parts, ends, names, image, label, mask, size, shape, *everything)
+    return source if classes is None else _of_classes(source, classes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,59 +85,113 @@ class _TfdsSource:
     image: str
     label: str
     mask: str | None
-    size: tuple[int, int] | None
+    size: tuple[int, int] | Resizing | None
     shape: tuple[int, ...]  # of every image
+    chosen: np.ndarray  # the record of each example
+    labels: np.ndarray  # the label here of each label of the records
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return len(self.chosen)
 
     def __getitem__(self, indices: Any) -> dict[str, Any]:
+        if np.ndim(indices) == 0:
+            return one_example(self, indices)
         indices = np.asarray(indices, np.int64)
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(
                 f"indices go from {indices.min()} to {indices.max()}: there are {len(self)} records"
             )
-        records = list(zip(indices.tolist(), self._records(indices), strict=True))
+        positions = self.chosen[indices]
+        records = list(zip(positions.tolist(), self.records(positions), strict=True))
         images = np.empty((len(records), *self.shape), np.float32)
-        for place, (index, record) in enumerate(records):
-            images[place] = self._pixels(record, self.image, index, self.shape)
-        labels = np.array([self._class(record, index) for index, record in records], np.int32)
+        for place, (position, record) in enumerate(records):
+            images[place] = self._checked_pixels(record, self.image, position, self.shape)
+        found = np.array([self.label_of(record, position) for position, record in records], np.int64)
+        labels = self.labels[found].astype(np.int32)
         batch = {"images": images, "labels": labels, "indices": indices.astype(np.int32)}
         if self.mask is not None:
+            shape = (*self.shape[:2], 1)
             batch["masks"] = np.empty(images.shape[:3], np.float32)
-            for place, (index, record) in enumerate(records):
-                batch["masks"][place] = self._pixels(record, self.mask, index, (*self.shape[:2], 1))[..., 0]
+            for place, (position, record) in enumerate(records):
+                batch["masks"][place] = self._checked_pixels(record, self.mask, position, shape)[..., 0]
         return batch
 
-    def _records(self, indices: np.ndarray) -> list[Mapping[str, Any]]:
-        records: list[Any] = [None] * len(indices)
-        owners = np.searchsorted(self.ends, indices, side="right")
+    def records(self, positions: np.ndarray) -> list[Mapping[str, Any]]:
+        """The records at these positions of all parts, in one call to each part that can."""
+        records: list[Any] = [None] * len(positions)
+        owners = np.searchsorted(self.ends, positions, side="right")
         for owner in np.unique(owners).tolist():
             part, places = self.parts[owner], np.flatnonzero(owners == owner)
-            keys = (indices[places] - (self.ends[owner] - len(part))).tolist()
+            keys = (positions[places] - (self.ends[owner] - len(part))).tolist()
             found = part.__getitems__(keys) if hasattr(part, "__getitems__") else [part[key] for key in keys]
             for place, record in zip(places, found, strict=True):
                 records[place] = record
         return records
 
-    def _pixels(
-        self, record: Mapping[str, Any], field: str, index: int, shape: tuple[int, ...]
-    ) -> np.ndarray:
-        where = f"field {field!r} of record {index}"
-        pixels = _resized(_unit_floats(record[field], where), self.size)
-        if pixels.shape != shape:
-            way_out = "pass size=(height, width)" if pixels.shape[2] == shape[2] else "channels must agree"
-            raise ValueError(f"{where} has shape {pixels.shape}: expected {shape}; {way_out}")
-        return pixels
-
-    def _class(self, record: Mapping[str, Any], index: int) -> int:
-        value, num_classes = np.asarray(record[self.label]), len(self.class_names)
-        where = f"field {self.label!r} of record {index} is {value}"
+    def label_of(self, record: Mapping[str, Any], position: int) -> int:
+        """The checked label that stands in a record."""
+        value, num_classes = np.asarray(record[self.label]), len(self.labels)
+        where = f"field {self.label!r} of record {position} is {value}"
         if value.shape != () or not np.issubdtype(value.dtype, np.integer):
             raise ValueError(f"{where}: expected one integer")
         if not 0 <= value < num_classes:
             raise ValueError(f"{where}: class_names has {num_classes} classes")
         return int(value)
+
+    def _checked_pixels(
+        self, record: Mapping[str, Any], field: str, position: int, shape: tuple[int, ...]
+    ) -> np.ndarray:
+        where = f"field {field!r} of record {position}"
+        pixels = _pixels(record[field], self.size, where)
+        if pixels.shape != shape:
+            way_out = "pass size=(height, width)" if pixels.shape[2] == shape[2] else "channels must agree"
+            raise ValueError(f"{where} has shape {pixels.shape}: expected {shape}; {way_out}")
+        return pixels
+
+
+def _of_classes(source: _TfdsSource, classes: Iterable[str] | Mapping[str, str]) -> Source:
+    """The examples of some classes, whose labels are their places in `classes`."""
+    renamed = dict(classes) if isinstance(classes, Mapping) else {name: name for name in classes}
+    absent = [name for name in renamed if name not in source.class_names]
+    if absent or not renamed:
+        raise ValueError(f"classes: the records know no {', '.join(absent) or 'empty list of classes'}")
+    labels = np.full(len(source.class_names), -1)
+    labels[[source.class_names.index(name) for name in renamed]] = np.arange(len(renamed))
+    found = np.empty(len(source), np.int64)
+    for start in range(0, len(source), 64):
+        positions = np.arange(start, min(start + 64, len(source)))
+        records = zip(positions.tolist(), source.records(positions), strict=True)
+        found[positions] = [source.label_of(record, position) for position, record in records]
+    chosen = np.flatnonzero(labels[found] >= 0)
+    counts = np.bincount(labels[found[chosen]], minlength=len(renamed))
+    if not counts.all():
+        empty = [name for name, count in zip(renamed, counts, strict=True) if not count]
+        raise ValueError(f"classes: there is no record of {', '.join(empty)}")
+    names = tuple(renamed.values())
+    return dataclasses.replace(source, class_names=names, chosen=chosen, labels=labels)
+
+
+def _pixels(
+    values: Any, size: tuple[int, int] | Resizing | None, where: str
+) -> Float[np.ndarray, "height width channels"]:
+    """An image or mask of a record in [0, 1] and of the wanted size."""
+    if isinstance(values, bytes):
+        if not isinstance(size, Resizing):
+            raise ValueError(f"{where} is an encoded image: expected size=Resizing(...) to decode it to")
+        return decode_image(values, size)
+    values = np.asarray(values)
+    if isinstance(size, Resizing) and values.dtype == np.uint8 and values.ndim in (2, 3):
+        values = _by_channel(values if values.ndim == 3 else values[..., None], size)
+        return _unit_floats(values, where)
+    pixels = _unit_floats(values, where)
+    if isinstance(size, Resizing):
+        return np.clip(_by_channel(pixels, size), 0, 1)
+    return _stretched(pixels, size)
+
+
+def _by_channel(pixels: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    channels = [change(Image.fromarray(channel)) for channel in np.moveaxis(pixels, -1, 0)]
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1)
 
 
 def _unit_floats(values: Any, where: str) -> Float[np.ndarray, "height width channels"]:
@@ -145,15 +210,13 @@ def _unit_floats(values: Any, where: str) -> Float[np.ndarray, "height width cha
     return values.astype(np.float32) * np.float32(1 / scale)
 
 
-def _resized(pixels: np.ndarray, size: tuple[int, int] | None) -> Float[np.ndarray, "height width channels"]:
+def _stretched(
+    pixels: np.ndarray, size: tuple[int, int] | None
+) -> Float[np.ndarray, "height width channels"]:
     if size is None or pixels.shape[:2] == tuple(size):
         return pixels
     bilinear = Image.Resampling.BILINEAR  # of Pillow: antialiased where it shrinks
-    channels = [
-        Image.fromarray(channel).resize((size[1], size[0]), bilinear)
-        for channel in np.moveaxis(pixels, -1, 0)
-    ]
-    return np.clip(np.stack([np.asarray(channel) for channel in channels], axis=-1), 0, 1)
+    return np.clip(_by_channel(pixels, lambda image: image.resize((size[1], size[0]), bilinear)), 0, 1)
 
 
 def _check_fields(record: Any, **fields: str | None) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vexplain.datasets.an8flower.renderer import render
 from vexplain.datasets.an8flower.scene import class_names
+from vexplain.datasets.sources import one_example
 
 NUM_FOLDS = 5
 
@@ -55,6 +56,8 @@ class RenderedSource:
         return self.num_per_class * len(self.class_names)
 
     def __getitem__(self, indices: Any) -> dict[str, Any]:
+        if np.ndim(indices) == 0:
+            return one_example(self, indices)
         indices = np.asarray(indices)
         labels = (indices % len(self.class_names)).astype(np.int32)
         images, masks = _render_batch(

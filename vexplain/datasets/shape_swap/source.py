@@ -11,6 +11,7 @@ import numpy as np
 from vexplain.datasets.shape_swap.factors import VARIANTS, Factors, draw_factors
 from vexplain.datasets.shape_swap.renderer import render_factors
 from vexplain.datasets.shape_swap.shapes import shape_names
+from vexplain.datasets.sources import one_example
 
 SPLITS = ("train", "validation", "test", "pairs", "partners")
 PAIRED = ("pairs", "partners")  # example i of A and of B are the same object
@@ -74,6 +75,8 @@ class ShapeSwapSource:
         return self.num_images
 
     def __getitem__(self, indices: Any) -> dict[str, Any]:
+        if np.ndim(indices) == 0:
+            return one_example(self, indices)
         indices = np.asarray(indices)
         images, masks = render_batch(
             self.factors(indices), self.domain, level=self.level, size=self.size, samples=self.samples

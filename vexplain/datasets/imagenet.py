@@ -1,0 +1,162 @@
+"""ImageNet (ILSVRC2012) from its two archives as they are published, and the classes that are cats.
+
+`ILSVRC2012_img_train.tar` is a tar of one tar a class, `ILSVRC2012_img_val.tar` holds the validation images.
+Nothing is extracted or prepared, and TensorFlow is not needed. What TFDS has prepared as `imagenet2012` with
+`file_format="array_record"` is read by `from_tfds`, extracted folders of classes by `class_folders`; all of
+them take `classes=IMAGENET_CATS`.
+
+References:
+    Russakovsky et al., *ImageNet Large Scale Visual Recognition Challenge*, 2015; https://image-net.org.
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vexplain.datasets.image_files import Resizing
+from vexplain.datasets.image_folder import ImageFiles, OnUnreadable, as_resizing
+from vexplain.datasets.tar_files import TarMembers, tar_members
+
+# The paper explains a network of 13 classes of cats and does not name them. These are ours: all cats of
+# ILSVRC2012, the five kinds of house cats and the eight wild ones.
+IMAGENET_CATS = {
+    "n02123045": "tabby",
+    "n02123159": "tiger cat",
+    "n02123394": "Persian cat",
+    "n02123597": "Siamese cat",
+    "n02124075": "Egyptian cat",
+    "n02125311": "cougar",
+    "n02127052": "lynx",
+    "n02128385": "leopard",
+    "n02128757": "snow leopard",
+    "n02128925": "jaguar",
+    "n02129165": "lion",
+    "n02129604": "tiger",
+    "n02130308": "cheetah",
+}
+_ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
+_VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+
+def imagenet_archives(
+    path: str | Path,
+    *,
+    split: Literal["train", "validation"] = "train",
+    size: int | Resizing,
+    classes: Iterable[str] | Mapping[str, str] | None = None,
+    index_folder: str | Path | None = None,
+    on_unreadable: OnUnreadable = "skip",
+) -> ImageFiles:
+    """Returns ImageNet's training or validation images, read from the archive when they are asked for.
+
+    The label is the place of the synset among all 1000, sorted, as in torchvision, timm and TFDS.
+
+    Args:
+        path: of the folder with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`, or of one of them.
+        split: "train" or "validation".
+        size: height and width of the images in pixels, or the `Resizing` that a network wants.
+        classes: the synsets to keep ("n02123045"), in the order of their labels; a mapping gives each the
+            name of its class, as `IMAGENET_CATS` does.
+        index_folder: where to keep the index of the archive's headers, which are read once; beside the
+            archive if left out.
+        on_unreadable: what to do about a broken image: "skip" (weight 0, named in the log and in `skipped`)
+            or "raise".
+
+    Raises:
+        FileNotFoundError: there is no such archive.
+        ValueError: another `split`; the archive is no tar, is cut off, or has other files in it; a class that
+            ImageNet does not have, or that has no image.
+
+    Example:
+        >>> cats = imagenet_archives("data", size=Resizing(224, 256), classes=IMAGENET_CATS)  # doctest: +SKIP
+        >>> len(cats.class_names), cats[np.arange(8)]["images"].shape  # doctest: +SKIP
+        (13, (8, 224, 224, 3))
+    """
+    if split not in _ARCHIVES:
+        raise ValueError(f"split is {split!r}: expected one of {tuple(_ARCHIVES)}")
+    synsets = imagenet_synsets()
+    wanted = {s: s for s in synsets} if classes is None else _named(classes, synsets)
+    members = tar_members(_archive(path, split), nested=split == "train", index_folder=index_folder)
+    truth = (_training_labels if split == "train" else _validation_labels)(members, synsets)
+    labels = np.full(len(synsets), -1)
+    labels[[synsets.index(synset) for synset in wanted]] = np.arange(len(wanted))
+    chosen = np.flatnonzero(labels[truth] >= 0)
+    found = labels[truth[chosen]]
+    absent = [s for n, s in enumerate(wanted) if classes is not None and not (found == n).any()]
+    if absent or not len(chosen):
+        raise ValueError(f"classes: {members.archive} has no image of {', '.join(absent) or 'any class'}")
+    return ImageFiles(members.take(chosen), found, tuple(wanted.values()), as_resizing(size), on_unreadable)
+
+
+@functools.cache
+def imagenet_synsets() -> tuple[str, ...]:
+    """Returns the 1000 synsets of ILSVRC2012, sorted: the order of the labels.
+
+    Example:
+        >>> imagenet_synsets()[0], imagenet_synsets().index("n02123045")
+        ('n01440764', 281)
+    """
+    return tuple(_published("labels.txt"))
+
+
+def _published(name: str) -> list[str]:
+    """The lines of a file that TFDS ships; found without an import of its builders."""
+    folder = resources.files("tensorflow_datasets") / "datasets" / "imagenet2012"
+    return (folder / name).read_text().split()
+
+
+def _archive(path: str | Path, split: str) -> Path:
+    given, name = Path(path), _ARCHIVES[split]
+    archive = given / name if given.is_dir() else given
+    if not archive.is_file() or archive.name in set(_ARCHIVES.values()) - {name}:
+        raise FileNotFoundError(
+            f"path is {str(given)!r}: there is no {name}; log in at https://image-net.org/download-images, "
+            "download it, and pass the folder that it lies in"
+        )
+    return archive
+
+
+def _named(classes: Iterable[str] | Mapping[str, str], synsets: tuple[str, ...]) -> dict[str, str]:
+    given = list(classes)
+    unknown = [synset for synset in given if synset not in synsets]
+    if unknown:
+        raise ValueError(
+            f"classes: ILSVRC2012 has no {', '.join(unknown)}; expected synsets such as 'n02123045', see "
+            "imagenet_synsets()"
+        )
+    if len(set(given)) < len(given) or not given:
+        raise ValueError(f"classes are {', '.join(given) or 'none'}: expected at least one, and each once")
+    return {synset: classes[synset] if isinstance(classes, Mapping) else synset for synset in given}
+
+
+def _training_labels(members: TarMembers, synsets: tuple[str, ...]) -> np.ndarray:
+    """The label of each file from the name of its class tar, the folder that it is in."""
+    folders, of_file = np.unique([name.split(b"/")[-2] for name in members.names], return_inverse=True)
+    names = [folder.decode("utf-8", "surrogateescape") for folder in folders.tolist()]
+    unknown = [name for name in names if name not in synsets]
+    if unknown or not names:
+        raise ValueError(
+            f"path is {str(members.archive)!r}: expected one tar for each class, such as n02123045.tar, "
+            f"found {', '.join(unknown[:3]) or 'none'} in it"
+        )
+    return np.array([synsets.index(name) for name in names])[of_file]
+
+
+def _validation_labels(members: TarMembers, synsets: tuple[str, ...]) -> np.ndarray:
+    """The label of each file from the number in its name, which is a line of the published list."""
+    truth = _published("validation_labels.txt")
+    matches = [_VALIDATION_NAME.fullmatch(Path(member.name).name) for member in members]
+    numbers = [int(match[1]) if match else 0 for match in matches]
+    for member, number in zip(members, numbers, strict=True):
+        if not 1 <= number <= len(truth):
+            raise ValueError(
+                f"path is {str(members.archive)!r}: it holds {member.name}, expected names from "
+                f"ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_{len(truth):08}.JPEG"
+            )
+    place = {synset: label for label, synset in enumerate(synsets)}
+    return np.array([place[truth[number - 1]] for number in numbers], np.int64)

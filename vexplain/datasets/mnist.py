@@ -1,0 +1,114 @@
+"""MNIST from its four published files, and the sets that are released in the same format.
+
+An IDX file is a header (two zero bytes, a type code, the number of axes, the length of each as a big-endian
+32-bit integer) and then the values. What TFDS prepared as `mnist` is read by `from_tfds` instead.
+
+References:
+    LeCun, Bottou, Bengio, Haffner, *Gradient-Based Learning Applied to Document Recognition*, 1998.
+"""
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vexplain.datasets.sources import ArraySource
+
+_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+_FROM = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+_UNSIGNED_BYTES = 8  # the type code
+
+
+def mnist_folder(
+    path: str | Path,
+    *,
+    split: Literal["train", "test"] = "train",
+    class_names: Sequence[str] = tuple("0123456789"),
+) -> ArraySource:
+    """Returns the images of MNIST as a source, (28, 28, 1) each, white on black.
+
+    Fashion-MNIST, KMNIST and QMNIST's copies come as files of the same names and format: pass `class_names`.
+
+    Args:
+        path: of the folder with `train-images-idx3-ubyte.gz`, `train-labels-idx1-ubyte.gz`,
+            `t10k-images-idx3-ubyte.gz` and `t10k-labels-idx1-ubyte.gz`, compressed or not.
+        split: "train" (60000 images) or "test" (10000).
+        class_names: one a class.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or a file is missing.
+        ValueError: another `split`; a file is not IDX, is cut off or has bytes too many, or the numbers of
+            images and labels differ.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> images = struct.pack(">4B3I", 0, 0, 8, 3, 1, 2, 2) + bytes([0, 255, 0, 51])
+        >>> _ = (folder / "train-images-idx3-ubyte").write_bytes(images)
+        >>> labels = gzip.compress(struct.pack(">4BI", 0, 0, 8, 1, 1) + bytes([7]))
+        >>> _ = (folder / "train-labels-idx1-ubyte.gz").write_bytes(labels)
+        >>> mnist_folder(folder)
+        ArraySource(1 images of 2×2×1, 10 classes)
+    """
+    if split not in _FILES:
+        raise ValueError(f"split is {split!r}: expected one of {tuple(_FILES)}")
+    files = [_file(Path(path), name) for name in _FILES[split]]
+    images, labels = (_read_idx(file, axes) for file, axes in zip(files, (3, 1), strict=True))
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{files[0]} has {len(images)} images and {files[1]} {len(labels)} labels: they are of "
+            f"different releases, download both from {_FROM}"
+        )
+    return ArraySource(images[..., None], labels.astype(np.int32), class_names=tuple(class_names))
+
+
+def _file(folder: Path, name: str) -> Path:
+    dotted = name.replace("-idx", ".idx")  # what some programs make of the name when they decompress
+    for candidate in (f"{name}.gz", name, f"{dotted}.gz", dotted):
+        if (folder / candidate).is_file():
+            return folder / candidate
+    names = ", ".join(f"{file}.gz" for pair in _FILES.values() for file in pair)
+    raise FileNotFoundError(
+        f"path is {str(folder)!r}: there is no {name}.gz in it, compressed or not; expected {names}, to be "
+        f"downloaded from {_FROM}"
+    )
+
+
+def _read_idx(file: Path, num_axes: int) -> np.ndarray:
+    """The 8-bit values of an IDX file with so many axes."""
+    content = _decompressed(file)
+    header = 4 + 4 * num_axes
+    if len(content) < 4 or content[:4] != bytes([0, 0, _UNSIGNED_BYTES, num_axes]):
+        raise ValueError(
+            f"{file} begins with the bytes {content[:4].hex(' ') or '(none)'}: expected "
+            f"00 00 08 {num_axes:02}, an IDX file of {num_axes} axes; download it from {_FROM}"
+        )
+    if len(content) < header:
+        raise ValueError(f"{file} ends within its header: it was cut off; download it from {_FROM}")
+    shape = struct.unpack(f">{num_axes}I", content[4:header])
+    if len(content) - header != math.prod(shape):
+        raise ValueError(
+            f"{file} holds {len(content) - header} values: expected {math.prod(shape)}, "
+            f"{' × '.join(map(str, shape))}; it was cut off or changed, download it from {_FROM}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _decompressed(file: Path) -> bytes:
+    content = file.read_bytes()
+    if not content.startswith(b"\x1f\x8b"):  # not gzip, whatever the name: browsers decompress some downloads
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{file} cannot be decompressed, it was cut off or changed: {error}; download it from {_FROM}"
+        ) from error

@@ -1,0 +1,207 @@
+"""Random access to the files in an archive, which is never extracted.
+
+A tar lays its files one after the other, each behind a header. The headers are read once; then a file is its
+place and its size, and `source[indices]` costs one seek an image. That index is kept beside the archive.
+"""
+
+import dataclasses
+import io
+import logging
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, cast, overload
+
+import numpy as np
+
+from vexplain.files import write_whole
+
+_LOG = logging.getLogger(__name__)
+_BLOCK = 512  # bytes; headers and files start at multiples of it
+_FORMAT = 1  # of the index
+
+
+@dataclasses.dataclass(frozen=True)
+class TarMember:
+    """One file in an archive."""
+
+    archive: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+    def read_bytes(self) -> bytes:
+        with open(self.archive, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TarMembers(Sequence[TarMember]):
+    """The files of an archive in the order of their names.
+
+    Attributes:
+        archive: its path.
+        names: of the files, encoded; those of an archive in the archive begin with its name.
+        offsets: where each begins in the archive, in bytes.
+        sizes: in bytes.
+    """
+
+    archive: Path
+    names: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> TarMember: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "TarMembers": ...
+
+    def __getitem__(self, index: int | slice) -> "TarMember | TarMembers":
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        name = bytes(self.names[index]).decode("utf-8", "surrogateescape")
+        return TarMember(self.archive, name, int(self.offsets[index]), int(self.sizes[index]))
+
+    def take(self, indices: np.ndarray) -> "TarMembers":
+        """Some of the files, in this order."""
+        return TarMembers(self.archive, self.names[indices], self.offsets[indices], self.sizes[indices])
+
+
+def tar_members(
+    path: str | Path, *, nested: bool = False, index_folder: str | Path | None = None
+) -> TarMembers:
+    """Returns the files of an uncompressed tar, to be read in any order.
+
+    The first call reads all headers and writes `NAME.tar.index.npz`; later ones read that, as long as the
+    size and the time of the archive are the same. Folders, links and hidden files are passed over.
+
+    Args:
+        path: of the archive.
+        nested: whether it holds tars, whose files are wanted.
+        index_folder: where to keep the index; beside the archive if left out. If it cannot be written, the
+            log says so, and the next call reads the headers again.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no tar, or it is cut off.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "a.txt").write_bytes(b"hello")
+        >>> with tarfile.open(folder / "a.tar", "w") as tar:
+        ...     tar.add(folder / "a.txt", "a.txt")
+        >>> members = tar_members(folder / "a.tar")
+        >>> len(members), members[0].read_bytes(), sorted(file.name for file in folder.iterdir())
+        (1, b'hello', ['a.tar', 'a.tar.index.npz', 'a.txt'])
+    """
+    archive = Path(path)
+    if not archive.is_file():
+        raise FileNotFoundError(f"path is {str(archive)!r}: there is no such file")
+    status = archive.stat()
+    stamp = np.array([_FORMAT, nested, status.st_size, status.st_mtime_ns])
+    folder = archive.parent if index_folder is None else Path(index_folder)
+    index = folder / f"{archive.name}.index.npz"
+    columns = _load(index, stamp)
+    if columns is None:
+        columns = _scan(archive, nested)
+        _store(index, stamp, columns)
+    return TarMembers(archive, *columns)
+
+
+def _scan(archive: Path, nested: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Names, offsets and sizes of all files, read from the headers."""
+    _LOG.info("reading the headers of %s, once", archive)
+    try:
+        with open(archive, "rb") as file:
+            rows = list(_nested_files(file) if nested else _files(file))
+    except tarfile.TarError as error:
+        raise ValueError(
+            f"path is {str(archive)!r}: it is no tar, or is cut off ({error}); compare its size with the "
+            "published one, and download it again"
+        ) from error
+    rows.sort()
+    names = np.array([name.encode("utf-8", "surrogateescape") for name, _, _ in rows], np.bytes_)
+    offsets, sizes = (np.array([row[column] for row in rows], np.int64) for column in (1, 2))
+    return names, offsets, sizes
+
+
+def _nested_files(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
+    for outer, offset, size in _files(file):
+        if outer.endswith(".tar"):
+            window = cast(IO[bytes], _Window(file, offset, size))
+            for name, inner, length in _files(window, needs_end=False):
+                yield f"{outer[:-4]}/{name}", offset + inner, length
+
+
+def _files(file: IO[bytes], *, needs_end: bool = True) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of each file. A tar ends with a block of zeros, else it has been cut off."""
+    end = 0
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK * member.isreg()
+            if member.isreg() and not PurePosixPath(member.name).name.startswith("."):
+                yield str(PurePosixPath(member.name)), member.offset_data, member.size
+    file.seek(end)
+    block = file.read(_BLOCK)
+    if block != bytes(_BLOCK) and (needs_end or block):
+        raise tarfile.ReadError(f"it should go on or end after {end} bytes")
+
+
+class _Window(io.RawIOBase):
+    """A stretch of a file as a file: a tar within a tar."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int):
+        self._file, self._start, self._size, self._position = file, start, size, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._position)
+        self._file.seek(self._start + self._position)
+        content = self._file.read(left if size < 0 else min(size, left))
+        self._position += len(content)
+        return content
+
+
+def _load(index: Path, stamp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The columns of a stored index, or nothing where there is none for this archive."""
+    try:
+        with np.load(index) as stored:
+            if np.array_equal(stored["stamp"], stamp):
+                return stored["names"], stored["offsets"], stored["sizes"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        _LOG.warning("%s is broken and will be written again: %s", index, error)
+    return None
+
+
+def _store(index: Path, stamp: np.ndarray, columns: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    content = io.BytesIO()
+    names, offsets, sizes = columns
+    np.savez(content, stamp=stamp, names=names, offsets=offsets, sizes=sizes)
+    try:
+        write_whole(index, content.getvalue())
+    except OSError as error:
+        _LOG.warning("%s cannot be written (%s): pass index_folder= to keep the index", index, error)
