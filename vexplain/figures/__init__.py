@@ -10,6 +10,7 @@ from vexplain.figures.curves import iou_curves as iou_curves
 from vexplain.figures.explanation_sheets import explanation_sheet as explanation_sheet
 from vexplain.figures.histograms import hue_histogram as hue_histogram
 from vexplain.figures.loss_curves import loss_curves as loss_curves
+from vexplain.figures.map_sheets import map_sheet as map_sheet
 from vexplain.figures.report import Picture as Picture
 from vexplain.figures.report import Report as Report
 from vexplain.figures.report import Section as Section
