@@ -6,6 +6,7 @@ that a network was trained in; a Resizing says which.
 
 import dataclasses
 import io
+import logging
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -14,6 +15,8 @@ from PIL import Image, ImageOps
 
 from vexplain.typing import Float
 
+_LOG = logging.getLogger(__name__)
+OnUnreadable = Literal["skip", "raise"]
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MAX_PIXELS = 2**28  # of an enlarged image: 65535 × 1 pixels at 224 would fill the memory
@@ -105,6 +108,38 @@ def decode_image(file: str | bytes | EncodedFile, resizing: Resizing) -> Float[n
         name = "an image" if isinstance(file, bytes) else str(file)
         raise UnreadableImage(f"{name} cannot be read as an image: {error}") from error
     return np.asarray(image, np.float32) * np.float32(1 / 255)
+
+
+def decode_or_skip(
+    file: EncodedFile, resizing: Resizing, on_unreadable: OnUnreadable, skipped: dict[str, str]
+) -> Float[np.ndarray, "size size 3"] | None:
+    """Returns what `decode_image` does, or `None` for a broken file, which is noted and logged.
+
+    Args:
+        file: the image file.
+        resizing: to the size of the result.
+        on_unreadable: "skip", or "raise" to stop.
+        skipped: the broken files so far and what is wrong with each; a new one is added, and named with their
+            number in the log.
+
+    Raises:
+        UnreadableImage: the file is broken and `on_unreadable` is "raise".
+    """
+    try:
+        return decode_image(file, resizing)
+    except UnreadableImage as error:
+        if on_unreadable == "raise":
+            raise UnreadableImage(f'{error}; mend or remove it, or pass on_unreadable="skip"') from error
+        if str(file) not in skipped:
+            skipped[str(file)] = str(error)
+            _LOG.warning("skipped: %s (%d so far)", error, len(skipped))
+        return None
+
+
+def check_on_unreadable(on_unreadable: str) -> None:
+    """Raises ValueError for anything but "skip" and "raise"."""
+    if on_unreadable not in ("skip", "raise"):
+        raise ValueError(f"on_unreadable is {on_unreadable!r}: expected 'skip' or 'raise'")
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -5,18 +5,21 @@ to be broken does not stop the work: it is named in the log, noted in `skipped`,
 """
 
 import dataclasses
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from vexplain.datasets.image_files import SUFFIXES, EncodedFile, Resizing, UnreadableImage, decode_image
+from vexplain.datasets.image_files import (
+    SUFFIXES,
+    EncodedFile,
+    OnUnreadable,
+    Resizing,
+    check_on_unreadable,
+    decode_or_skip,
+)
 from vexplain.datasets.sources import one_example
-
-_LOG = logging.getLogger(__name__)
-OnUnreadable = Literal["skip", "raise"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,8 +43,7 @@ class ImageFiles:
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if self.on_unreadable not in ("skip", "raise"):
-            raise ValueError(f"on_unreadable is {self.on_unreadable!r}: expected 'skip' or 'raise'")
+        check_on_unreadable(self.on_unreadable)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -55,29 +57,18 @@ class ImageFiles:
                 f"indices go from {indices.min()} to {indices.max()}: there are {len(self)} images"
             )
         size = self.resizing.size
-        images = np.zeros((len(indices), size, size, 3), np.float32)
+        images = np.empty((len(indices), size, size, 3), np.float32)
         weights = np.ones(len(indices), np.float32)
         for place, index in enumerate(indices.tolist()):
-            weights[place] = self._decode(self.files[index], images[place])
+            decoded = decode_or_skip(self.files[index], self.resizing, self.on_unreadable, self.skipped)
+            weights[place] = decoded is not None
+            images[place] = 0 if decoded is None else decoded
         return {
             "images": images,
             "labels": self.classes[indices].astype(np.int32),
             "indices": indices.astype(np.int32),
             "weights": weights,
         }
-
-    def _decode(self, file: EncodedFile, out: np.ndarray) -> float:
-        """Writes the pixels of a file to `out`, and returns the weight of the example."""
-        try:
-            out[...] = decode_image(file, self.resizing)
-        except UnreadableImage as error:
-            if self.on_unreadable == "raise":
-                raise UnreadableImage(f'{error}; mend or remove it, or pass on_unreadable="skip"') from error
-            if str(file) not in self.skipped:
-                self.skipped[str(file)] = str(error)
-                _LOG.warning("skipped: %s (%d so far)", error, len(self.skipped))
-            return 0.0
-        return 1.0
 
 
 def image_folder(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from vexplain.datasets.image_files import Resizing, decode_image
+from vexplain.datasets.image_files import OnUnreadable, Resizing, check_on_unreadable, decode_or_skip
 from vexplain.datasets.sources import Source, one_example
 
 _SCALES = {"bool": 1, "uint8": 255, "uint16": 65535}
@@ -29,6 +29,7 @@ def from_tfds(
     label: str = "label",
     mask: str | None = None,
     size: tuple[int, int] | Resizing | None = None,
+    on_unreadable: OnUnreadable = "skip",
 ) -> Source:
     """Returns the source of the records of `builder.as_data_source(split=...)`.
 
@@ -39,20 +40,22 @@ def from_tfds(
             name. Every record is read once to find them, which is quick where images are not decoded: with
             `as_data_source(..., decoders={"image": tfds.decode.SkipDecoding()})`.
         image: the field with the image, (height, width, channels) or (height, width); integers of 8 or 16
-            bits are divided by their maximum, floats are in [0, 1]. Or the bytes of an image file, which
-            needs a `Resizing`.
+            bits are divided by their maximum, floats are in [0, 1]. Gray among colors is made RGB. Or the
+            bytes of an image file, which needs a `Resizing`; then batches have "weights".
         label: the field with the class, an integer.
         mask: the field with the true region, (height, width, 1) or (height, width), scaled as images are; it
             becomes "masks".
         size: the `Resizing` that a network wants, which keeps the proportions and cuts the middle out, for 8
             bits in the arithmetic of `decode_image`; or (height, width) to stretch images and masks to,
             bilinear with antialiasing. If left out, all images must have one size.
+        on_unreadable: what to do about bytes that are no image: "skip" (weight 0, named in the log and in
+            `skipped`) or "raise".
 
     Raises:
         TypeError: `data_sources` is a dictionary of splits, or a record is not a mapping.
         ValueError: no record, no field of that name, no class names, a class that is not among them or has no
             record; when read, an image of another size or range, or a label without a class.
-        UnreadableImage: when read, bytes that are no image.
+        UnreadableImage: when read, bytes that are no image, if asked for.
 
     Example:
         >>> records = [{"image": np.full((4, 4), 255, np.uint8), "label": n} for n in (0, 1, 0)]
@@ -71,9 +74,10 @@ def from_tfds(
     first = next(part[0] for part in parts if len(part))
     _check_fields(first, image=image, label=label, mask=mask)
     names = tuple(class_names) if class_names is not None else _known_names(parts[0], label)
-    shape = _pixels(first[image], size, f"field {image!r} of record 0").shape
+    check_on_unreadable(on_unreadable)
+    shape = _shape(first[image], size, f"field {image!r} of record 0", _known_channels(parts[0], image))
     everything = np.arange(ends[-1]), np.arange(len(names))
-    source = _TfdsSource(parts, ends, names, image, label, mask, size, shape, *everything)
+    source = _TfdsSource(parts, ends, names, image, label, mask, size, shape, *everything, on_unreadable)
     return source if classes is None else _of_classes(source, classes)
 
 
@@ -89,6 +93,8 @@ class _TfdsSource:
     shape: tuple[int, ...]  # of every image
     chosen: np.ndarray  # the record of each example
     labels: np.ndarray  # the label here of each label of the records
+    on_unreadable: OnUnreadable = "skip"
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -103,17 +109,20 @@ class _TfdsSource:
             )
         positions = self.chosen[indices]
         records = list(zip(positions.tolist(), self.records(positions), strict=True))
-        images = np.empty((len(records), *self.shape), np.float32)
-        for place, (position, record) in enumerate(records):
-            images[place] = self._checked_pixels(record, self.image, position, self.shape)
+        images = [self._checked_pixels(record, self.image, n, self.shape) for n, record in records]
         found = np.array([self.label_of(record, position) for position, record in records], np.int64)
         labels = self.labels[found].astype(np.int32)
-        batch = {"images": images, "labels": labels, "indices": indices.astype(np.int32)}
+        batch = {
+            "images": _stacked(images, self.shape),
+            "labels": labels,
+            "indices": indices.astype(np.int32),
+        }
+        if isinstance(self.size, Resizing):
+            batch["weights"] = np.array([image is not None for image in images], np.float32)
         if self.mask is not None:
             shape = (*self.shape[:2], 1)
-            batch["masks"] = np.empty(images.shape[:3], np.float32)
-            for place, (position, record) in enumerate(records):
-                batch["masks"][place] = self._checked_pixels(record, self.mask, position, shape)[..., 0]
+            masks = [self._checked_pixels(record, self.mask, n, shape) for n, record in records]
+            batch["masks"] = _stacked(masks, shape)[..., 0]
         return batch
 
     def records(self, positions: np.ndarray) -> list[Mapping[str, Any]]:
@@ -140,13 +149,59 @@ class _TfdsSource:
 
     def _checked_pixels(
         self, record: Mapping[str, Any], field: str, position: int, shape: tuple[int, ...]
-    ) -> np.ndarray:
+    ) -> np.ndarray | None:
+        """The pixels of a field, which are of this shape; nothing for a broken image that is skipped."""
         where = f"field {field!r} of record {position}"
-        pixels = _pixels(record[field], self.size, where)
+        if isinstance(record[field], bytes):
+            file = _EncodedField(record[field], where)
+            pixels = decode_or_skip(file, _encoded(self.size, where), self.on_unreadable, self.skipped)
+            if pixels is None:
+                return None
+        else:
+            pixels = _pixels(record[field], self.size, where)
+        if pixels.shape[2] == 1 and shape[2] == 3:  # TFDS gives gray photographs so among those in color
+            pixels = np.repeat(pixels, 3, axis=2)
         if pixels.shape != shape:
             way_out = "pass size=(height, width)" if pixels.shape[2] == shape[2] else "channels must agree"
             raise ValueError(f"{where} has shape {pixels.shape}: expected {shape}; {way_out}")
         return pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class _EncodedField:
+    content: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def read_bytes(self) -> bytes:
+        return self.content
+
+
+def _stacked(images: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray:
+    """A batch of images; black where there is none."""
+    batch = np.zeros((len(images), *shape), np.float32)
+    for place, image in enumerate(images):
+        if image is not None:
+            batch[place] = image
+    return batch
+
+
+def _shape(
+    values: Any, size: tuple[int, int] | Resizing | None, where: str, channels: int | None
+) -> tuple[int, ...]:
+    """The shape of every image, from the first one and the number of channels that a data source promises."""
+    if isinstance(values, bytes):
+        return (_encoded(size, where).size,) * 2 + (3,)
+    shape = _pixels(values, size, where).shape
+    return (*shape[:2], channels or shape[2])
+
+
+def _encoded(size: tuple[int, int] | Resizing | None, where: str) -> Resizing:
+    if not isinstance(size, Resizing):
+        raise ValueError(f"{where} is an encoded image: expected size=Resizing(...) to decode it to")
+    return size
 
 
 def _of_classes(source: _TfdsSource, classes: Iterable[str] | Mapping[str, str]) -> Source:
@@ -175,10 +230,6 @@ def _pixels(
     values: Any, size: tuple[int, int] | Resizing | None, where: str
 ) -> Float[np.ndarray, "height width channels"]:
     """An image or mask of a record in [0, 1] and of the wanted size."""
-    if isinstance(values, bytes):
-        if not isinstance(size, Resizing):
-            raise ValueError(f"{where} is an encoded image: expected size=Resizing(...) to decode it to")
-        return decode_image(values, size)
     values = np.asarray(values)
     if isinstance(size, Resizing) and values.dtype == np.uint8 and values.ndim in (2, 3):
         values = _by_channel(values if values.ndim == 3 else values[..., None], size)
@@ -227,6 +278,12 @@ def _check_fields(record: Any, **fields: str | None) -> None:
     for name, field in fields.items():
         if field is not None and field not in record:
             raise ValueError(f"{name} is {field!r}: the records have the fields {', '.join(sorted(record))}")
+
+
+def _known_channels(part: Any, image: str) -> int | None:
+    features = getattr(getattr(part, "dataset_info", None), "features", None) or {}
+    shape = getattr(features[image], "shape", None) if image in features else None
+    return shape[-1] if shape is not None and len(shape) == 3 else None
 
 
 def _known_names(part: Any, label: str) -> tuple[str, ...]:
