@@ -4,13 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from tests.transforms import networks
+from vexplain.classifiers import VGG, VGGF, ConvNeXt, ResNet, VisionTransformer, functionalize
 from vexplain.relevance import (
     candidate_layers,
+    default_layers,
     feature_index,
+    gram_bytes,
     layout_of,
     layout_size,
     response_fn,
@@ -147,3 +151,47 @@ def test_responses_are_laid_out_as_the_layout_says(key):
             block / block.sum(1, keepdims=True), energies / energies.sum(1, keepdims=True), rtol=1e-4
         )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+PUBLISHED = {  # name: (network, all layers and features, default layers and features, their first and last)
+    "vgg_f": (VGGF, (19, 19_456), (19, 19_456), ("conv_1", "relu_7")),
+    "vgg16": (
+        lambda **options: VGG((2, 2, 3, 3, 3), 1000, **options),
+        (36, 26_307),
+        (15, 12_416),
+        ("relu_1", "relu_15"),
+    ),
+    "resnet50": (
+        lambda **options: ResNet((3, 4, 6, 3), 1000, **options),
+        (174, 93_059),
+        (16, 15_104),
+        ("layer1/0/relu_3", "layer4/2/relu_3"),
+    ),
+    "convnext_tiny": (ConvNeXt, (137, 89_859), (18, 6_624), ("stage1/0/add_1", "stage4/2/add_1")),
+    "vit_b_16": (VisionTransformer, (111, 158_211), (24, 18_432), ("block/0/add_1", "block/11/add_2")),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_deep_networks_are_searched_at_the_outputs_of_their_blocks(name):
+    """768 + 2048 + 6144 + 6144 channels of ResNet-50's blocks, 12 × 2 × 768 of ViT's, and so on."""
+    make, everything, expected, ends = PUBLISHED[name]
+    apply, variables = functionalize(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
+    table = layers(apply, variables, jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32))
+    every, rows = candidate_layers(table), default_layers(table)
+    assert (len(every), sum(row.num_channels for row in every)) == everything
+    assert (len(rows), sum(row.num_channels for row in rows)) == expected
+    assert (rows[0].name, rows[-1].name) == ends
+    assert gram_bytes(rows) == 4 * expected[1] ** 2 <= 2 * 2**30
+    assert [row for row in table if row in rows] == list(rows)
+    if name == "resnet50":
+        stages = default_layers(table, max_gram_bytes=2**27)
+        assert [row.name for row in stages] == [f"layer{n}/{k}/relu_3" for n, k in enumerate((2, 3, 5, 2), 1)]
+        assert gram_bytes(stages) == 4 * (256 + 512 + 1024 + 2048) ** 2
+
+
+def test_small_networks_keep_all_layers():
+    apply, variables = networks.plain_network()
+    table = layers(apply, variables, SHAPE)
+    assert default_layers(table) == candidate_layers(table)
+    assert gram_bytes(candidate_layers(table)) == 4 * (6 + 6 + 6) ** 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from vexplain.datasets import ArraySource
+from vexplain.datasets import ArraySource, subset
 from vexplain.relevance import (
     candidate_layers,
     features,
@@ -138,6 +138,40 @@ def test_a_class_without_images_is_named(source, rows):
     assert "labels=" not in str(e.value)
 
 
+def test_a_class_without_images_may_be_left_out(source, rows, learned, caplog):
+    """The others get what they get in a data set that never had it; the class keeps its number."""
+    apply, variables = make_network((0, 0, 2))
+    found = learn_relevance(
+        apply, variables, source, rows=rows, mu=1, batch_size=16, on_empty_class="leave_out"
+    )
+    assert found.class_names == NAMES
+    assert num_features(found)[1] == found.gaps[1] == found.penalties[1] == 0
+    assert "left out, for no image is of this class by its predicted label: 'rose'" in caplog.text
+    np.testing.assert_allclose(found.weights[:, 2], learned.weights[:, 2], rtol=1e-4)
+
+    few = subset(source, np.arange(0, NUM_IMAGES, 3))
+    found = learn_relevance(
+        apply, variables, few, rows=rows, labels="true", batch_size=16, on_empty_class="leave_out"
+    )
+    assert (num_features(found) > 0).tolist() == [True, False, False]
+
+
+def test_without_rows_the_default_is_that_of_the_table_and_its_size_is_told(network, source, caplog):
+    options = {"mu": 1, "batch_size": 16}
+    caplog.set_level("INFO", logger="vexplain")
+    everything = learn_relevance(*network, source, **options)
+    assert everything.layout == (("conv_1", 6), ("relu_1", 6), ("pool_1", 6))
+    assert "18 features of 3 layers make a Gram matrix of 1,296 bytes" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    few = learn_relevance(*network, source, max_gram_bytes=1295, **options)
+    assert few.layout == (("relu_1", 6),)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "all 18 features" in warning
+    assert "6 features of 1 layer make a Gram matrix of 144 bytes" in warning
+    with pytest.raises(ValueError, match=r"6 features of 1 layer .* Use fewer layers: name some, as in"):
+        learn_relevance(*network, source, max_gram_bytes=143, **options)
+
+
 def test_layers_may_be_given_by_name(network, source, rows, learned):
     for given in (["conv_1", "relu_1"], [rows[0], "relu_1"]):
         found = learn_relevance(*network, source, rows=given, mu=1, batch_size=16)
@@ -172,7 +206,7 @@ class Unreadable:
         ({"mu": float("nan")}, "mu: .*positive and finite, got nan"),
         (
             {"labels": "true", "max_gram_bytes": 575},
-            "m = 12 features takes 576 bytes.*Use fewer layers.*raise",
+            r"12 features of 2 layers .* 576 bytes, above .* = 575; .* conv_1 \(6\).* leave rows out.*raise",
         ),
         ({"batch_size": 0}, "batch_size is 0"),
     ],
@@ -185,6 +219,7 @@ def test_bad_options_are_named_before_any_image_is_read(options, message, networ
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"on_empty_class": "skip"}, "on_empty_class is 'skip': expected one of"),
         ({"mu": "5"}, "mu: .* must be a number, positive and finite, got '5'"),
         ({"source": {"images": np.zeros((3, 5, 4, 6))}}, "source is a dict: .*ArraySource"),
         ({"source": np.zeros((3, 5, 4, 6))}, "source is a ndarray: .*ArraySource"),

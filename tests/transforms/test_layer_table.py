@@ -8,6 +8,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from tests.transforms import networks
+from vexplain.classifiers.layers import local_response_norm
 from vexplain.transforms import channels_last, layers, read
 
 SHAPE = (2, 13, 11, 3)
@@ -164,3 +165,54 @@ def test_an_unknown_kind_lists_those_that_are_there():
     with pytest.raises(ValueError, match=r"called 'convolution'; this table has: conv, dense, pool, relu"):
         table.select("convolution")
     assert not len(table.select("gelu"))  # a kind, though not here
+
+
+def by_slices(x, beta):
+    """The same sum as slices of a padded map, a root as `exp(log)`, and a division."""
+    squares = jnp.pad(x * x, ((0, 0), (0, 0), (0, 0), (1, 1)))
+    energy = sum(squares[..., k : k + x.shape[-1]] for k in range(3))
+    return x / jnp.exp(beta * jnp.log(2.0 + 0.1 * energy))
+
+
+def by_windows(x, beta):
+    return local_response_norm(x, size=3, alpha=0.1, beta=beta)
+
+
+@pytest.mark.parametrize("normalize", [by_windows, by_slices])
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+def test_local_response_normalization_is_one_layer(normalize, beta):
+    """The paper counts its output among the features; its sum over channels is no pooling."""
+
+    def apply(dense, images):
+        return normalize(jax.nn.relu(images @ dense), beta).max((1, 2)) @ dense.T
+
+    dense = jax.random.normal(jax.random.key(0), (3, 5))
+    images = jax.random.uniform(jax.random.key(1), SHAPE)
+    table = layers(apply, dense, images)
+    assert table.names == ("dense_1", "relu_1", "norm_1", "pool_1", "dense_2")
+    found = read(apply, ["relu_1", "norm_1"])(dense, images)[1]
+    x = np.pad(np.asarray(found["relu_1"], np.float64), ((0, 0), (0, 0), (0, 0), (1, 1)))
+    energy = x[..., :-2] ** 2 + x[..., 1:-1] ** 2 + x[..., 2:] ** 2
+    np.testing.assert_allclose(found["norm_1"], x[..., 1:-1] / (2 + 0.1 * energy) ** beta, rtol=1e-5)
+
+
+def test_a_residual_addition_before_a_response_normalization_stays():
+    def apply(dense, images):
+        x = jax.nn.relu(images @ dense)
+        return by_slices(x + x @ dense.T @ dense, 0.75).max((1, 2)) @ dense.T
+
+    table = layers(apply, jnp.ones((3, 5)), jax.ShapeDtypeStruct(SHAPE, jnp.float32))
+    assert [row.kind for row in table] == ["dense", "relu", "dense", "dense", "add", "norm", "pool", "dense"]
+
+
+def test_a_pooling_of_squares_stays_a_pooling():
+    """L2 pooling has the sum, the squares and the root, but divides nothing by them."""
+
+    def apply(dense, images):
+        x = images @ dense
+        pooled = jax.lax.reduce_window(x**2, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") ** 0.5
+        return pooled.max((1, 2)) @ dense.T
+
+    table = layers(apply, jnp.ones((3, 5)), jax.ShapeDtypeStruct(SHAPE, jnp.float32))
+    assert [row.kind for row in table].count("pool") == 2
+    assert "norm" not in {row.kind for row in table}

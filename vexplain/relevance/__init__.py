@@ -8,7 +8,10 @@ of every class, and `feature_scores` with `top_features` choose what explains on
 from vexplain.relevance.ablation import ablation_accuracy as ablation_accuracy
 from vexplain.relevance.ablation import random_masks as random_masks
 from vexplain.relevance.ablation import relevant_masks as relevant_masks
+from vexplain.relevance.candidates import MAX_GRAM_BYTES as MAX_GRAM_BYTES
 from vexplain.relevance.candidates import candidate_layers as candidate_layers
+from vexplain.relevance.candidates import default_layers as default_layers
+from vexplain.relevance.candidates import gram_bytes as gram_bytes
 from vexplain.relevance.candidates import layout_of as layout_of
 from vexplain.relevance.candidates import response_fn as response_fn
 from vexplain.relevance.features import Feature as Feature

@@ -1,14 +1,24 @@
-"""Which layers of a network take part in the search for relevant features, and how they are read."""
+"""Which layers of a network take part in the search for relevant features, and how they are read.
 
+The paper takes every intermediate output of its networks of a few layers. The matrix of all products of two
+features, G, grows with the square of their number: a ResNet-50 has 93,059 features, and G 32 GiB. Deep
+networks are therefore searched at the outputs of their blocks, which is where their layers speak to each
+other.
+"""
+
+import itertools
 from collections.abc import Callable, Sequence
 
 from vexplain.relevance.layout import FeatureLayout
 from vexplain.relevance.responses import responses
 from vexplain.transforms import Layer, LayerTable, channels_last, read
+from vexplain.transforms.nonlinearities import ACTIVATION_KINDS
 from vexplain.typing import ApplyFn, Array, Float, Images, Logits, Variables
 
 # These make new values of several channels, positions or layers; other kinds go number by number.
 _COMBINES = ("conv", "dense", "pool", "add", "concatenate")
+_MIN_BLOCKS = 3  # additions from which on a network is one of residual blocks
+MAX_GRAM_BYTES = 2 * 2**30
 
 ResponseFn = Callable[[Variables, Images], tuple[Float[Array, "batch features"], Logits]]
 
@@ -56,6 +66,69 @@ def _num_scores(table: LayerTable) -> int:
     ):
         count += 1
     return count
+
+
+def default_layers(table: LayerTable, *, max_gram_bytes: int = MAX_GRAM_BYTES) -> tuple[Layer, ...]:
+    """Returns the candidate layers whose Gram matrix fits: all of them, or the outputs of blocks.
+
+    The first of these that fits is taken (*ours*; the paper's networks are small):
+
+    1. every candidate, as `candidate_layers` (*paper*);
+    2. in a residual network the output of each block: the activation function after its addition, or the
+       addition where none follows (ConvNeXt, ViT); in a plain network every activation function;
+    3. of those the last at each shape: the outputs of the stages.
+
+    Args:
+        table: the layers of the network.
+        max_gram_bytes: largest Gram matrix, 4 m² bytes for m features; 2 GiB are 23,170 features.
+
+    Returns:
+        The layers in the order of the table; the outputs of the stages, if nothing fits.
+
+    Raises:
+        ValueError: no layer could be read.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from vexplain.transforms import layers
+        >>> def apply(w, images):
+        ...     x = jax.nn.relu(images @ w)
+        ...     return jax.nn.relu(x @ w).mean((1, 2)) @ w
+        >>> table = layers(apply, jnp.ones((3, 3)), jnp.ones((1, 4, 4, 3)))
+        >>> for size in (1000, 150, 100):
+        ...     print([row.name for row in default_layers(table, max_gram_bytes=size)])
+        ['dense_1', 'relu_1', 'dense_2', 'relu_2', 'pool_1']
+        ['relu_1', 'relu_2']
+        ['relu_2']
+    """
+    every = candidate_layers(table)
+    outputs = _block_outputs(every)
+    choices = (every, outputs, tuple({row.shape: row for row in outputs}.values()))
+    return next((rows for rows in choices if gram_bytes(rows) <= max_gram_bytes), choices[-1])
+
+
+def gram_bytes(rows: Sequence[Layer]) -> int:
+    """Returns the size of the Gram matrix of some layers: 4 m² bytes, m their channels together.
+
+    Args:
+        rows: the layers.
+    """
+    return 4 * sum(row.num_channels for row in rows) ** 2
+
+
+def _block_outputs(rows: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The ends of residual blocks; in a network of few or none its activation functions; else all layers."""
+    pairs = itertools.zip_longest(rows, rows[1:])
+    ends = [
+        following
+        if following is not None and following.kind in ACTIVATION_KINDS and following.shape == row.shape
+        else row
+        for row, following in pairs
+        if row.kind == "add"
+    ]
+    if len(ends) < _MIN_BLOCKS:
+        ends = [row for row in rows if row.kind in ACTIVATION_KINDS]
+    return tuple(ends or rows)
 
 
 def layout_of(rows: Sequence[Layer]) -> FeatureLayout:

@@ -8,7 +8,7 @@ stays with them.
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, Literal, NamedTuple, SupportsIndex
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from vexplain.relevance.layout import FeatureLayout, layer_and_channel, layout_s
 from vexplain.relevance.statistics import Statistics
 from vexplain.typing import Array
 
+ON_EMPTY_CLASS = ("raise", "leave_out")
 _NUMBERS = (np.ndarray, np.number, jax.Array, float, int)
 
 
@@ -77,6 +78,7 @@ def find_relevance(
     mu: float | int = 10.0,
     nonnegative: bool = True,
     class_names: Sequence[str] | None = None,
+    on_empty_class: Literal["raise", "leave_out"] = "raise",
 ) -> Relevance:
     """The relevant features of every class, from the sums over a dataset.
 
@@ -90,13 +92,15 @@ def find_relevance(
         mu: bound on the L1 norm of each class's weights, positive; larger lets in more features.
         nonnegative: demand weights >= 0.
         class_names: one name per class; their numbers when left out.
+        on_empty_class: "raise" for a class without images, or "leave_out": all of its weights are 0.
 
     Returns:
         The weights, each class's relative duality gap at most 1e-6.
 
     Raises:
         ValueError: `mu` is not positive, the layout or the class names do not fit the statistics,
-            a sum is not finite, a class has no image, or labels lie outside the classes.
+            a sum is not finite, a class has no image (none has one, if they may be left out), or labels lie
+            outside the classes.
         RuntimeError: the gap of a class stayed above 1e-6.
 
     References:
@@ -116,22 +120,33 @@ def find_relevance(
     counts = np.asarray(statistics.counts, np.float64)
     _check_statistics(statistics, layout)
     names = tuple(map(str, range(len(counts)))) if class_names is None else tuple(class_names)
+    is_empty = counts == 0 if on_empty_class == "leave_out" else np.full(len(counts), False)
+    solved = ~is_empty
+    if not solved.any():
+        raise ValueError("statistics: no class has an image")
     solution = mu_lasso(
         _accurate(statistics.gram, statistics.gram_residual),
-        _accurate(statistics.cross, statistics.cross_residual),
-        counts,
+        _accurate(statistics.cross, statistics.cross_residual)[:, solved],
+        counts[solved],
         mu=mu,
         nonnegative=nonnegative,
-        class_names=names,
+        class_names=names if solved.all() else [names[c] for c in np.flatnonzero(solved)],
     )
     return Relevance(
-        weights=solution.weights,
-        gaps=solution.gaps,
-        penalties=solution.penalties,
+        weights=_with_zeros(solution.weights, solved),
+        gaps=_with_zeros(solution.gaps, solved),
+        penalties=_with_zeros(solution.penalties, solved),
         mu=np.asarray(mu, np.float64),
         layout=layout,
         class_names=names,
     )
+
+
+def _with_zeros(values: Float[np.ndarray, "*rows solved"], solved: np.ndarray) -> Any:
+    """Puts zeros at the classes that were left out."""
+    every = np.zeros((*values.shape[:-1], len(solved)))
+    every[..., solved] = values
+    return every
 
 
 def features(relevance: Relevance, target: SupportsIndex | str) -> tuple[Feature, ...]:

@@ -1,5 +1,6 @@
 """The relevant features of a network over a source of images: one pass, then one regression a class."""
 
+import logging
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -8,14 +9,23 @@ from typing import Any, Literal
 import numpy as np
 
 from vexplain.datasets import Source
-from vexplain.relevance.candidates import candidate_layers, layout_of, response_fn
-from vexplain.relevance.features import Relevance, find_relevance
+from vexplain.relevance.candidates import (
+    MAX_GRAM_BYTES,
+    candidate_layers,
+    default_layers,
+    gram_bytes,
+    layout_of,
+    response_fn,
+)
+from vexplain.relevance.features import ON_EMPTY_CLASS, Relevance, find_relevance
 from vexplain.relevance.layout import layout_size
 from vexplain.relevance.statistics import Statistics, gram_statistics
 from vexplain.sharding import Mesh
 from vexplain.streaming import fold_epoch
-from vexplain.transforms import Layer, layers
+from vexplain.transforms import Layer, LayerTable, layers
 from vexplain.typing import ApplyFn, Variables
+
+_LOG = logging.getLogger(__name__)
 
 
 def learn_relevance(
@@ -28,23 +38,29 @@ def learn_relevance(
     nonnegative: bool = True,
     labels: Literal["predicted", "true"] = "predicted",
     batch_size: int = 64,
-    max_gram_bytes: int = 2 * 2**30,
+    on_empty_class: Literal["raise", "leave_out"] = "raise",
+    max_gram_bytes: int = MAX_GRAM_BYTES,
     mesh: Mesh | None = None,
     description: str | None = None,
 ) -> Relevance:
     """Returns the relevant features of a network for every class of a source.
 
+    How many features of how many layers are searched, and the size of their Gram matrix, is logged (INFO)
+    before the pass, and a WARNING says so where not all layers of the network fit.
+
     Args:
         apply: the network, `apply(variables, images) -> logits`.
         variables: its variables.
         source: labeled images, usually those that it was trained on; `ArraySource` makes one of arrays.
-        rows: the layers whose channels are candidates, by name or from the layer table; `candidate_layers` of
-            the whole network if left out.
+        rows: the layers whose channels are candidates, by name or from the layer table; `default_layers` of
+            the network if left out: all of them, or the outputs of blocks where all would be too many.
         mu: bound on the L1 norm of each class's weights, positive; larger finds more features.
         nonnegative: demand weights >= 0.
         labels: regress on the "predicted" class or on the "true" one.
         batch_size: images a step.
-        max_gram_bytes: largest Gram matrix that is allowed.
+        on_empty_class: "raise" for a class that no image has (by its label, or by the prediction of the
+            network), or "leave_out": such a class gets no relevant feature, and a WARNING names it.
+        max_gram_bytes: largest Gram matrix that is allowed; the pass takes about four times as much.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
 
@@ -65,8 +81,8 @@ def learn_relevance(
         >>> features(relevance, "green")
         (Feature(layer='pool_1', channel=1, weight=1.0),)
     """
-    _check(source, mu)  # known before the pass over the images, which may take hours
-    chosen = _chosen_layers(apply, variables, source, rows)
+    _check(source, mu, on_empty_class)  # known before the pass over the images, which may take hours
+    chosen = _chosen_layers(apply, variables, source, rows, max_gram_bytes)
     layout = layout_of(chosen)
     init, update, _ = gram_statistics(
         response_fn(apply, chosen),
@@ -84,12 +100,23 @@ def learn_relevance(
         mesh=mesh,
         description=description,
     )
-    _check_every_class_has_images(statistics, source.class_names, labels)
-    return find_relevance(statistics, layout, mu=mu, nonnegative=nonnegative, class_names=source.class_names)
+    _check_every_class_has_images(statistics, source.class_names, labels, on_empty_class)
+    return find_relevance(
+        statistics,
+        layout,
+        mu=mu,
+        nonnegative=nonnegative,
+        class_names=source.class_names,
+        on_empty_class=on_empty_class,
+    )
 
 
 def _chosen_layers(
-    apply: ApplyFn, variables: Variables, source: Source, rows: Sequence[Layer | str] | None
+    apply: ApplyFn,
+    variables: Variables,
+    source: Source,
+    rows: Sequence[Layer | str] | None,
+    max_gram_bytes: int,
 ) -> list[Layer]:
     if isinstance(rows, str):
         raise ValueError(f"rows is the text {rows!r}: pass a list, [{rows!r}]")
@@ -97,14 +124,52 @@ def _chosen_layers(
         raise ValueError("rows is empty: name the layers, or leave it out for all candidates")
     given = [row for row in rows or () if isinstance(row, Layer)]
     if rows is not None and len(given) == len(rows):
-        return given
-    table = layers(apply, variables, source[[0]]["images"])
-    if rows is None:
-        return list(candidate_layers(table))
-    return [row if isinstance(row, Layer) else table[row] for row in rows]
+        chosen, table = given, None
+    else:
+        table = layers(apply, variables, source[[0]]["images"])
+        named = default_layers(table, max_gram_bytes=max_gram_bytes) if rows is None else rows
+        chosen = [row if isinstance(row, Layer) else table[row] for row in named]
+    _check_size(chosen, is_default=rows is None, max_gram_bytes=max_gram_bytes)
+    _log_size(chosen, table if rows is None else None)
+    return chosen
 
 
-def _check(source: Any, mu: Any) -> None:
+def _size(rows: Sequence[Layer]) -> str:
+    """What a pass over some layers needs, in words."""
+    num_features, size = sum(row.num_channels for row in rows), gram_bytes(rows)
+    plural = "" if len(rows) == 1 else "s"
+    large = f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size:,} bytes"
+    return f"{num_features:,} features of {len(rows)} layer{plural} make a Gram matrix of {large}"
+
+
+def _log_size(chosen: Sequence[Layer], table: LayerTable | None) -> None:
+    _LOG.info("%s", _size(chosen))
+    every = () if table is None else candidate_layers(table)
+    if len(every) > len(chosen):
+        _LOG.warning(
+            "all %s; taken are the outputs of blocks, %s to %s: %s. Pass rows= for others",
+            _size(every),
+            chosen[0].name,
+            chosen[-1].name,
+            _size(chosen),
+        )
+
+
+def _check_size(chosen: Sequence[Layer], *, is_default: bool, max_gram_bytes: int) -> None:
+    if gram_bytes(chosen) <= max_gram_bytes:
+        return
+    largest = sorted(chosen, key=lambda row: -row.num_channels)[:3]
+    names = ", ".join(f"{row.name} ({row.num_channels:,})" for row in largest)
+    default = "" if is_default else "leave rows out, for the outputs of blocks; or "
+    raise ValueError(
+        f"rows: {_size(chosen)}, above max_gram_bytes = {max_gram_bytes:,}; the largest layers are {names}. "
+        f"Use fewer layers: {default}name some, as in rows=[{chosen[-1].name!r}]; or raise max_gram_bytes"
+    )
+
+
+def _check(source: Any, mu: Any, on_empty_class: str) -> None:
+    if on_empty_class not in ON_EMPTY_CLASS:
+        raise ValueError(f"on_empty_class is {on_empty_class!r}: expected one of {ON_EMPTY_CLASS}")
     if not isinstance(mu, numbers.Real) or not 0 < float(mu) < math.inf:
         raise ValueError(f"mu: the bound on the L1 norm must be a number, positive and finite, got {mu!r}")
     if isinstance(source, Mapping) or not isinstance(source, Source):
@@ -117,14 +182,22 @@ def _check(source: Any, mu: Any) -> None:
 
 
 def _check_every_class_has_images(
-    statistics: Statistics, class_names: Sequence[str], labels: Literal["predicted", "true"]
+    statistics: Statistics, class_names: Sequence[str], labels: str, on_empty_class: str
 ) -> None:
     counts = np.asarray(statistics.counts)
     empty = ", ".join(repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0)
-    if empty and labels == "true":
-        raise ValueError(f"source: no image of class {empty}: give images of it, or leave the class out")
-    if empty:
+    if not empty:
+        return
+    if on_empty_class == "leave_out":
+        _LOG.warning("left out, for no image is of this class by its %s label: %s", labels, empty)
+        return
+    if labels == "true":
         raise ValueError(
-            f"source: no image of class {empty} by the prediction of the network: use more images, train it "
-            'longer, or regress on the true classes by labels="true"'
+            f"source: no image of class {empty}: give images of it, or leave the class out by "
+            'on_empty_class="leave_out"'
         )
+    raise ValueError(
+        f"source: no image of class {empty} by the prediction of the network: use more images, train it "
+        'longer, regress on the true classes by labels="true", or leave the class out by '
+        'on_empty_class="leave_out"'
+    )

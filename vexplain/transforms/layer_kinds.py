@@ -12,9 +12,11 @@ from vexplain.transforms.nonlinearities import ACTIVATION_KINDS, classify_nonlin
 from vexplain.transforms.normalization import (
     closes_norm,
     is_broadcast_again,
+    is_inside_response_norm,
     is_per_channel,
     is_statistic,
     num_spatial,
+    response_norm_operand,
 )
 from vexplain.transforms.receptive_field import Geometry
 
@@ -37,7 +39,7 @@ def classify(step: Equation, geometry: dict[Value, Geometry]) -> tuple[str | Non
         is_dense = len(sources) == 1 and len(out.shape) >= 1
         return ("dense" if is_dense else None), _after_bias(out), operand
     if step.kind.startswith("reduce_window"):
-        return "pool", _after_division(out), operand
+        return (None if is_inside_response_norm(step) else "pool"), _after_division(out), operand
     if step.kind in ("reduce_sum", "reduce_max"):
         return ("pool" if _is_pool(step, operand, geometry) else None), _after_division(out), operand
     if step.kind == "concatenate" and len(sources) > 1:
@@ -45,9 +47,14 @@ def classify(step: Equation, geometry: dict[Value, Geometry]) -> tuple[str | Non
     if step.kind == "add" and len(set(step.inputs)) == 2 == len(sources):
         same = step.inputs[0].shape == step.inputs[1].shape
         plain = not any(is_statistic(v) for v in step.inputs) and not _is_polynomial(step)
+        plain = plain and not is_inside_response_norm(step)
         return ("add" if _is_map(out) and same and plain else None), out, operand
     if closes_norm(step, geometry):
         return "norm", out, operand
+    if (normalized := response_norm_operand(step)) is not None:
+        return "norm", out, normalized
+    if step.kind == "exp" and is_inside_response_norm(step):
+        return None, out, operand  # a power that is written as the exponential of a logarithm
     return classify_nonlinearity(step, sources, geometry)
 
 

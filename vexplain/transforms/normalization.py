@@ -2,7 +2,8 @@
 
 A normalization layer computes means, variances and their roots, and applies them to every position again.
 Seen step by step it squares, clips at zero and divides; none of that is an activation function of the
-network, and neither is the sum of exponentials that a softmax divides by.
+network, and neither is the sum of exponentials that a softmax divides by. Local response normalization takes
+its sum of squares over neighbors only, so that nothing is broadcast, and is a layer all the same.
 """
 
 from vexplain.transforms.interpreter import Equation, Value, constant_of
@@ -13,6 +14,8 @@ _OF_ONE_VALUE = ("broadcast_in_dim", "reshape", "rsqrt", "sqrt", "square", "inte
 _OF_ONE_VALUE += ("convert_element_type",)
 _REARRANGED = ("broadcast_in_dim", "reshape", "squeeze", "transpose", "convert_element_type", "pad", "slice")
 _DIVISORS = ("rsqrt", "sqrt", "pow", "log")  # of what was summed: a deviation, a norm, a log-sum-exp
+_WINDOWS = ("reduce_window_sum", "reduce_window", "cumsum", "slice")  # sums over neighbors
+_OF_NEIGHBORS = (*AFFINE, *_DIVISORS, *_REARRANGED, *_WINDOWS, "exp", "neg", "integer_pow", "concatenate")
 
 
 def closes_norm(step: Equation, geometry: dict[Value, Geometry]) -> bool:
@@ -27,6 +30,31 @@ def closes_norm(step: Equation, geometry: dict[Value, Geometry]) -> bool:
         chain.append(value.producer)
         value = _main_input(value.producer)
     return len(chain) >= 2 and any(s.kind in ("mul", "div") for s in chain)
+
+
+def response_norm_operand(step: Equation) -> int | None:
+    """Which input x is, of the step that ends x · (κ + α Σ x²)^-β, its sum over neighbors; or `None`."""
+    if step.kind not in ("mul", "div") or len(set(step.inputs)) != 2:
+        return None
+    for operand in (0,) if step.kind == "div" else (0, 1):
+        if _is_of_neighbors(step.inputs[1 - operand], step.inputs[operand]):
+            return operand
+    return None
+
+
+def is_inside_response_norm(step: Equation) -> bool:
+    """A sum over neighbors that a response normalization divides by: no pooling, no addition of branches."""
+    start = step.outputs[0]
+    values, seen = [start], {start}
+    while values:
+        for user in values.pop().consumers:
+            operand = response_norm_operand(user)
+            if operand is not None and _kinds_above_squares(start, user.inputs[operand]) is not None:
+                return True
+            if user.kind in _OF_NEIGHBORS and user.outputs[0] not in seen:
+                seen.add(user.outputs[0])
+                values.append(user.outputs[0])
+    return False
 
 
 def is_statistic(value: Value) -> bool:
@@ -126,6 +154,33 @@ def _is_norm_step(step: Equation, geometry: dict[Value, Geometry]) -> bool:
     if other.depends_on_images:
         return is_statistic(other)
     return len(other.shape) > 0 and constant_of(other) is None and is_per_channel(other)
+
+
+def _is_of_neighbors(divisor: Value, x: Value) -> bool:
+    """Is this a power of sums over neighbors, made of the squares of x and of nothing else?"""
+    kinds = _kinds_above_squares(divisor, x) or set()
+    return not kinds.isdisjoint(_WINDOWS) and not kinds.isdisjoint(_DIVISORS)
+
+
+def _kinds_above_squares(value: Value, x: Value) -> set[str] | None:
+    """The kinds of steps that make this out of the squares of x; `None` if it is made of anything else."""
+    values, seen, kinds = [value], {value}, set()
+    while values:
+        maker = values.pop().producer
+        if maker is None:
+            return None
+        if _is_square(maker):
+            if maker.inputs[0] is not x:
+                return None
+            continue
+        if maker.kind not in _OF_NEIGHBORS:
+            return None
+        kinds.add(maker.kind)
+        for part in maker.inputs:
+            if part.depends_on_images and part not in seen:
+                seen.add(part)
+                values.append(part)
+    return kinds
 
 
 def _main_input(step: Equation) -> Value:
