@@ -147,6 +147,7 @@ def test_a_rendered_source_is_balanced_lazy_and_repeatable():
     batch = source[np.array([5, 17, 29])]
     assert batch["labels"].tolist() == [5, 5, 5]
     np.testing.assert_array_equal(batch["images"][1], source[np.array([17])]["images"][0])
+    np.testing.assert_array_equal(source[17]["images"], batch["images"][1])  # one integer, one example
     steps = np.asarray(batch["images"]) * 255
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-4)
 

@@ -10,9 +10,9 @@ References:
 """
 
 import functools
+import importlib.util
 import re
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -105,9 +105,11 @@ def imagenet_synsets() -> tuple[str, ...]:
 
 
 def _published(name: str) -> list[str]:
-    """The lines of a file that TFDS ships; found without an import of its builders."""
-    folder = resources.files("tensorflow_datasets") / "datasets" / "imagenet2012"
-    return (folder / name).read_text().split()
+    """The lines of a file that TFDS ships, which is found without an import of TFDS."""
+    spec = importlib.util.find_spec("tensorflow_datasets")
+    assert spec is not None, "TFDS is a dependency of this library"
+    assert spec.origin is not None, "TFDS is a package with an __init__.py"
+    return (Path(spec.origin).parent / "datasets" / "imagenet2012" / name).read_text().split()
 
 
 def _archive(path: str | Path, split: str) -> Path:

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, cast, overload
+from typing import overload
 
 import numpy as np
 
@@ -118,49 +118,10 @@ def tar_members(
     return TarMembers(archive, *columns)
 
 
-def _scan(archive: Path, nested: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Names, offsets and sizes of all files, read from the headers."""
-    _LOG.info("reading the headers of %s, once", archive)
-    try:
-        with open(archive, "rb") as file:
-            rows = list(_nested_files(file) if nested else _files(file))
-    except tarfile.TarError as error:
-        raise ValueError(
-            f"path is {str(archive)!r}: it is no tar, or is cut off ({error}); compare its size with the "
-            "published one, and download it again"
-        ) from error
-    rows.sort()
-    names = np.array([name.encode("utf-8", "surrogateescape") for name, _, _ in rows], np.bytes_)
-    offsets, sizes = (np.array([row[column] for row in rows], np.int64) for column in (1, 2))
-    return names, offsets, sizes
-
-
-def _nested_files(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
-    for outer, offset, size in _files(file):
-        if outer.endswith(".tar"):
-            window = cast(IO[bytes], _Window(file, offset, size))
-            for name, inner, length in _files(window, needs_end=False):
-                yield f"{outer[:-4]}/{name}", offset + inner, length
-
-
-def _files(file: IO[bytes], *, needs_end: bool = True) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each file. A tar ends with a block of zeros, else it has been cut off."""
-    end = 0
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK * member.isreg()
-            if member.isreg() and not PurePosixPath(member.name).name.startswith("."):
-                yield str(PurePosixPath(member.name)), member.offset_data, member.size
-    file.seek(end)
-    block = file.read(_BLOCK)
-    if block != bytes(_BLOCK) and (needs_end or block):
-        raise tarfile.ReadError(f"it should go on or end after {end} bytes")
-
-
 class _Window(io.RawIOBase):
     """A stretch of a file as a file: a tar within a tar."""
 
-    def __init__(self, file: IO[bytes], start: int, size: int):
+    def __init__(self, file: io.BufferedReader, start: int, size: int):
         self._file, self._start, self._size, self._position = file, start, size, 0
 
     def seekable(self) -> bool:
@@ -184,10 +145,47 @@ class _Window(io.RawIOBase):
         return content
 
 
+def _scan(archive: Path, nested: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Names, offsets and sizes of all files, read from the headers."""
+    _LOG.info("reading the headers of %s, once", archive)
+    try:
+        with open(archive, "rb") as file:
+            rows = sorted(_nested_files(file) if nested else _files(file))
+    except tarfile.TarError as error:
+        raise ValueError(
+            f"path is {str(archive)!r}: it is no tar, or is cut off ({error}); compare its size with the "
+            "published one, and download it again"
+        ) from error
+    names = np.array([name.encode("utf-8", "surrogateescape") for name, _, _ in rows], np.bytes_)
+    offsets, sizes = (np.array([row[column] for row in rows], np.int64) for column in (1, 2))
+    return names, offsets, sizes
+
+
+def _nested_files(file: io.BufferedReader) -> Iterator[tuple[str, int, int]]:
+    for outer, offset, size in _files(file):
+        if outer.endswith(".tar"):
+            for name, inner, length in _files(_Window(file, offset, size), needs_end=False):
+                yield f"{outer[:-4]}/{name}", offset + inner, length
+
+
+def _files(file: io.BufferedReader | _Window, *, needs_end: bool = True) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of each file. A tar ends with a block of zeros, else it has been cut off."""
+    end = 0
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK * member.isreg()
+            if member.isreg() and not PurePosixPath(member.name).name.startswith("."):
+                yield str(PurePosixPath(member.name)), member.offset_data, member.size
+    file.seek(end)
+    block = file.read(_BLOCK)
+    if block != bytes(_BLOCK) and (needs_end or block):
+        raise tarfile.ReadError(f"it should go on or end after {end} bytes")
+
+
 def _load(index: Path, stamp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """The columns of a stored index, or nothing where there is none for this archive."""
     try:
-        with np.load(index) as stored:
+        with np.load(io.BytesIO(index.read_bytes())) as stored:  # NumPy leaves broken files open
             if np.array_equal(stored["stamp"], stamp):
                 return stored["names"], stored["offsets"], stored["sizes"]
     except FileNotFoundError:
