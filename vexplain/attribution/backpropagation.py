@@ -1,8 +1,9 @@
-"""The derivative of a score by the pixels, plain or with guided ReLUs."""
+"""The derivative of a score by the pixels: plain, times the image, guided, or of a deconvolution network."""
 
 import jax
+import jax.numpy as jnp
 
-from vexplain.transforms import GUIDED, Rule, Rules, with_rules
+from vexplain.transforms import DECONVNET, GUIDED, Rule, Rules, with_rules
 from vexplain.typing import Attributions, Images, PyTree, ScoreFn, Variables
 
 
@@ -25,6 +26,33 @@ def gradient(score_fn: ScoreFn, variables: Variables, images: Images, targets: P
         [2. 3.]
     """
     return jax.grad(lambda images: score_fn(variables, images, targets).sum())(images)
+
+
+def input_x_gradient(
+    score_fn: ScoreFn, variables: Variables, images: Images, targets: PyTree
+) -> Attributions:
+    """Returns the images times the gradient of the score by them.
+
+    Of a piecewise linear network without biases, the attributions of an image sum to its score. They measure
+    from a black image: a black pixel gets nothing. `integrated_gradients` takes other baselines.
+
+    Args:
+        score_fn: what is explained, `(variables, images, targets) -> (batch,)`.
+        variables: of the network.
+        images: (batch, height, width, channels) in [0, 1].
+        targets: what `score_fn` takes, with a leading batch axis.
+
+    References:
+        Shrikumar et al., Not Just a Black Box, 2016, Section 3.2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> score = lambda variables, images, targets: (images * variables).sum((1, 2, 3))
+        >>> weights = jnp.array([2.0, -1.0])
+        >>> print(input_x_gradient(score, weights, jnp.array([[[[0.5, 1.0]]]]), None)[0, 0, 0])
+        [ 1. -1.]
+    """
+    return jnp.asarray(images) * gradient(score_fn, variables, images, targets)
 
 
 def guided_backprop(
@@ -67,4 +95,46 @@ def guided_backprop(
          [0. 3.]]
     """
     ruled = with_rules(score_fn, rules, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
+    return gradient(ruled, variables, images, targets)
+
+
+def deconvnet(
+    score_fn: ScoreFn,
+    variables: Variables,
+    images: Images,
+    targets: PyTree,
+    *,
+    on_uncovered: str = "raise",
+    on_unmatched: str = "raise",
+) -> Attributions:
+    """Returns what a deconvolution network sends back to the pixels.
+
+    It is the gradient of the score in which every ReLU passes on what comes back positive, whatever its
+    sign before it was: `with_rules(score_fn, DECONVNET)`. Max pooling is undone by its switches, as in the
+    gradient.
+
+    Args:
+        score_fn: what is explained, `(variables, images, targets) -> (batch,)`.
+        variables: of the network.
+        images: (batch, height, width, channels) in [0, 1].
+        targets: what `score_fn` takes, with a leading batch axis.
+        on_uncovered: what to do about activation functions other than ReLU, see `with_rules`.
+        on_unmatched: what to do about a network without ReLUs, see `with_rules`.
+
+    Raises:
+        ValueError: an activation function is not covered, or there is no ReLU.
+
+    References:
+        Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014, Section 2.1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> score = lambda w, images, targets: (jax.nn.relu(images.sum((1, 2))) @ w)[:, 0]
+        >>> images, w = jnp.array([[[[-1.0, 1.0]]]]), jnp.array([[2.0], [-3.0]])
+        >>> print(gradient(score, w, images, jnp.array([0]))[0, 0, 0])
+        [ 0. -3.]
+        >>> print(deconvnet(score, w, images, jnp.array([0]))[0, 0, 0])
+        [2. 0.]
+    """
+    ruled = with_rules(score_fn, DECONVNET, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
     return gradient(ruled, variables, images, targets)

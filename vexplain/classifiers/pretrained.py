@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from vexplain.classifiers.alexnet import VGGF, AlexNet
@@ -56,7 +57,7 @@ class Pretrained(NamedTuple):
     resizing: Resizing
 
 
-def build(name: str, num_classes: int = 1000, *, seed: int = 0, **options: Any) -> Pretrained:
+def build(name: str, *, num_classes: int = 1000, seed: int = 0, **options: Any) -> Pretrained:
     """Returns a published network with random weights.
 
     Args:
@@ -69,7 +70,7 @@ def build(name: str, num_classes: int = 1000, *, seed: int = 0, **options: Any) 
         ValueError: there is no such network.
 
     Example:
-        >>> apply, variables, resizing = build("resnet18", 10, width=4)
+        >>> apply, variables, resizing = build("resnet18", num_classes=10, width=4)
         >>> apply(variables, jnp.zeros((2, 32, 32, 3))).shape
         (2, 10)
     """
@@ -77,7 +78,9 @@ def build(name: str, num_classes: int = 1000, *, seed: int = 0, **options: Any) 
     return Pretrained(*functionalize(module), _preprocessing(name, "torchvision")[0])
 
 
-def pretrained(name: str, weights: str | Path, **options: Any) -> Pretrained:
+def pretrained(
+    name: str, weights: str | Path, *, num_classes: int | None = None, seed: int = 0, **options: Any
+) -> Pretrained:
     """Returns a published network with the weights of a file.
 
     The number of classes is that of the file; mean, standard deviation and resizing are those of the
@@ -87,6 +90,8 @@ def pretrained(name: str, weights: str | Path, **options: Any) -> Pretrained:
     Args:
         name: one of `NAMES`.
         weights: a `.safetensors` file with names of torchvision or timm, or MatConvNet's `.mat`.
+        num_classes: another number than the file's begins the layer of the scores anew, for fine-tuning.
+        seed: of a layer that is begun anew.
         **options: of the network's class, for instance `mean` and `std`, or `image_size` of a transformer.
 
     Raises:
@@ -106,7 +111,11 @@ def pretrained(name: str, weights: str | Path, **options: Any) -> Pretrained:
         mean = tuple(average.reshape(-1, 3).mean(0) / 255) if average is not None else IMAGENET_MEAN
         given |= {"mean": tuple(map(float, mean)), "std": (1 / 255,) * 3}
     given |= options
-    module = _abstract(make, _num_classes(_abstract(make, 1, given), arrays, dialect), given)
+    scores = _score_layer(_abstract(make, 1, given), dialect)
+    known = len(arrays.get(f"{scores}.bias", range(1000)))
+    if num_classes is not None and num_classes != known:
+        arrays = _with_new_scores(arrays, scores, num_classes, seed)
+    module = _abstract(make, num_classes or known, given)
     variables = place_weights(module, arrays, dialect, source=str(weights))
     apply, _ = functionalize(module)
     return Pretrained(apply, jax.tree.map(_concrete, variables), resizing)
@@ -127,10 +136,19 @@ def _abstract(make: Callable[..., nnx.Module], num_classes: int, options: Any) -
     return nnx.eval_shape(lambda: make(num_classes, rngs=nnx.Rngs(0), **options))
 
 
-def _num_classes(module: Any, arrays: Any, dialect: str) -> int:
+def _score_layer(module: Any, dialect: str) -> str:
+    """The name of the layer of the class scores in a file."""
     names = getattr(module, f"{dialect}_names")()
-    bias = arrays.get(f"{names.get('fc', names.get('fc8'))}.bias")
-    return 1000 if bias is None else len(bias)
+    return names["fc"] if "fc" in names else names["fc8"]
+
+
+def _with_new_scores(arrays: Any, scores: str, num_classes: int, seed: int) -> dict[str, Any]:
+    """The arrays with random weights of another number of classes, of the scale of the old ones."""
+    old = np.asarray(arrays[f"{scores}.weight"])
+    axis = old.shape.index(len(arrays[f"{scores}.bias"]))  # the first axis in PyTorch, the last in MatConvNet
+    shape = (*old.shape[:axis], num_classes, *old.shape[axis + 1 :])
+    new = np.random.default_rng(seed).normal(0, old.std(), shape).astype(np.float32)
+    return {**arrays, f"{scores}.weight": new, f"{scores}.bias": np.zeros(num_classes, np.float32)}
 
 
 def _normalization(name: str, arrays: Any) -> tuple[int, float, float, float] | None:

@@ -1,0 +1,117 @@
+"""What class activation maps are made of: a layer with positions, its gradient, and its way to the image."""
+
+import jax
+import jax.numpy as jnp
+
+from vexplain.transforms import Layer, LayerTable, channels_last, edit, layers, read
+from vexplain.typing import Array, Float, Images, PyTree, ScoreFn, Variables
+
+INTERPOLATIONS = ("bilinear", "nearest", None)
+_ENTRY = ("dense", "conv", "norm", "add")  # an activation function follows one of these
+_Map = Float[Array, "batch _rows _columns _channels"]
+
+
+def cam_layer(table: LayerTable) -> str:
+    """Returns the customary layer for class activation maps: the last convolution, after its ReLU.
+
+    Raises:
+        ValueError: no layer of the network has two spatial axes.
+
+    Example:
+        >>> def apply(variables, images):
+        ...     x = jax.lax.conv_general_dilated(
+        ...         images, variables, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ...     )
+        ...     return jax.nn.relu(x).mean((1, 2))
+        >>> cam_layer(layers(apply, jnp.ones((3, 3, 1, 2)), jnp.ones((1, 5, 5, 1))))
+        'relu_1'
+    """
+    spatial = [row for row in table if None not in row.spatial_axes and row.batch_axis is not None]
+    convolutions = [n for n, layer in enumerate(spatial) if layer.kind == "conv"]
+    if not convolutions:
+        raise ValueError("no convolution of this network has spatial axes: name a layer for the map")
+    last = convolutions[-1]
+    for follower in spatial[last + 1 :]:
+        if follower.kind not in (*_ENTRY, "named"):
+            return follower.name if follower.kind != "pool" else spatial[last].name
+    return spatial[last].name
+
+
+def activation_of(
+    score_fn: ScoreFn, variables: Variables, images: Images, targets: PyTree, *, layer: str
+) -> _Map:
+    """Returns the activation of a layer with two spatial axes, channels last.
+
+    Args:
+        score_fn: any function of the network, `(variables, images, targets) -> (batch,)`.
+        variables: of the network.
+        images: (batch, height, width, channels) in [0, 1].
+        targets: what `score_fn` takes, with a leading batch axis.
+        layer: its name.
+
+    Raises:
+        ValueError: the layer has no spatial axes, or no batch.
+    """
+    row = _spatial_layer(score_fn, variables, images, targets, layer)
+    return channels_last(read(score_fn, [layer])(variables, images, targets)[1][layer], row)
+
+
+def activation_and_gradient(
+    score_fn: ScoreFn, variables: Variables, images: Images, targets: PyTree, *, layer: str
+) -> tuple[_Map, _Map]:
+    """Returns the activation A of a layer and the gradient ∂y/∂A of the score by it, channels last.
+
+    Args:
+        score_fn: what is explained, `(variables, images, targets) -> (batch,)`.
+        variables: of the network.
+        images: (batch, height, width, channels) in [0, 1].
+        targets: what `score_fn` takes, with a leading batch axis.
+        layer: its name.
+
+    Raises:
+        ValueError: the layer has no spatial axes, or no batch.
+    """
+    row = _spatial_layer(score_fn, variables, images, targets, layer)
+
+    def perturbed(delta):
+        moved = read(edit(score_fn, {layer: lambda a: a + delta}), [layer])
+        score, found = moved(variables, images, targets)
+        return score.sum(), found[layer]
+
+    gradients, activations = jax.grad(perturbed, has_aux=True)(jnp.zeros(row.shape, images.dtype))
+    return channels_last(activations, row), channels_last(gradients, row)
+
+
+def enlarged(maps: _Map, images: Images, *, interpolation: str | None) -> _Map:
+    """Returns maps of a layer at the size of the images.
+
+    Args:
+        maps: (batch, rows, columns, channels).
+        images: (batch, height, width, channels).
+        interpolation: "bilinear" (pixels as squares: PyTorch's `align_corners=False`), "nearest", or `None`
+            to leave the maps at the size of the layer.
+
+    Raises:
+        ValueError: another interpolation.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation is {interpolation!r}: expected one of {INTERPOLATIONS}")
+    if interpolation is None:
+        return maps
+    return jax.image.resize(maps, (*images.shape[:3], maps.shape[-1]), interpolation)
+
+
+def _spatial_layer(score_fn, variables, images, targets, name: str) -> Layer:
+    table = layers(lambda v, x: score_fn(v, x, targets), variables, images)
+    row = table[name]
+    if row.batch_axis is None:
+        raise ValueError(
+            f"layer {name!r} of shape {row.shape} mixes the images of a batch, or its batch cannot be "
+            "followed: choose an earlier layer"
+        )
+    if None in row.spatial_axes:
+        raise ValueError(
+            f"layer {name!r} of shape {row.shape} has no spatial axes: a map needs a layer with height and "
+            "width, such as the last convolution (see cam_layer)"
+        )
+    return row
