@@ -4,7 +4,7 @@ Paper: J. Oramas, K. Wang, T. Tuytelaars, Visual Explanation by Interpretation, 
 Figure 3, which show the artifacts and the fix, and measure neither. The measures are ours
 (`vexplain.metrics.stride_artifact_energy`).
 
-    python -m experiments.stride_artifacts laptop        10 minutes on 2 CPU cores
+    python -m experiments.stride_artifacts laptop        8 minutes on 2 busy CPU cores
     python -m experiments.stride_artifacts accelerator   more images and training
 
 VGG-F, AlexNet and ResNet-50 with random weights on flowers of 224 px, and a network with a first convolution
@@ -13,7 +13,10 @@ backpropagation as the network is, with the rule, at stride 1 with the same weig
 pooling, and blurred by a box as large as the grid's period, which removes a grid too. Leaves `report.html`,
 `metrics.json` and figures in `runs/stride_artifacts`. Training resumes.
 
-What to expect is in the README.
+What to expect (laptop, mean of 240 test images): at the trained network's first ReLU the grid has 31 % of the
+map's energy, and 0.1 % with the rule; IoU area 23.9 % as it is, 42.9 % with the rule, 41.9 % blurred, 26.1 %
+at stride 1. Next to the pixels the rule is nearly a box blur of the signed map; at the later strides of
+ResNet-50 it is not. All numbers are in the README.
 """
 
 import dataclasses

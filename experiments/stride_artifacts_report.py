@@ -31,6 +31,14 @@ COLUMNS = {
 PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "numpy")
 
 
+TITLES = {"vgg_f": "VGG-F", "alexnet": "AlexNet", "resnet50": "ResNet-50"}  # with random weights
+
+
+def title(network: str) -> str:
+    """The name of a network as its authors write it."""
+    return TITLES.get(network, network)
+
+
 class Example(NamedTuple):
     """The heatmaps of one image at one layer, by treatment."""
 
@@ -42,7 +50,7 @@ class Example(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.network}, {self.layer}, period {self.period}"
+        return f"{title(self.network)}, {self.layer}, period {self.period}"
 
 
 def write_figures_and_report(out: Path, metrics: Mapping[str, Any], examples: Sequence[Example]) -> Path:
@@ -54,11 +62,11 @@ def write_figures_and_report(out: Path, metrics: Mapping[str, Any], examples: Se
         shown = {e.layer: _cells(e) for e in examples if e.network == network}
         picture = Picture(
             map_sheet(shown),
-            f"One image at each layer of {network}, its middle {CROP} × {CROP} pixels.",
+            f"One image at each layer of {title(network)}, its middle {CROP} × {CROP} pixels.",
             "Heatmaps by layer and treatment.",
             network.split(",")[0],
         )
-        sections.append(Section(network, (_means(rows),), (picture,), _table(rows)))
+        sections.append(Section(title(network), (_means(rows),), (picture,), _table(rows)))
     report = Report(
         title="The grid that strided convolutions leave in heatmaps",
         lead=verdict(metrics["rows"]),
@@ -93,7 +101,7 @@ def _list(names: Sequence[str]) -> str:
 def _overview(examples: Sequence[Example]) -> Section:
     networks = list(dict.fromkeys(e.network for e in examples))
     of = {network: [e for e in examples if e.network == network] for network in networks}
-    chosen = [es[min(1, len(es) - 1)] for es in of.values()]
+    chosen = [es[len(es) // 2] for es in of.values()]
     return Section(
         "At a glance",
         (
@@ -105,7 +113,7 @@ def _overview(examples: Sequence[Example]) -> Section:
         (
             Picture(
                 map_sheet({e.name: _cells(e) for e in chosen}),
-                f"The second layer of each network; the middle {CROP} × {CROP} pixels of one image.",
+                f"A layer in the middle of each network; the middle {CROP} × {CROP} pixels of one image.",
                 "Heatmaps by network and treatment.",
                 "overview",
             ),
