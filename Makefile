@@ -4,13 +4,15 @@
 #   make demo VARIANT=double_12c   the same on the harder variant
 #   make test                      the tests
 #   make lint                      format, lint and types
+#   make parity                    logits and maps against torchvision, timm, Captum and pytorch-grad-cam (in .venv-parity)
+#   make references                makes again what the tests compare with, by the same libraries
 
 PYTHON ?= python3
 VARIANT ?= single_6c
 OUT ?= runs/an8flower
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean parity references
 
 demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
@@ -18,13 +20,24 @@ demo: .venv/.installed
 test: .venv/.installed-test
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+parity: .venv-parity/.installed
+	.venv-parity/bin/python -m benchmarks.parity
+
+references: .venv-parity/.installed
+	.venv-parity/bin/python -m tests.references.make_references
+
 lint: .venv/.installed-test .venv/.installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf .venv dist
+	rm -rf .venv .venv-parity dist
+
+.venv-parity/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv --clear .venv-parity
+	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[parity]'
+	@touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -1,4 +1,4 @@
-"""Maps of narrow networks against Captum 0.9.0 and pytorch-grad-cam 1.5.7, whose maps tests/references hold."""
+"""Maps of narrow networks against Captum 0.9.0 and pytorch-grad-cam 1.5.7, whose maps are in references."""
 
 import json
 from pathlib import Path

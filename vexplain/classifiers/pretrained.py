@@ -36,7 +36,8 @@ _HALF = (0.5, 0.5, 0.5)
 # Resizing, mean and standard deviation of the default weights of each framework.
 _PREPROCESSING = {
     ("convnext_tiny", "torchvision"): (Resizing(224, 236), IMAGENET_MEAN, IMAGENET_STD),
-    ("convnext_tiny", "timm"): (Resizing(224, 256, "bicubic"), IMAGENET_MEAN, IMAGENET_STD),
+    ("convnext_tiny", "timm"): (Resizing(224, 235, "bicubic"), IMAGENET_MEAN, IMAGENET_STD),
+    ("resnet50", "torchvision"): (Resizing(224, 232), IMAGENET_MEAN, IMAGENET_STD),
     ("vit_b_16", "timm"): (Resizing(224, 248, "bicubic"), _HALF, _HALF),
     ("vgg_f", "matconvnet"): (Resizing(224, 256, "bicubic"), None, None),
 }
