@@ -21,28 +21,32 @@ code are in the README.
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
-import optax
 import tyro
 from flax import nnx
 from tqdm.auto import tqdm
 
 from experiments.an8flower_report import write_figures_and_report
-from experiments.job import fingerprint, plain_settings, say, step, write_json
-from vexplain import benchmark, relevance, training
+from experiments.classifier_job import (
+    ablate,
+    checked_mesh,
+    find_features,
+    measure_accuracy,
+    searched_layers,
+    train_classifier,
+)
+from experiments.job import plain_settings, say, step, write_json
+from vexplain import benchmark, relevance
 from vexplain.classifiers import FlowerNet, functionalize
-from vexplain.datasets import Source, in_memory, shuffled_batches, subset
+from vexplain.datasets import Source, in_memory, subset
 from vexplain.datasets.an8flower import RenderedSource, fold_indices
 from vexplain.datasets.an8flower.source import NUM_FOLDS
 from vexplain.interpretation import interpret
-from vexplain.sharding import data_mesh
-from vexplain.streaming import Checkpoint, fold, fold_epoch
-from vexplain.transforms import LayerTable, layers
+from vexplain.streaming import fold_epoch
+from vexplain.transforms import layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +108,7 @@ PRESETS = {
 def main(config: Config) -> dict[str, Any]:
     """Runs the job and returns what `metrics.json` holds."""
     started, timings = time.monotonic(), {}
-    mesh = checked_mesh(config)
+    mesh = checked_mesh(config.batch_size, config.devices)
     say(f"vexplain: the main job on an8Flower {config.variant}, {config.size} px; results in {config.out}")
     config.out.mkdir(parents=True, exist_ok=True)
 
@@ -119,7 +123,9 @@ def main(config: Config) -> dict[str, Any]:
     say(f"held-out accuracy {accuracy:.2%} on {len(test)} images")
 
     with step("Relevant features", timings):
-        found, found_conv = find_features(config, apply, variables, train, table, mesh)
+        searched = searched_layers(table)
+        options = {"mu": config.mu, "batch_size": config.batch_size, "mesh": mesh}
+        found, found_conv = find_features(apply, variables, train, searched, **options)
     say(f"\n{found}\n")
     with step("Average images", timings):
         views = interpret(
@@ -136,7 +142,9 @@ def main(config: Config) -> dict[str, Any]:
         methods = benchmark.methods_for(apply, table, found, num_features=config.num_features)
         scores = score(config, apply, variables, methods, test, mesh)
     with step("Ablation", timings):
-        ablation = ablate(config, apply, variables, table, (found, found_conv), test, mesh)
+        options = {"num_draws": config.num_draws, "seed": config.seed}
+        options |= {"batch_size": config.batch_size, "mesh": mesh}
+        ablation = ablate(apply, variables, table, (found, found_conv), test, **options)
         ablation["accuracy"] = accuracy
 
     metrics = {
@@ -175,18 +183,6 @@ def main(config: Config) -> dict[str, Any]:
     return metrics
 
 
-def checked_mesh(config: Config) -> Any:
-    """The devices of the job, among which the batches must divide evenly."""
-    mesh = data_mesh(config.devices)
-    num_devices = len(mesh.local_devices)
-    if config.batch_size % num_devices:
-        raise ValueError(
-            f"batch_size is {config.batch_size}: expected a multiple of the {num_devices} devices, or use "
-            "fewer by --devices"
-        )
-    return mesh
-
-
 def render_data(config: Config) -> tuple[Source, Source]:
     """Renders the images once, keeps them in memory, and splits off a fold for testing."""
     rendered = RenderedSource(
@@ -208,48 +204,8 @@ def train_network(config: Config, train: Source, mesh: Any):
     num_classes = len(train.class_names)
     module = FlowerNet(num_classes, image_size=config.size, widths=config.widths, rngs=nnx.Rngs(config.seed))
     apply, variables = functionalize(module)
-    batch_fn, steps = shuffled_batches(train, config.batch_size, seed=config.seed)
-    num_steps = config.epochs * steps
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, num_steps // 20 + 1, num_steps)
-    init, update = training.supervised(apply, optax.adam(schedule))
-    fixed = ("out", "mu", "num_features", "num_exemplars", "num_draws", "num_explained", "devices")
-    folder = config.out / f"checkpoints-{fingerprint(config, without=fixed)}"
-    state = fold(
-        update,
-        init(variables),
-        batch_fn,
-        num_steps=num_steps,
-        mesh=mesh,
-        checkpoint=Checkpoint(folder, every=4 * steps),
-        description="Training",
-        report=training.training_report,
-    )
-    return apply, state.variables
-
-
-def measure_accuracy(apply: Any, variables: Any, test: Source, mesh: Any, batch_size: int) -> float:
-    """Held-out accuracy in [0, 1]."""
-    init, update = training.confusion(apply, len(test.class_names))
-    return training.accuracy(
-        fold_epoch(update, init(), test, batch_size=batch_size, constants=variables, mesh=mesh)
-    )
-
-
-def find_features(config: Config, apply: Any, variables: Any, train: Source, table: LayerTable, mesh: Any):
-    """Relevant features among all layers, and among convolutions only."""
-    return tuple(
-        relevance.learn_relevance(
-            apply,
-            variables,
-            train,
-            rows=relevance.candidate_layers(table, convolutional_only=only),
-            mu=config.mu,
-            batch_size=config.batch_size,
-            mesh=mesh,
-            description="Responses of convolutions" if only else "Responses of all layers",
-        )
-        for only in (False, True)
-    )
+    options = {"epochs": config.epochs, "learning_rate": config.learning_rate}
+    return apply, train_classifier(config, apply, variables, train, mesh, **options)
 
 
 def score(config: Config, apply: Any, variables: Any, methods: Any, test: Source, mesh: Any):
@@ -266,37 +222,6 @@ def score(config: Config, apply: Any, variables: Any, methods: Any, test: Source
             description="Scoring heatmaps",
         )
     )
-
-
-def ablate(
-    config: Config,
-    apply: Any,
-    variables: Any,
-    table: LayerTable,
-    found: Sequence[Any],
-    test: Source,
-    mesh: Any,
-) -> dict[str, Any]:
-    """Accuracy without the relevant features, and without as many random ones in the same layers."""
-    rows = relevance.candidate_layers(table)
-    init, update = relevance.ablation_accuracy(apply, rows, len(test.class_names))
-
-    def accuracy_without(masks):
-        size, constants = config.batch_size, (variables, masks)
-        return training.accuracy(
-            fold_epoch(update, init(), test, batch_size=size, constants=constants, mesh=mesh)
-        )
-
-    results: dict[str, Any] = {}
-    for suffix, chosen in zip(("", "_conv"), found, strict=True):
-        union = relevance.relevant_union(chosen)
-        keys = jax.random.split(jax.random.key(config.seed), config.num_draws)
-        results["relevant" + suffix] = accuracy_without(relevance.relevant_masks(rows, union))
-        results["random" + suffix] = [
-            accuracy_without(relevance.random_masks(key, rows, union)) for key in tqdm(keys, desc="Ablation")
-        ]
-        results["num_silenced" + suffix] = {name: len(channels) for name, channels in union.items()}
-    return results
 
 
 def _plain(score: benchmark.Score) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.classifier_report import PACKAGES, ablation_section, chosen_examples, features_section
 from experiments.job import device_names
 from vexplain.attribution import normalize_heatmaps, positive_heatmaps
 from vexplain.benchmark import CONTROLS, OURS, Score
@@ -18,13 +19,10 @@ from vexplain.figures import (
     Report,
     Section,
     Table,
-    ablation_bars,
-    class_sheet,
     explanation_sheet,
     iou_curves,
     package_versions,
     save_pictures,
-    weights_overview,
     write_report,
 )
 from vexplain.interpretation import FeatureView
@@ -32,7 +30,6 @@ from vexplain.relevance import Relevance
 
 VARIANTS = {"single_6c": "the color of its petals", "double_12c": "which part of it has which color"}
 LEARNED = 0.9  # accuracy on held-out images from which on the report says so
-PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 def write_figures_and_report(
@@ -50,10 +47,10 @@ def write_figures_and_report(
 ) -> Path:
     """Writes `figures/*.png` and `report.html`, and returns the path of the report."""
     sections = [
-        _features(found, views, metrics),
+        features_section(found, views, metrics),
         _explanations(apply, variables, found, methods, metrics, test, num_explained),
         _scores(scores, metrics),
-        _ablation(metrics),
+        ablation_section(metrics),
     ]
     report = Report(
         title=f"What a classifier learned of an8Flower ({metrics['variant']})",
@@ -65,13 +62,6 @@ def write_figures_and_report(
     )
     save_pictures(out / "figures", report)
     return write_report(out / "report.html", report)
-
-
-def chosen_examples(test: Source, num_examples: int) -> np.ndarray:
-    """Returns indices of test images, as many of each class as of any other, the classes in order."""
-    labels = np.concatenate([test[[n]]["labels"] for n in range(min(len(test), 20 * len(test.class_names)))])
-    share = max(num_examples // len(test.class_names), 1)
-    return np.concatenate([np.flatnonzero(labels == c)[:share] for c in range(len(test.class_names))])
 
 
 def _lead(found: Relevance, scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> str:
@@ -131,37 +121,6 @@ def _key_figures(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> lis
             f"{np.mean(ablation['random']):.1%} without as many random ones",
         ),
     ]
-
-
-def _features(found: Relevance, views: Sequence[FeatureView], metrics: Mapping[str, Any]) -> Section:
-    overview = Picture(
-        weights_overview(found),
-        "Relevance weights of each class; a number is the channel, a color the layer.",
-        "Stacked bars of relevance weights by class.",
-        "weights",
-    )
-    sheets = [
-        Picture(
-            class_sheet(views, class_name=name),
-            f"{name}: each relevant feature, its average image, and the crops that excite it most.",
-            f"Average images and crops of the features relevant for {name}.",
-            f"features-{name.replace(' ', '-')}",
-        )
-        for name in found.class_names
-        if any(view.class_name == name for view in views)
-    ]
-    return Section(
-        "What was learned",
-        (
-            "A sparse, non-negative regression predicts the network's own decision from the energy of every "
-            "channel of every layer; the few channels that get a weight are relevant for the class. Each is "
-            "shown by the average of what its receptive field saw where it fired most, over the "
-            f"{metrics['settings']['num_exemplars']} images of the class that excite it most.",
-            f"All {len(found.class_names)} regressions are solved to a relative duality gap of "
-            f"{metrics['relative_duality_gap']:.0e}.",
-        ),
-        (overview, *sheets),
-    )
 
 
 def _explanations(apply, variables, found, methods, metrics, test: Source, num_explained: int) -> Section:
@@ -238,27 +197,4 @@ def _scores(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> Section:
             ),
         ),
         table,
-    )
-
-
-def _ablation(metrics: Mapping[str, Any]) -> Section:
-    ablation = metrics["ablation"]
-    groups = {
-        "features of all layers": (ablation["relevant"], ablation["random"]),
-        "of convolutions only": (ablation["relevant_conv"], ablation["random_conv"]),
-    }
-    return Section(
-        "Does the network need these features?",
-        (
-            "Accuracy after the relevant features of all classes are set to zero, and after as many random "
-            f"features of the same layers are ({len(ablation['random'])} draws).",
-        ),
-        (
-            Picture(
-                ablation_bars(metrics["accuracy"], groups),
-                "Accuracy without relevant features and without random ones.",
-                "Bars of accuracies under ablation.",
-                "ablation",
-            ),
-        ),
     )

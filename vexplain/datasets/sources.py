@@ -5,7 +5,7 @@ exact, needs no shuffle buffer, and lets the images that an analysis found be fe
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -100,6 +100,11 @@ class _Subset:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.source.class_names
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The broken files that the source met so far; of those that are not chosen too."""
+        return getattr(self.source, "skipped", {})
 
     def __len__(self) -> int:
         return len(self.chosen)
