@@ -152,22 +152,31 @@ def test_the_rules_of_this_network_are_no_gradient(expected):
     assert not np.allclose(deconvnet, guided, atol=1e-3)
 
 
-def without_relus():
-    convnext = ConvNeXt((1, 1), 5, widths=(3, 4), rngs=nnx.Rngs(0))
-    transformer = VisionTransformer(
-        5, image_size=16, patch_size=8, depth=1, width=4, num_heads=2, rngs=nnx.Rngs(0)
-    )
-    swish = lambda v, x: jax.nn.silu(conv(x, *v)).mean((1, 2))  # noqa: E731
-    return {
-        "convnext": (*functionalize(convnext), "gelu"),
-        "vit": (*functionalize(transformer), "gelu"),
-        "silu": (swish, WEIGHTS["first"], "silu"),
-    }
+def drawn(make):
+    """A module as a function, with weights by NumPy, which needs no compilation."""
+    apply, shapes = functionalize(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    return apply, jax.tree.map(lambda leaf: jnp.asarray(draw(*leaf.shape, seed=8)), shapes)
 
 
-@pytest.mark.parametrize("name", ["convnext", "vit", "silu"])
+def transformer(rngs):
+    return VisionTransformer(5, image_size=16, patch_size=8, depth=1, width=4, num_heads=2, rngs=rngs)
+
+
+def swish(variables, images):
+    return jax.nn.silu(conv(images, *variables)).mean((1, 2))
+
+
+WITHOUT_RELUS = {
+    "convnext": (lambda: drawn(lambda rngs: ConvNeXt((1, 1), 5, widths=(3, 4), rngs=rngs)), "gelu"),
+    "vit": (lambda: drawn(transformer), "gelu"),
+    "silu": (lambda: (swish, WEIGHTS["first"]), "silu"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_RELUS)
 def test_networks_without_relus_are_refused_unless_the_caller_says_what_to_do(name):
-    apply, variables, activation = without_relus()[name]
+    make, activation = WITHOUT_RELUS[name]
+    apply, variables = make()
     score, images = attribution.class_score(apply), jnp.asarray(draw(2, 16, 16, 3, seed=7))
     arguments = (score, variables, images, jnp.array([2, 0]))
     cases = [(attribution.guided_backprop, {}), (attribution.deconvnet, {})]
