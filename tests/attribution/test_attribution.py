@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from scipy import ndimage
 
 from tests.transforms import networks
-from vexplain import attribution
+from vexplain import attribution, classifiers
 from vexplain.transforms import layers
 
 
@@ -36,6 +37,12 @@ def test_cam_layer_is_the_last_convolution_after_its_relu():
         assert attribution.cam_layer(layers(apply, variables, shape)) == expected
     with pytest.raises(ValueError, match="no convolution"):
         attribution.cam_layer(layers(lambda v, x: x.mean((1, 2)), None, shape))
+
+
+def test_cam_layer_has_positions_where_some_layer_has():
+    apply, variables = classifiers.functionalize(classifiers.LeNet(rngs=nnx.Rngs(0)))
+    shape = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32)
+    assert attribution.cam_layer(layers(apply, variables, shape)) == "conv_2"  # conv_3 leaves 1 × 1
 
 
 def test_sobel_against_scipy(key):

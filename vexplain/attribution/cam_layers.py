@@ -1,5 +1,7 @@
 """What class activation maps are made of: a layer with positions, its gradient, and its way to the image."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -13,6 +15,9 @@ _Map = Float[Array, "batch _rows _columns _channels"]
 
 def cam_layer(table: LayerTable) -> str:
     """Returns the customary layer for class activation maps: the last convolution, after its ReLU.
+
+    A convolution that leaves a single position, as LeNet's last one does, makes no map and does not count
+    where there are others.
 
     Raises:
         ValueError: no layer of the network has two spatial axes.
@@ -28,6 +33,7 @@ def cam_layer(table: LayerTable) -> str:
     """
     spatial = [row for row in table if None not in row.spatial_axes and row.batch_axis is not None]
     convolutions = [n for n, layer in enumerate(spatial) if layer.kind == "conv"]
+    convolutions = [n for n in convolutions if _num_positions(spatial[n]) > 1] or convolutions
     if not convolutions:
         raise ValueError("no convolution of this network has spatial axes: name a layer for the map")
     last = convolutions[-1]
@@ -35,6 +41,10 @@ def cam_layer(table: LayerTable) -> str:
         if follower.kind not in (*_ENTRY, "named"):
             return follower.name if follower.kind != "pool" else spatial[last].name
     return spatial[last].name
+
+
+def _num_positions(layer: Layer) -> int:
+    return math.prod(layer.shape[axis] for axis in layer.spatial_axes if axis is not None)
 
 
 def activation_of(
