@@ -5,7 +5,7 @@ Deep Models, ICIP 2019. Its structure is known (a VAE for each domain, GAN, cycl
 details are not: networks, weights and the similarity loss are *reconstructed*. The data is rendered, so that
 the true translation of every test image is known.
 
-    python -m experiments.shape_translation laptop                         the full model: 45 minutes, 2 cores
+    python -m experiments.shape_translation laptop                         the full model: 30 minutes, 2 cores
     python -m experiments.shape_translation laptop --rung gan --minutes 8  a rung of the ladder
     python -m experiments.shape_translation accelerator                    64 px; call it again until done
     python -m experiments.shape_translation accelerator --rung supervised  its upper bound, trained with pairs
@@ -93,7 +93,7 @@ class Config:
     batch_size: int = 16
     learning_rate: float = 6e-4
     num_steps: int = 100_000
-    minutes: float = 45.0  # of training, over all calls
+    minutes: float = 30.0  # of training, over all calls
     call_minutes: float = float("inf")  # of training, in one call
     vae_steps: int = 800  # of the two VAEs alone, before all is trained together; not of the rivals
     every: int = 250  # steps between two checkpoints, log lines and sample grids
@@ -122,7 +122,7 @@ PRESETS = {
         "Seconds: does everything run?",
         Config(size=16, width=4, num_images=64, num_pairs=8, batch_size=8, vae_steps=2, num_steps=6, every=3),
     ),
-    "laptop": ("45 minutes on 2 CPU cores, 32 px.", Config()),
+    "laptop": ("30 minutes on 2 CPU cores, 32 px.", Config()),
     "accelerator": (
         "64 px, in commands of 10 minutes that go on where the last one stopped.",
         Config(
