@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from vexplain.metrics import bootstrap_interval
+from vexplain.metrics import bootstrap_interval, paired_bootstrap_interval
 
 
 def test_interval_of_a_mean(key):
@@ -33,3 +34,28 @@ def test_the_key_decides(key):
     one, same = bootstrap_interval(key, values), bootstrap_interval(key, values)
     np.testing.assert_array_equal(one, same)
     assert (one != bootstrap_interval(jax.random.key(7), values)).any()
+
+
+def test_paired_interval_against_scipy(key):
+    rng = np.random.default_rng(2)
+    hardness = rng.normal(0, 5, 60)
+    values, others = hardness + rng.normal(1, 1, 60), hardness + rng.normal(0, 1, 60)
+
+    def difference(a, b, axis):
+        return a.mean(axis) - b.mean(axis)
+
+    expected = stats.bootstrap(
+        (values, others), difference, paired=True, method="percentile", n_resamples=4000, rng=3
+    ).confidence_interval
+    found = paired_bootstrap_interval(key, jnp.asarray(values), jnp.asarray(others), num_resamples=4000)
+    np.testing.assert_allclose(found, expected, atol=0.05)
+    alone = bootstrap_interval(key, jnp.asarray(values))
+    assert 0 < found[0] < found[1] < alone[1] - alone[0], "pairing takes the hardness of the images out"
+
+
+def test_paired_interval_of_a_method_with_itself_is_zero(key):
+    values = jax.random.normal(key, (20,))
+    found = paired_bootstrap_interval(key, values, values, statistic_fn=jnp.median, num_resamples=50)
+    np.testing.assert_array_equal(found, 0)
+    with pytest.raises(ValueError, match="values is empty"):
+        paired_bootstrap_interval(key, jnp.ones(0), jnp.ones(0))

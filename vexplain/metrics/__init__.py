@@ -1,6 +1,7 @@
 """Scores of explanations and of translations: arrays in, one number per example out."""
 
 from vexplain.metrics.bootstrap import bootstrap_interval as bootstrap_interval
+from vexplain.metrics.bootstrap import paired_bootstrap_interval as paired_bootstrap_interval
 from vexplain.metrics.color import delta_e as delta_e
 from vexplain.metrics.color import hue as hue
 from vexplain.metrics.color import hue_error as hue_error
@@ -25,9 +26,22 @@ from vexplain.metrics.frechet import frechet_distance as frechet_distance
 from vexplain.metrics.localization import best_iou as best_iou
 from vexplain.metrics.localization import iou_area as iou_area
 from vexplain.metrics.localization import iou_curve as iou_curve
+from vexplain.metrics.map_similarity import feature_jaccard as feature_jaccard
+from vexplain.metrics.map_similarity import heatmap_ssim as heatmap_ssim
 from vexplain.metrics.pose import centroid_error as centroid_error
 from vexplain.metrics.pose import rotation_error as rotation_error
 from vexplain.metrics.pose import scale_ratio as scale_ratio
+from vexplain.metrics.rank_correlation import part_effect_correlation as part_effect_correlation
+from vexplain.metrics.rank_correlation import rank_correlation as rank_correlation
+from vexplain.metrics.ranking import iou_at_mask_area as iou_at_mask_area
+from vexplain.metrics.ranking import mask_auc as mask_auc
+from vexplain.metrics.ranking import pointing_game as pointing_game
+from vexplain.metrics.ranking import relevance_rank as relevance_rank
+from vexplain.metrics.ranking import top_k_precision as top_k_precision
+from vexplain.metrics.relevance_mass import complexity as complexity
+from vexplain.metrics.relevance_mass import effective_complexity as effective_complexity
+from vexplain.metrics.relevance_mass import relevance_mass as relevance_mass
+from vexplain.metrics.relevance_mass import sparseness as sparseness
 from vexplain.metrics.retrieval import recall_at as recall_at
 from vexplain.metrics.retrieval import reciprocal_rank as reciprocal_rank
 from vexplain.metrics.retrieval import retrieval_ranks as retrieval_ranks
