@@ -47,7 +47,7 @@ def test_a_second_call_goes_on_and_ends_as_one_call(run, tmp_path):
 
 def test_the_folder_holds_metrics_outputs_figures_and_report(run):
     out, _, metrics = run
-    folder = out / "shared-U-seed0"
+    folder = out / "similarity-U-seed0"
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     with np.load(folder / "outputs.npz") as file:
         assert file["ab"].shape == file["ba"].shape == (8, 16, 16, 3)
@@ -66,7 +66,7 @@ def test_the_folder_holds_metrics_outputs_figures_and_report(run):
         "IoU gain",
         "nearest neighbor",
         "mean color (true mask)",
-        "shared encoder",
+        "+ similarity",
         "hidden channel",
         "noise 8/255",
     ):
@@ -78,7 +78,7 @@ def test_a_rival_joins_the_table(run):
     shape_translation.main(dataclasses.replace(SMOKE, out=out, rung="cyclegan", num_steps=3))
     report = (out / "report.html").read_text()
     assert "CycleGAN" in report
-    assert "shared encoder" in report
+    assert "+ similarity" in report
     assert "Does another seed" not in report
 
 
