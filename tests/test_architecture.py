@@ -7,11 +7,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (  # each room imports only what is on a lower line
-    ("experiments",),
+    ("experiments", "__main__"),
+    ("command",),
     ("benchmark", "figures"),
     ("explanation",),
     ("interpretation",),
     ("relevance",),
+    ("faithfulness",),
     ("attribution",),
     ("translation",),
     ("training",),
@@ -27,14 +29,14 @@ FLOORS = (  # each room imports only what is on a lower line
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 SIDEWAYS = {("figures", "benchmark")}  # a figure of scores
 HOMES = {  # outside libraries that are used in one place only
-    "flax": {"classifiers", "translation", "experiments"},
+    "flax": {"classifiers", "translation", "experiments", "command"},
     "orbax": {"streaming"},
     "matplotlib": {"figures"},
     "jinja2": {"figures"},
-    "tensorflow_datasets": {"datasets"},
+    "tensorflow_datasets": {"datasets", "experiments"},
     "grain": {"datasets"},
-    "PIL": {"datasets", "figures"},
-    "tyro": {"experiments"},
+    "PIL": {"datasets", "figures", "command"},
+    "tyro": {"experiments", "command"},
     "tensorboardX": {"experiments"},
     "argparse": {"experiments"},
 }

@@ -1,0 +1,81 @@
+"""A tiny network as a user would hand it to the command, in every form that it takes, and in bad ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vexplain.datasets import Resizing
+
+
+def _apply(variables, images):
+    """Scores red, green and blue; a fourth class never wins."""
+    x = jax.lax.conv_general_dilated(
+        images, variables["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return jax.nn.relu(x - 0.4).mean((1, 2)) @ variables["head"] + variables["bias"]
+
+
+def _variables():
+    kernel = np.zeros((3, 3, 3, 5), np.float32)
+    kernel[1, 1] = np.eye(3, 5)
+    kernel[..., 3:] = np.random.default_rng(0).uniform(0, 0.1, (3, 3, 3, 2))
+    return {
+        "kernel": jnp.asarray(kernel),
+        "head": jnp.eye(5, 4).at[3:].set(0),
+        "bias": jnp.array([0.0, 0, 0, -9]),
+    }
+
+
+def pair(weights):
+    """The bias is what a file of weights holds."""
+    variables = _variables()
+    if weights is not None:
+        variables["bias"] = jnp.asarray(np.load(weights))
+    return _apply, variables
+
+
+def sized(weights):
+    return *pair(weights), Resizing(16, 20)
+
+
+class _Module(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+        self.head = nnx.Linear(4, 4, rngs=rngs)
+
+    def __call__(self, images):
+        return self.head(nnx.gelu(self.conv(images)).mean((1, 2)))
+
+
+def module(weights):
+    return _Module(nnx.Rngs(1))
+
+
+def returns_nothing(weights):
+    return None
+
+
+def takes_nothing():
+    return pair(None)
+
+
+def one_class(weights):
+    apply, variables = pair(None)
+    return apply, variables | {"bias": jnp.array([9.0, 0, 0, 0])}
+
+
+def not_finite(weights):
+    apply, variables = pair(None)
+    return apply, variables | {"bias": jnp.array([jnp.nan, 0, 0, 0])}
+
+
+def wrong_shape(weights):
+    return lambda variables, images: images, ()
+
+
+def only_large(weights):
+    return lambda variables, images: images[:, :8, :8].reshape(-1, 192) @ variables, jnp.ones((192, 4))
+
+
+not_a_function = 3

@@ -1,0 +1,211 @@
+"""Every subcommand on a network of five channels and a folder of seven images, one of them broken."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vexplain.__main__ import main
+from vexplain.command import parse, steps
+from vexplain.relevance import features, load_relevance
+
+HERE = "tests.command.networks"
+COLORS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of class folders, whose classes are colors: two images of each, and a broken one."""
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for name, color in COLORS.items():
+        (root / name).mkdir()
+        for n in range(2):
+            pixels = rng.uniform(0, 0.3, (20, 24, 3))
+            pixels[4:14, 3 * n : 3 * n + 12] += 0.6 * np.array(color)
+            Image.fromarray((255 * pixels).astype(np.uint8)).save(root / name / f"{n}.png")
+    (root / "red" / "broken.jpg").write_bytes(b"no image")
+    (root / "classes.txt").write_text("red\ngreen\nblue\nnever\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def explained(images, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results")
+    assert call("explain", images, out) == 0
+    return out
+
+
+def call(command, images, out, *options, model="sized", classes=True):
+    line = [command, "--model", f"{HERE}:{model}", "--images", str(images), "--out", str(out)]
+    line += ["--classes", str(images / "classes.txt")] if classes else []
+    line += ["--num-shown", "3"] if command == "explain" else []
+    return main([*line, "--batch-size", "4", *options])
+
+
+def test_layers_shows_the_table_and_the_size_of_the_search(tmp_path, capsys):
+    assert main(["layers", "--model", f"{HERE}:sized", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "conv_1   conv   8 × 8 × 5  3 × 3 px" in printed
+    assert "The search is among 15 features of all layers" in printed
+    assert (tmp_path / "layers.txt").read_text() in printed
+    rows = json.loads((tmp_path / "layers.json").read_text())
+    assert [row["name"] for row in rows] == ["conv_1", "relu_1", "pool_1", "dense_1"]
+    assert rows[0]["shape"] == [8, 8, 5]
+
+
+def test_layers_of_a_published_network_need_no_weights(capsys):
+    assert main(["layers", "--model", "alexnet"]) == 0
+    printed = capsys.readouterr().out
+    assert "relu_7" in printed
+    assert re.search(r"19,\d{3} features of all layers: a Gram matrix of 1.\d\d GiB", printed), printed
+
+
+def test_explain_leaves_everything(explained, images):
+    results = json.loads((explained / "results.json").read_text())
+    assert results["num_images"] == 6
+    assert results["num_skipped"] == 1
+    assert "broken.jpg" in next(iter(results["skipped"]))
+    assert results["left_out_classes"] == ["never"]
+    assert results["accuracy"] == 1.0
+    assert [image["predicted"] for image in results["images"]] == [
+        Path(image["file"]).parts[0] for image in results["images"]
+    ]
+    for image in results["images"]:
+        assert image["features"]
+        heatmap = np.asarray(Image.open(explained / image["heatmap"]))
+        assert heatmap.shape == (16, 16)
+        assert heatmap.max() == 255
+        with Image.open(explained / image["explanation"]) as row:
+            assert row.width > row.height
+    for file in ("report.html", "explanations.png", "relevance.npz", "layers.txt"):
+        assert (explained / file).stat().st_size > 0
+    report = (explained / "report.html").read_text()
+    assert all(text in report for text in ("broken.jpg", "never", "conv_1", "red"))
+    assert set(results["average_images"]) == set(COLORS)
+
+
+def test_the_features_are_those_that_were_planted(explained):
+    """Channel c of the network sees color c alone, and the head has nothing else for class c.
+
+    Channels 3 and 4 see all colors a little, which may serve to subtract what the classes share.
+    """
+    found = load_relevance(explained / "relevance.npz")
+    for c, name in enumerate(COLORS):
+        heaviest, *others = features(found, name)
+        assert heaviest.channel == c
+        assert {feature.channel for feature in others} <= {c, 3, 4}
+    assert features(found, "never") == ()
+    written = json.loads((explained / "features.json").read_text())["features"]
+    assert written["red"][0]["channel"] == 0
+
+
+def test_a_heatmap_is_on_the_colored_part(explained, images):
+    results = json.loads((explained / "results.json").read_text())
+    image = next(image for image in results["images"] if image["file"] == "red/0.png")
+    heatmap = np.asarray(Image.open(explained / image["heatmap"]), float)
+    assert heatmap[2:11, :9].mean() > 20 * heatmap[12:].mean()
+
+
+def test_a_second_run_takes_over_what_is_there(explained, images, capsys, monkeypatch):
+    before = (explained / "results.json").read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "predict", lambda *_: pytest.fail("the pass over the images was made again"))
+        patched.setattr(steps, "interpret", lambda *_: pytest.fail("average images were made again"))
+        assert call("explain", images, explained) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("taken over") == 2
+    assert (explained / "results.json").read_text() == before
+
+
+def test_another_setting_is_another_result(explained, images, capsys):
+    assert call("features", images, explained, "--mu", "0.5") == 0
+    assert "taken over" not in capsys.readouterr().out
+    assert float(load_relevance(explained / "relevance.npz").mu) == 0.5
+
+
+def test_a_flat_folder_and_numbers_for_names(images, tmp_path, capsys):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for n, file in enumerate(sorted(images.glob("*/*.png"))):
+        (flat / f"{n}.png").write_bytes(file.read_bytes())
+    assert call("interpret", flat, tmp_path / "out", "--num-exemplars", "2", classes=False) == 0
+    assert "no folders of classes" in capsys.readouterr().out
+    notes = json.loads((tmp_path / "out" / "features.json").read_text())
+    assert set(notes["features"]) == {"0", "1", "2"}
+    assert len(list((tmp_path / "out" / "average_images").glob("*.png"))) == 3
+
+
+def test_activation_functions_other_than_relu(images, tmp_path, capsys):
+    line = ["--size", "16", "--num-features", "1"]
+    assert call("explain", images, tmp_path, *line, model="module") == 2
+    assert "--on-uncovered gradient takes" in capsys.readouterr().err
+    assert not (tmp_path / "features.json").exists(), "it says so before the pass"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("sized", ["--images", "/nowhere"], "--images is '/nowhere': there is no such folder"),
+        ("sized", ["--weights", "/no.npy"], "--weights is '/no.npy': there is no such file"),
+        ("sized", ["--classes", "/no.txt"], "--classes is '/no.txt': there is no such file"),
+        ("sized", ["--layers", "conv_9"], "no layer 'conv_9'"),
+        ("pair", [], "--size is missing: tests.command.networks:pair does not say"),
+        ("only_large", ["--size", "4"], "does not run on images of 4 × 4 × 3.*another --size"),
+        ("returns_nothing", [], "returned a NoneType: expected an NNX module, or"),
+        ("takes_nothing", [], "failed when it was called with None.*takes one argument"),
+        ("wrong_shape", ["--size", "8"], r"gave \(2, 8, 8, 3\) for 2 images: expected"),
+        ("missing", [], "has no function 'missing'; it has:.*pair"),
+        ("not_a_function", [], "has no function 'not_a_function'"),
+        ("one_class", ["--size", "16"], "all 6 images are predicted as 'red'"),
+        ("not_finite", ["--size", "16"], "the scores of 6 images are NaN or infinite"),
+    ],
+)
+def test_what_is_wrong_is_said_without_a_traceback(model, options, message, images, tmp_path, capsys):
+    assert call("features", images, tmp_path, *options, model=model) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error, re.S), error
+
+
+@pytest.mark.parametrize(("option", "value"), [("--mu", "-1"), ("--batch-size", "0"), ("--size", "0")])
+def test_numbers_that_make_no_sense_are_refused_at_once(option, value, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        call("features", tmp_path, tmp_path, option, value)
+    assert ended.value.code == 2
+    assert f"{option} is {value}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("no_such_package.module:load", "no module 'no_such_package.module'"),
+        ("resnet51", "expected one of alexnet, .* or package.module:function"),
+        ("resnet50", "--weights is missing"),
+    ],
+)
+def test_models_that_do_not_exist(model, message, images, tmp_path, capsys):
+    line = ["features", "--model", model, "--images", str(images), "--out", str(tmp_path)]
+    assert main(line) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["layers", "features", "interpret", "explain"])
+def test_help_teaches(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse([command, "--help"])
+    assert ended.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"vexplain {command} --model" in printed
+    assert "package.module:function" in printed
+
+
+def test_weights_are_handed_to_the_function(images, tmp_path):
+    """With weights that push it up, the fourth class takes images from the others."""
+    np.save(tmp_path / "bias.npy", np.array([0.0, -9, 0, 0.02], np.float32))
+    options = ["--weights", str(tmp_path / "bias.npy")]
+    assert call("features", images, tmp_path / "out", *options) == 0
+    notes = json.loads((tmp_path / "out" / "features.json").read_text())
+    assert {image["predicted"] for image in notes["images"]} == {"red", "blue", "never"}
+    assert notes["left_out"] == ["green"]

@@ -1,0 +1,184 @@
+"""The folder of images that a command line names, its labels where it has them, and its broken files."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from tqdm.auto import tqdm
+
+from vexplain.command.model import Model
+from vexplain.datasets import ImageFiles, class_folders, image_folder
+from vexplain.datasets.image_files import SUFFIXES
+from vexplain.datasets.sources import epoch_batches
+
+
+class Folder(NamedTuple):
+    """Images and what is known of their classes.
+
+    Attributes:
+        root: the folder.
+        source: the readable images; the label is the true class where it is known, else 0.
+        has_labels: whether the folders are classes of the network.
+        note: what was made of the folder, in words.
+    """
+
+    root: Path
+    source: ImageFiles
+    has_labels: bool
+    note: str
+
+
+class Predictions(NamedTuple):
+    """What the network says of every readable image.
+
+    Attributes:
+        source: the readable images, with the predicted class as their label.
+        truth: (n,) the true classes, where they are known, else -1.
+        predicted: (n,) the classes with the largest score.
+        probabilities: (n,) softmax of that score.
+        skipped: the broken files, and what is wrong with each.
+    """
+
+    source: ImageFiles
+    truth: np.ndarray
+    predicted: np.ndarray
+    probabilities: np.ndarray
+    skipped: dict[str, str]
+
+
+def open_folder(root: Path, model: Model, classes: Path | None = None) -> Folder:
+    """Returns the images of a folder, labeled where its folders are classes of the network.
+
+    Args:
+        root: a folder of images, or of one folder for each class.
+        model: whose classes they are.
+        classes: a file of class names, one a line in the order of the scores.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        ValueError: no image, or another number of names than the network has classes.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"--images is {str(root)!r}: there is no such folder")
+    names = None if classes is None else _read_names(classes, model)
+    try:
+        source = image_folder(root, size=model.resizing)
+    except ValueError as error:
+        raise ValueError(
+            f"--images is {str(root)!r}: no image in it or in its folders, no file that ends in "
+            f"{', '.join(SUFFIXES)}"
+        ) from error
+    parts = [path.relative_to(root).parts for path in paths_of(source)]
+    folders = sorted({here[0] for here in parts if len(here) > 1})
+    is_flat = any(len(here) == 1 for here in parts)
+    if not is_flat and (names is None and len(folders) == model.num_classes):
+        names = tuple(folders)
+    has_labels = not is_flat and names is not None and set(folders) <= set(names)
+    note = _note(has_labels, is_flat, folders, names, model)
+    names = names or tuple(map(str, range(model.num_classes)))
+    if not has_labels:
+        labels = np.zeros(len(source), np.int32)
+        return Folder(root, _source(source.files, labels, names, model), False, note)
+    labeled = class_folders(root, size=model.resizing, classes=folders)
+    labels = np.array([names.index(folders[label]) for label in labeled.classes], np.int32)
+    return Folder(root, _source(labeled.files, labels, names, model), True, note)
+
+
+def paths_of(source: ImageFiles) -> list[Path]:
+    """Returns the paths of the files of a source.
+
+    Args:
+        source: of a folder.
+    """
+    return [Path(str(file)) for file in source.files]
+
+
+def predict(model: Model, folder: Folder, batch_size: int) -> Predictions:
+    """Returns the predicted class of every image that can be read.
+
+    Args:
+        model: the network.
+        folder: the images.
+        batch_size: images at once.
+
+    Raises:
+        ValueError: no image can be read, a score that is not finite, or one class for all images.
+    """
+    score = jax.jit(lambda variables, images: jax.nn.softmax(model.apply(variables, images)))
+    batch_fn, num_steps = epoch_batches(folder.source, min(batch_size, len(folder.source)))
+    found = np.full((len(folder.source), model.num_classes), np.nan, np.float32)
+    is_readable = np.full(len(folder.source), False)
+    for t in tqdm(range(num_steps), desc="Predictions", unit="step"):
+        batch = batch_fn(t)
+        here = batch["indices"][np.asarray(batch["weights"]) > 0]
+        scores = np.asarray(score(model.variables, batch["images"]))
+        found[here] = scores[np.asarray(batch["weights"]) > 0]
+        is_readable[here] = True
+    _check_readable(folder, is_readable)
+    kept = np.flatnonzero(is_readable)
+    _check_finite(folder, found, kept)
+    predicted = found[kept].argmax(1).astype(np.int32)
+    source = folder.source
+    files = tuple(source.files[int(n)] for n in kept)
+    truth = source.classes[kept] if folder.has_labels else np.full(len(kept), -1)
+    if len(set(predicted.tolist())) == 1:
+        raise ValueError(
+            f"--images: all {len(kept)} images are predicted as {source.class_names[predicted[0]]!r}; what "
+            "tells a class from others can only be found from images of two classes or more"
+        )
+    return Predictions(
+        _source(files, predicted, source.class_names, model),
+        np.asarray(truth),
+        predicted,
+        found[kept, predicted],
+        {_relative(name, folder.root): reason for name, reason in source.skipped.items()},
+    )
+
+
+def _relative(name: str, root: Path) -> str:
+    return Path(name).relative_to(root).as_posix()
+
+
+def _source(files, labels, names, model: Model) -> ImageFiles:
+    return ImageFiles(tuple(files), np.asarray(labels, np.int32), tuple(names), model.resizing)
+
+
+def _read_names(path: Path, model: Model) -> tuple[str, ...]:
+    if not path.is_file():
+        raise FileNotFoundError(f"--classes is {str(path)!r}: there is no such file")
+    names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+    if len(names) != model.num_classes or len(set(names)) != len(names):
+        raise ValueError(
+            f"--classes: {path} has {len(names)} names, {len(set(names))} of them different; {model.name} "
+            f"has {model.num_classes} classes: expected one name for each, one a line"
+        )
+    return names
+
+
+def _note(has_labels, is_flat, folders, names, model: Model) -> str:
+    if has_labels:
+        return f"{len(folders)} folders, the true classes of their images"
+    if is_flat:
+        return "no folders of classes: images count for the class that they are predicted as"
+    return (
+        f"{len(folders)} folders ({', '.join(folders[:3])}, ...) that are not the "
+        f"{model.num_classes} classes of {model.name}"
+        + (": pass --classes to name these" if names is None else " in --classes")
+        + "; images count for the class that they are predicted as"
+    )
+
+
+def _check_readable(folder: Folder, is_readable: np.ndarray) -> None:
+    if not is_readable.any():
+        first = next(iter(folder.source.skipped.values()), "")
+        raise ValueError(f"--images: none of {len(is_readable)} files can be read as an image; {first}")
+
+
+def _check_finite(folder: Folder, scores: np.ndarray, kept: np.ndarray) -> None:
+    bad = [n for n in kept if not np.isfinite(scores[n]).all()]
+    if bad:
+        raise ValueError(
+            f"--model: the scores of {len(bad)} images are NaN or infinite, first of "
+            f"{folder.source.files[bad[0]]}: are these the right weights, and images in [0, 1]?"
+        )

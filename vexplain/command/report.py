@@ -1,0 +1,218 @@
+"""The report of the command and its results as JSON: what a reader sees, and what a program reads."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vexplain import relevance
+from vexplain.command.arguments import Explain
+from vexplain.command.pictures import Explained, relative_file
+from vexplain.figures import (
+    Picture,
+    Report,
+    Section,
+    Table,
+    explanation_sheet,
+    package_versions,
+    save_figure,
+    weights_overview,
+    write_report,
+)
+from vexplain.files import write_whole
+from vexplain.relevance import Relevance
+
+_MAX_CLASSES = 30  # whose sheets are inside the report; the files are there of all
+_PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "numpy")
+
+
+def write_results(arguments: Explain, found: Any, explained: Explained, sheets: Mapping[str, Path]) -> Path:
+    """Writes results.json, explanations.png and report.html, and returns the path of the report.
+
+    Args:
+        arguments: of the subcommand.
+        found: what the steps before have found.
+        explained: what explains the images.
+        sheets: by class, the picture of its relevant features.
+    """
+    results = _results(arguments, found, explained, sheets)
+    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+    write_whole(arguments.out / "results.json", text.encode())
+    labels = found.predictions.truth[explained.places] if found.folder.has_labels else None
+    sheet = explanation_sheet(explained.images, explained.explanation, found.relevance, labels=labels)
+    save_figure(sheet, arguments.out / "explanations.png")
+    report = Report(
+        title=f"Why {_short(found.model.name)} decided as it did",
+        lead=_lead(found, results),
+        key_figures=_key_figures(found, results),
+        sections=[
+            _explanations(explained, sheet),
+            _learned(found.relevance, sheets),
+            _layers(found.table),
+            *_passed_over(results),
+        ],
+        settings=results["settings"],
+        versions=package_versions(_PACKAGES) | {"devices": results["devices"]},
+    )
+    return write_report(arguments.out / "report.html", report)
+
+
+def _results(
+    arguments: Explain, found: Any, explained: Explained, sheets: Mapping[str, Path]
+) -> dict[str, Any]:
+    names, predictions = found.relevance.class_names, found.predictions
+    images = []
+    for place in range(len(predictions.source)):
+        image = {
+            "file": relative_file(found, place),
+            "predicted": names[predictions.predicted[place]],
+            "probability": round(float(predictions.probabilities[place]), 6),
+        }
+        if found.folder.has_labels:
+            image["label"] = names[predictions.truth[place]]
+        images.append(image | explained.records.get(place, {"heatmap": None, "features": []}))
+    occurring = set(predictions.predicted.tolist())
+    return {
+        "model": found.model.name,
+        "num_images": len(images),
+        "num_skipped": len(predictions.skipped),
+        "skipped": predictions.skipped,
+        "accuracy": _accuracy(found),
+        "num_candidates": relevance.layout_size(found.relevance.layout),
+        "relevant_features": {
+            name: [feature._asdict() for feature in relevance.features(found.relevance, c)]
+            for c, name in enumerate(names)
+            if c in occurring
+        },
+        "left_out_classes": [name for c, name in enumerate(names) if c not in occurring],
+        "average_images": {
+            name: sheet.relative_to(arguments.out).as_posix() for name, sheet in sheets.items()
+        },
+        "images": images,
+        "settings": {
+            key: list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+            for key, value in vars(arguments).items()
+        },
+        "devices": f"{len(jax.devices())} × {jax.devices()[0].device_kind}",
+    }
+
+
+def _accuracy(found: Any) -> float | None:
+    if not found.folder.has_labels:
+        return None
+    return float(np.mean(found.predictions.truth == found.predictions.predicted))
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2] if ":" in name else name
+
+
+def _lead(found: Any, results: Mapping[str, Any]) -> str:
+    learned, count = found.relevance, results["num_images"]
+    union = sum(map(len, relevance.relevant_union(learned).values()))
+    right = "" if results["accuracy"] is None else f", {results['accuracy']:.1%} of them rightly"
+    return (
+        f"{_short(found.model.name)} was given {count} images{right}. Of the {results['num_candidates']:,} "
+        f"internal features that were searched, {union} speak for one of the "
+        f"{len(results['relevant_features'])} classes that it predicts here. This report shows which of them explain each image, and what they "
+        "look like."
+    )
+
+
+def _key_figures(found: Any, results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    counts = [len(features) for features in results["relevant_features"].values()]
+    figures = [
+        ("images", f"{results['num_images']}", f"{results['num_skipped']} passed over"),
+        ("classes predicted", f"{len(counts)}", f"of {found.model.num_classes}"),
+        (
+            "features a class",
+            f"{min(counts)}–{max(counts)}",
+            f"of {results['num_candidates']:,}, mu = {results['settings']['mu']:g}",
+        ),
+    ]
+    if results["accuracy"] is not None:
+        figures.append(("accuracy", f"{results['accuracy']:.1%}", found.folder.note))
+    return figures
+
+
+def _explanations(explained: Explained, sheet: Any) -> Section:
+    return Section(
+        "Why these images got their class",
+        (
+            "The heatmap of an image is the pixel-wise maximum over the maps of the features that are "
+            "relevant for the predicted class and strong in this image. Each of these is shown beside it, "
+            "under the name of its layer and channel; r is relevance times response. The folder heatmaps has "
+            "the map of every image, the folder explanations its row.",
+        ),
+        (
+            Picture(
+                sheet,
+                f"{len(explained.images)} of {explained.num_heatmaps} explained images.",
+                "A row of heatmaps for each image.",
+            ),
+        ),
+    )
+
+
+def _learned(found: Relevance, sheets: Mapping[str, Path]) -> Section:
+    shown = list(sheets)[:_MAX_CLASSES]
+    overview = Picture(
+        weights_overview(_of_classes(found, shown)),
+        "Relevance weights of each class; a number is the channel, a color the layer.",
+        "Stacked bars of relevance weights by class.",
+    )
+    pictures = [
+        Picture(
+            sheets[name].read_bytes(),
+            f"{name}: each relevant feature, its average image, and the image parts that excite it most.",
+            f"Average images and image parts of the features relevant for {name}.",
+        )
+        for name in shown
+    ]
+    rest = f" Shown are {len(shown)} of {len(sheets)} classes." if len(sheets) > len(shown) else ""
+    return Section(
+        "What these features look like",
+        (
+            "A sparse, non-negative regression predicts the decision of the network from the energy of every "
+            "channel; the few that get a weight are relevant for the class. Each is shown by the average of "
+            f"what its receptive field saw where it fired most, over images predicted as the class.{rest}",
+        ),
+        (overview, *pictures),
+    )
+
+
+def _of_classes(found: Relevance, names: list[str]) -> Relevance:
+    kept = [found.class_names.index(name) for name in names]
+    return Relevance(
+        found.weights[:, kept], found.gaps[kept], found.penalties[kept], found.mu, found.layout, tuple(names)
+    )
+
+
+def _layers(table: Any) -> Section:
+    rows = [
+        (
+            row.name,
+            row.kind,
+            " × ".join(str(n) for axis, n in enumerate(row.shape) if axis != row.batch_axis),
+            "the whole image" if row.sees_whole_image else " × ".join(map(str, row.receptive_field)) + " px",
+        )
+        for row in table
+    ]
+    return Section(
+        "The layers of the network", table=Table(("name", "kind", "shape", "receptive field"), rows)
+    )
+
+
+def _passed_over(results: Mapping[str, Any]) -> list[Section]:
+    sections = []
+    if results["skipped"]:
+        rows = list(results["skipped"].items())
+        sections.append(Section("Files that could not be read", table=Table(("file", "reason"), rows)))
+    if absent := results["left_out_classes"]:
+        shown = ", ".join(absent[:40]) + (f" and {len(absent) - 40} more" if len(absent) > 40 else "")
+        text = f"No image is predicted as one of these {len(absent)} classes, which are left out: {shown}."
+        sections.append(Section("Classes that do not occur", (text,)))
+    return sections

@@ -1,0 +1,293 @@
+"""The steps of the command; each takes over what an earlier run left of the same model, images, settings.
+
+A fingerprint of the weights, the layers, the image files and the settings stands beside every result; where
+it agrees, the result is read instead of made again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from vexplain import relevance
+from vexplain.command.arguments import Arguments, Explain, Features, Interpret, Layers
+from vexplain.command.images import Folder, Predictions, open_folder, paths_of, predict
+from vexplain.command.model import Model, load_model
+from vexplain.command.pictures import explain_images, save_class_sheets
+from vexplain.command.report import write_results
+from vexplain.files import write_whole
+from vexplain.interpretation import interpret
+from vexplain.relevance import Relevance
+from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, LayerTable, layers, with_rules
+
+Say = Callable[[str], object]
+_VERSION = 1  # of the files of results
+
+
+class Found(NamedTuple):
+    """What the steps so far have found.
+
+    Attributes:
+        model: the network.
+        folder: the images.
+        table: the layers.
+        predictions: of the readable images.
+        relevance: the relevant features.
+        fingerprint: of all that they depend on.
+    """
+
+    model: Model
+    folder: Folder
+    table: LayerTable
+    predictions: Predictions
+    relevance: Relevance
+    fingerprint: str
+
+
+def run(arguments: Arguments, say: Say) -> None:
+    """Does what a subcommand asks for.
+
+    Args:
+        arguments: of the subcommand.
+        say: shows a line to the user.
+
+    Raises:
+        ValueError: the model, the images or a setting cannot be used; says which and how to mend it.
+        FileNotFoundError: there is no such file or folder.
+        ModuleNotFoundError: the module of the model cannot be imported.
+    """
+    if isinstance(arguments, Layers):
+        return show_layers(arguments, say)
+    found = find_features(arguments, say)
+    if isinstance(arguments, Interpret):
+        sheets = find_average_images(arguments, found, say)
+        if isinstance(arguments, Explain):
+            explained = explain_images(arguments, found)
+            path = write_results(arguments, found, explained, sheets)
+            say(f"{explained.num_heatmaps} heatmaps in {arguments.out / 'heatmaps'}; the report is {path}")
+
+
+def show_layers(arguments: Layers, say: Say) -> None:
+    """Shows the table of layers, and writes it where a folder is given."""
+    model = load_model(arguments.model, arguments.weights, arguments.size, needs_weights=False)
+    table = _table(model)
+    say(str(table))
+    say(_size_of_search(table, relevance.default_layers(table)))
+    if arguments.out is not None:
+        _write_layers(arguments.out, table)
+
+
+def find_features(arguments: Features, say: Say) -> Found:
+    """Returns the relevant features of the classes that the images are predicted as."""
+    model = load_model(arguments.model, arguments.weights, arguments.size)
+    folder = open_folder(arguments.images, model, arguments.classes)
+    table = _table(model)
+    rows = _searched(table, arguments.layers)
+    if isinstance(arguments, Explain):
+        _check_covered(model, arguments.on_uncovered)
+    say(f"{len(folder.source)} images in {arguments.images}: {folder.note}")
+    fingerprint = _fingerprint(arguments, model, folder, table, [row.name for row in rows])
+    if (kept := _kept(arguments.out, fingerprint, folder, model)) is not None:
+        say(f"Relevant features: taken over from {arguments.out}")
+        return Found(model, folder, table, *kept, fingerprint)
+    say(_size_of_search(table, rows))
+    predictions = predict(model, folder, arguments.batch_size)
+    for name, reason in predictions.skipped.items():
+        say(f"passed over: {name} ({reason})")
+    learned = relevance.learn_relevance(
+        model.apply,
+        model.variables,
+        predictions.source,
+        rows=rows,
+        mu=arguments.mu,
+        batch_size=min(arguments.batch_size, len(predictions.source)),
+        on_empty_class="leave_out",
+        description="Relevant features",
+    )
+    _write_layers(arguments.out, table)
+    _write_features(arguments.out, learned, predictions, arguments.images, fingerprint)
+    say(_summary(learned, predictions))
+    return Found(model, folder, table, predictions, learned, fingerprint)
+
+
+def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[str, Path]:
+    """Returns, by class, the picture of its relevant features: average images and what excites them most."""
+    path, key = arguments.out / "interpretation.json", [found.fingerprint, arguments.num_exemplars]
+    kept = _read_json(path)
+    if kept is not None and kept["key"] == key:
+        sheets = {name: arguments.out / file for name, file in kept["sheets"].items()}
+        if all(sheet.is_file() for sheet in sheets.values()):
+            say(f"Average images: taken over from {arguments.out}")
+            return sheets
+    views = interpret(
+        found.model.apply,
+        found.model.variables,
+        found.table,
+        found.relevance,
+        found.predictions.source,
+        num_images=arguments.num_exemplars,
+        batch_size=min(arguments.batch_size, len(found.predictions.source)),
+        description="Average images",
+    )
+    sheets = save_class_sheets(arguments.out / "average_images", views)
+    relative = {name: sheet.relative_to(arguments.out).as_posix() for name, sheet in sheets.items()}
+    write_json(path, {"key": key, "sheets": relative})
+    say(f"Average images of {len(views)} features in {arguments.out / 'average_images'}")
+    return sheets
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file in one piece.
+
+    Args:
+        path: of the file.
+        content: what JSON can say.
+    """
+    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _table(model: Model) -> LayerTable:
+    size = model.resizing.size
+    return layers(model.apply, model.variables, jax.ShapeDtypeStruct((2, size, size, 3), np.float32))
+
+
+def _searched(table: LayerTable, names: tuple[str, ...]) -> list[Any]:
+    try:
+        return [table[name] for name in names] or list(relevance.default_layers(table))
+    except KeyError as error:
+        raise ValueError(f"--layers: {error.args[0]}") from error
+
+
+def _size_of_search(table: LayerTable, rows: Any) -> str:
+    count = sum(row.num_channels for row in rows)
+    every = relevance.candidate_layers(table)
+    scope = "all layers" if len(rows) == len(every) else f"{len(rows)} of {len(every)} layers"
+    size = relevance.gram_bytes(rows)
+    large = f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
+    return f"The search is among {count:,} features of {scope}: a Gram matrix of {large}"
+
+
+def _check_covered(model: Model, on_uncovered: str) -> None:
+    """Before the pass over the images, which may take hours, rather than after it."""
+    images = jax.ShapeDtypeStruct((1, model.resizing.size, model.resizing.size, 3), np.float32)
+    ruled = with_rules(
+        model.apply, GUIDED | RESAMPLED_STRIDE, on_uncovered=on_uncovered, on_unmatched="ignore"
+    )
+    try:
+        jax.eval_shape(ruled, model.variables, images)
+    except ValueError as error:
+        raise ValueError(f"{error}\n--on-uncovered gradient takes their ordinary gradient") from error
+
+
+def _fingerprint(arguments: Features, model: Model, folder: Folder, table: LayerTable, rows) -> str:
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(model.variables):
+        digest.update(np.ascontiguousarray(np.asarray(leaf)).tobytes())
+    stats = [(path, path.stat()) for path in paths_of(folder.source)]
+    files = [(str(f.relative_to(folder.root)), s.st_size, s.st_mtime_ns) for f, s in stats]
+    names = folder.source.class_names
+    settings = (_VERSION, str(table), rows, str(model.resizing), names, arguments.mu, files)
+    digest.update(json.dumps(settings).encode())
+    return digest.hexdigest()
+
+
+def _kept(out: Path, fingerprint: str, folder: Folder, model: Model) -> tuple[Predictions, Relevance] | None:
+    """What an earlier run has left of the same things."""
+    notes, path = _read_json(out / "features.json"), out / "relevance.npz"
+    if notes is None or notes.get("fingerprint") != fingerprint or not path.is_file():
+        return None
+    learned, images = relevance.load_relevance(path), notes["images"]
+    source, names = folder.source, list(learned.class_names)
+    places = {path.relative_to(folder.root).as_posix(): n for n, path in enumerate(paths_of(source))}
+    kept = np.array([places[image["file"]] for image in images])
+    predicted = np.array([names.index(image["predicted"]) for image in images], np.int32)
+    files = tuple(source.files[n] for n in kept)
+    truth = source.classes[kept] if folder.has_labels else np.full(len(kept), -1)
+    probabilities = np.array([image["probability"] for image in images], np.float32)
+    readable = type(source)(files, predicted, source.class_names, model.resizing)
+    return Predictions(readable, truth, predicted, probabilities, notes["skipped"]), learned
+
+
+def _write_features(out, learned: Relevance, predictions: Predictions, root: Path, fingerprint: str) -> None:
+    relevance.save_relevance(learned, out / "relevance.npz")
+    write_json(
+        out / "features.json",
+        {
+            "fingerprint": fingerprint,
+            "mu": float(learned.mu),
+            "features": features_by_class(learned),
+            "left_out": left_out(learned, predictions),
+            "skipped": predictions.skipped,
+            "images": [
+                {
+                    "file": file.relative_to(root).as_posix(),
+                    "predicted": learned.class_names[c],
+                    "probability": round(float(p), 6),
+                }
+                for file, c, p in zip(
+                    paths_of(predictions.source),
+                    predictions.predicted,
+                    predictions.probabilities,
+                    strict=True,
+                )
+            ],
+        },
+    )
+
+
+def features_by_class(learned: Relevance) -> dict[str, list[dict[str, Any]]]:
+    """Returns the relevant features by the name of the class, for JSON; classes without any are left out.
+
+    Args:
+        learned: the relevance.
+    """
+    found = {name: relevance.features(learned, c) for c, name in enumerate(learned.class_names)}
+    return {name: [feature._asdict() for feature in here] for name, here in found.items() if here}
+
+
+def left_out(learned: Relevance, predictions: Predictions) -> list[str]:
+    """Returns the classes that no image is predicted as, and that therefore have no features.
+
+    Args:
+        learned: the relevance.
+        predictions: of the images.
+    """
+    occurring = set(predictions.predicted.tolist())
+    return [name for c, name in enumerate(learned.class_names) if c not in occurring]
+
+
+def _summary(learned: Relevance, predictions: Predictions) -> str:
+    absent, num_classes = left_out(learned, predictions), len(learned.class_names)
+    counts = relevance.num_features(learned)
+    text = f"{int((counts > 0).sum())} of {num_classes} classes have features, {int(counts.sum())} together"
+    if absent:
+        shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        text += f"; left out, for no image is predicted as them: {len(absent)} classes ({shown})"
+    return text
+
+
+def _write_layers(out: Path, table: LayerTable) -> None:
+    write_whole(out / "layers.txt", f"{table}\n".encode())
+    rows = [
+        {
+            "name": row.name,
+            "kind": row.kind,
+            "shape": [n for axis, n in enumerate(row.shape) if axis != row.batch_axis],
+            "channels": row.num_channels,
+            "receptive_field": list(row.receptive_field),
+            "sees_whole_image": row.sees_whole_image,
+        }
+        for row in table
+    ]
+    write_json(out / "layers.json", rows)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
