@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from tests.transforms import networks
 from vexplain import attribution, classifiers
@@ -63,6 +63,24 @@ def test_random_map_depends_on_the_key_only(key):
     np.testing.assert_array_equal(first, attribution.random_map(key, images + 1))
     assert not np.array_equal(first, attribution.random_map(jax.random.key(1), images))
     assert first.shape == (2, 3, 4, 1)
+
+
+def test_center_gaussian_is_a_normal_density_along_each_axis():
+    found = attribution.center_gaussian(jnp.zeros((2, 5, 8, 3)))[1, :, :, 0]
+    down, across = (stats.norm.pdf(np.arange(n), (n - 1) / 2, 5 / 4) for n in (5, 8))
+    expected = np.outer(down, across) * 2 * np.pi * (5 / 4) ** 2
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    narrow = attribution.center_gaussian(jnp.zeros((1, 5, 8, 3)), sigma=0.5)
+    assert narrow.mean() < found.mean()
+    with pytest.raises(ValueError, match="sigma is -1"):
+        attribution.center_gaussian(jnp.zeros((1, 5, 8, 3)), sigma=-1.0)
+
+
+def test_object_segmentation_covers_both_colors_of_an_object():
+    images = jnp.full((2, 14, 11, 3), 0.8)
+    images = images.at[:, 4:9, 3:6].set(jnp.array([0.9, 0.1, 0.1])).at[:, 4:9, 6:8].set(0.2)
+    expected = jnp.zeros((2, 14, 11, 1)).at[:, 4:9, 3:8].set(1.0)
+    np.testing.assert_array_equal(attribution.object_segmentation(images), expected)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25])

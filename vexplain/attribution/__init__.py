@@ -15,6 +15,8 @@ from vexplain.attribution.cam import grad_cam_plus_plus as grad_cam_plus_plus
 from vexplain.attribution.cam import layer_cam as layer_cam
 from vexplain.attribution.cam import upsampled_activation as upsampled_activation
 from vexplain.attribution.cam_layers import cam_layer as cam_layer
+from vexplain.attribution.controls import center_gaussian as center_gaussian
+from vexplain.attribution.controls import object_segmentation as object_segmentation
 from vexplain.attribution.controls import random_map as random_map
 from vexplain.attribution.controls import sobel_edges as sobel_edges
 from vexplain.attribution.guided_cam import guided_grad_cam as guided_grad_cam

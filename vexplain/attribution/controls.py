@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from vexplain.metrics.foreground import estimate_masks
 from vexplain.typing import Array, Float, Images, Key
 
 
@@ -40,3 +41,43 @@ def sobel_edges(images: Images) -> Float[Array, "batch height width 1"]:
 
     down, across = filtered(slope, smooth), filtered(smooth, slope)
     return jnp.sqrt(down**2 + across**2).sum(-1, keepdims=True)
+
+
+def center_gaussian(images: Images, *, sigma: float | None = None) -> Float[Array, "batch height width 1"]:
+    """Returns exp(-d² / 2 sigma²), with d the distance from the center of the image: objects are often there.
+
+    Args:
+        images: (batch, height, width, channels); only the shape counts.
+        sigma: standard deviation in pixels; by default a quarter of the shorter side.
+
+    Raises:
+        ValueError: `sigma` is not positive.
+
+    Example:
+        >>> print(center_gaussian(jnp.zeros((1, 1, 3, 3)), sigma=1.0).round(3).ravel())
+        [0.607 1.    0.607]
+    """
+    batch, height, width, _ = images.shape
+    sigma = min(height, width) / 4 if sigma is None else sigma
+    if sigma <= 0:
+        raise ValueError(f"sigma is {sigma}: expected a positive number of pixels")
+    rows, columns = (jnp.arange(n, dtype=images.dtype) - (n - 1) / 2 for n in (height, width))
+    gaussian = jnp.exp(-(rows[:, None] ** 2 + columns**2) / (2 * sigma**2))
+    return jnp.broadcast_to(gaussian[:, :, None], (batch, height, width, 1))
+
+
+def object_segmentation(images: Images) -> Float[Array, "batch height width 1"]:
+    """Returns 1 on the object and 0 on the background, told apart by the distance to the border color.
+
+    It covers the whole object with all its parts, whichever of them decides the class. The threshold is that
+    of `metrics.estimate_masks`; on a textured background the region is only as good as this guess.
+
+    Args:
+        images: (batch, height, width, channels) in [0, 1].
+
+    Example:
+        >>> images = jnp.full((1, 7, 9, 3), 0.9).at[:, 2:5, 3:7].set(0.1)
+        >>> print(object_segmentation(images).sum())
+        12.0
+    """
+    return jnp.asarray(estimate_masks(images))[..., None]

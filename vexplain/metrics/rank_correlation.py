@@ -35,9 +35,8 @@ def rank_correlation(
         >>> print(rank_correlation(jnp.array([[1.0, 2.0, 9.0]]), jnp.array([[0.3, 0.1, 0.2]])))
         [-0.5]
     """
-    a, b = (_centered(average_ranks(values.reshape(len(values), -1))) for values in (first, second))
-    scale = jnp.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return jnp.where(scale > 0, (a * b).sum(1) / jnp.where(scale > 0, scale, 1), 0)
+    a, b = (average_ranks(values.reshape(len(values), -1)) for values in (first, second))
+    return correlation(a / a.shape[1], b / b.shape[1])  # the squares of large ranks would lose digits
 
 
 def part_effect_correlation(
@@ -93,6 +92,22 @@ def average_ranks(values: Shaped[Array, "batch values"]) -> Float[Array, "batch 
     return jax.vmap(one)(values)
 
 
-def _centered(ranks: Array) -> Array:
-    """Divides by the number of ranks too: the squares of many thousand ranks would lose digits in a sum."""
-    return (ranks - (ranks.shape[1] + 1) / 2) / ranks.shape[1]
+def correlation(
+    first: Float[Array, "batch values"],
+    second: Float[Array, "batch values"],
+) -> Float[Array, " batch"]:
+    """Returns Pearson's correlation of the rows of two arrays; 0 where a row is the same everywhere.
+
+    Args:
+        first: (batch, values).
+        second: the same shape.
+
+    Example:
+        >>> print(correlation(jnp.array([[0.0, 1.0, 2.0]]), jnp.array([[5.0, 3.0, 1.0]])))
+        [-1.]
+    """
+    varies = (jnp.ptp(first, axis=1) > 0) & (jnp.ptp(second, axis=1) > 0)  # a rounded mean would not tell
+    a, b = (values - values.mean(1, keepdims=True) for values in (first, second))
+    scale = jnp.sqrt((a**2).sum(1) * (b**2).sum(1))
+    defined = varies & (scale > 0)
+    return jnp.where(defined, (a * b).sum(1) / jnp.where(defined, scale, 1), 0)

@@ -24,8 +24,8 @@ def relevance_mass(
 
     Σ_{p in M} r_p / Σ_p r_p with M = {mask >= 0.5}. The measure was made for maps without negative values,
     and by default r = max(a, 0) makes them so. Quantus offers r = |a| ("absolute") and r = a ("signed"):
-    there the total is a difference, and the "share" leaves [0, 1] wherever negative values cancel positive ones.
-    Both are here to compare with published tables.
+    there the total is a difference, and the "share" leaves [0, 1] wherever negative values cancel positive
+    ones. Both are here to compare with published tables.
 
     Args:
         attributions: (batch, height, width), signed.
