@@ -114,11 +114,11 @@ def _lead(found: Any, results: Mapping[str, Any]) -> str:
     learned, count = found.relevance, results["num_images"]
     union = sum(map(len, relevance.relevant_union(learned).values()))
     right = "" if results["accuracy"] is None else f", {results['accuracy']:.1%} of them rightly"
+    candidates, num_classes = results["num_candidates"], len(results["relevant_features"])
     return (
-        f"{_short(found.model.name)} was given {count} images{right}. Of the {results['num_candidates']:,} "
-        f"internal features that were searched, {union} speak for one of the "
-        f"{len(results['relevant_features'])} classes that it predicts here. This report shows which of them explain each image, and what they "
-        "look like."
+        f"{_short(found.model.name)} was given {count} images{right}. Of the {candidates:,} internal "
+        f"features that were searched, {union} speak for one of the {num_classes} classes that it predicts here. "
+        "This report shows which of them explain each image, and what they look like."
     )
 
 
