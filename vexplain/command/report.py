@@ -117,7 +117,7 @@ def _lead(found: Any, results: Mapping[str, Any]) -> str:
     candidates, num_classes = results["num_candidates"], len(results["relevant_features"])
     return (
         f"{_short(found.model.name)} was given {count} images{right}. Of the {candidates:,} internal "
-        f"features that were searched, {union} speak for one of the {num_classes} classes that it predicts here. "
+        f"features that were searched, {union} speak for one of the {num_classes} classes predicted here. "
         "This report shows which of them explain each image, and what they look like."
     )
 
