@@ -130,6 +130,22 @@ def test_it_is_traced_once_whatever_the_maps(key):
     assert first != second
 
 
+def test_memory_does_not_grow_with_the_steps(key):
+    images = jax.random.uniform(key, (4, 16, 16, 3))
+
+    def area(images, num_steps):
+        heatmaps, targets = images.sum(-1), jnp.zeros(4)
+        return pixel_flipping(
+            weighted_sum, jnp.ones((16, 16, 3)), images, targets, heatmaps, num_steps=num_steps
+        ).area
+
+    few, many = (
+        jax.jit(area, static_argnums=1).lower(images, n).compile().memory_analysis().temp_size_in_bytes
+        for n in (2, 200)
+    )
+    assert many < few + images.nbytes
+
+
 def test_blur_keeps_a_plain_image_and_the_sum_of_any(key):
     images = jax.random.uniform(key, (2, 6, 9, 3))
     blurred = blurred_images(images, sigma=1.5)

@@ -95,6 +95,8 @@ def test_groups_of_an_nnx_network_with_branches():
     head, *branches, norm, stem = parameter_groups_from_output(apply, variables, jnp.ones((1, 13, 11, 3)))
     assert (head, norm, stem) == ("head", "norm", "stem")
     assert set(branches) == {"left", "right"}
+    _, state = networks.nnx_network()
+    assert set(parameter_groups(state)) == {"head", "left", "norm", "right", "stem"}
 
 
 def test_edges_survive_and_the_gradient_of_a_linear_network_does_not(key):

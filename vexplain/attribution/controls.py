@@ -54,15 +54,15 @@ def center_gaussian(images: Images, *, sigma: float | None = None) -> Float[Arra
         ValueError: `sigma` is not positive.
 
     Example:
-        >>> print(center_gaussian(jnp.zeros((1, 1, 3, 3)), sigma=1.0).round(3).ravel())
-        [0.607 1.    0.607]
+        >>> print(center_gaussian(jnp.zeros((1, 1, 3, 3)), sigma=1.0).round(1).ravel())
+        [0.6 1.  0.6]
     """
     batch, height, width, _ = images.shape
-    sigma = min(height, width) / 4 if sigma is None else sigma
-    if sigma <= 0:
+    width_of_bell = min(height, width) / 4 if sigma is None else sigma
+    if width_of_bell <= 0:
         raise ValueError(f"sigma is {sigma}: expected a positive number of pixels")
     rows, columns = (jnp.arange(n, dtype=images.dtype) - (n - 1) / 2 for n in (height, width))
-    gaussian = jnp.exp(-(rows[:, None] ** 2 + columns**2) / (2 * sigma**2))
+    gaussian = jnp.exp(-(rows[:, None] ** 2 + columns**2) / (2 * width_of_bell**2))
     return jnp.broadcast_to(gaussian[:, :, None], (batch, height, width, 1))
 
 

@@ -63,7 +63,7 @@ def parameter_groups_from_output(apply: ApplyFn, variables: Variables, images: I
     names = [layer.name for layer in table if not layer.inside]
     groups = parameter_groups(variables)
 
-    def reached(chosen):
+    def reached(chosen, variables, images):
         leaves = [
             leaf if group is None else jnp.where(chosen == groups.index(group), jnp.nan, leaf)
             for group, leaf in _named_leaves(variables)
@@ -72,7 +72,11 @@ def parameter_groups_from_output(apply: ApplyFn, variables: Variables, images: I
         logits, found = read(apply, names)(spoiled, images)
         return jnp.stack([jnp.isnan(value).any() for value in (*(found[name] for name in names), logits)])
 
-    hits = jax.jit(lambda: jax.lax.map(reached, jnp.arange(len(groups))))()
+    @jax.jit
+    def reached_by_each(variables, images):
+        return jax.lax.map(lambda n: reached(n, variables, images), jnp.arange(len(groups)))
+
+    hits = reached_by_each(variables, images)
     depths = [int(row.argmax()) if row.any() else len(row) for row in jax.device_get(hits)]
     return tuple(groups[n] for n in sorted(range(len(groups)), key=lambda n: (-depths[n], -n)))
 
@@ -182,6 +186,7 @@ def _named_leaves(variables: Variables) -> list[tuple[str | None, Any]]:
     found = []
     for path, leaf in jax.tree.leaves_with_path(variables):
         is_float = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-        parts = [jax.tree_util.keystr((step,), simple=True) for step in path]
+        in_variable = path[1:] and path[-1] == jax.tree_util.GetAttrKey("value")  # NNX wraps every array
+        parts = [jax.tree_util.keystr((step,), simple=True) for step in (path[:-1] if in_variable else path)]
         found.append(("/".join(parts[: max(len(parts) - 1, 1)]) if is_float else None, leaf))
     return found
