@@ -1,9 +1,14 @@
-"""Eight simulated devices and strict settings for every test, set before JAX starts."""
+"""Eight simulated devices and strict settings for every test, set before JAX starts.
+
+Most programs of the tests run once on a few small images and take longer to compile than to run: they are
+compiled without the optimizations that take long.
+"""
 
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
