@@ -4,15 +4,18 @@
     python -m benchmarks.parity logits resnet50     (only some; networks by name)
     python -m benchmarks.parity maps vgg16
 
-Prints network × method × relative error (max |difference| / max |value|, float32, one image) and exits with 1
-where an error is above 1e-4. Weights are random. They go through `safetensors.torch.save_file` and
-`vexplain.classifiers.pretrained`, as those of users do.
+Prints network × method × relative error (max |difference| / max |value|, one image) in float32. Guided rules
+ask for signs, and among millions of ReLUs some are so near to zero that float32 gives them another sign, in
+each library its own. Where an error is above 1e-4, both sides compute again in float64, and its error is
+printed beside it. Exits with 1 where that is above 1e-4 too. Weights are random. They go through
+`safetensors.torch.save_file` and `vexplain.classifiers.pretrained`, as those of users do.
 """
 
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,18 +45,18 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"{unknown[0]!r}: expected logits, maps, or some of {', '.join(torch_networks.DIALECTS)}")
         return 2
-    print(f"{'network':16}{'against':18}{'method':28}{'relative error':>16}")
+    print(f"{'network':16}{'against':18}{'method':28}{'float32':>10}{'float64':>10}")
     worst = 0.0
     for name in names:
-        for against, method, error in _rows(name, kinds):
-            note = "" if error <= TOLERANCE else f"   above {TOLERANCE:.0e}"
-            print(f"{name:16}{against:18}{method:28}{error:16.1e}{note}", flush=True)
-            worst = max(worst, error)
-    print(f"largest: {worst:.1e}")
+        for against, method, *errors in _rows(name, kinds):
+            shown = "".join(f"{error:10.1e}" for error in errors)
+            print(f"{name:16}{against:18}{method:28}{shown}", flush=True)
+            worst = max(worst, min(errors))
+    print(f"largest, in float64 where float32 is above {TOLERANCE:.0e}: {worst:.1e}")
     return int(worst > TOLERANCE)
 
 
-def _rows(name: str, kinds: list[str]) -> Iterator[tuple[str, str, float]]:
+def _rows(name: str, kinds: list[str]) -> Iterator[tuple[Any, ...]]:
     images = seeded_images(1, SIZE)
     for dialect in torch_networks.DIALECTS[name]:
         has_maps = "maps" in kinds and dialect == "torchvision" and name in LAYERS
@@ -67,10 +70,20 @@ def _rows(name: str, kinds: list[str]) -> Iterator[tuple[str, str, float]]:
             yield dialect, "logits", relative_error(np.asarray(found), logits)
         if has_maps:
             targets = logits.argmax(1)
-            expected = peers_maps(network, LAYERS[name], images, targets)
-            found = our_maps(apply, variables, images, targets)
-            for method, value in expected.items():
-                yield *method.split("/"), relative_error(found[method], value)
+            errors = _map_errors(network, LAYERS[name], apply, variables, images, targets)
+            if max(errors.values()) > TOLERANCE:
+                with jax.enable_x64(True):
+                    doubled = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), variables)
+                    arguments = (apply, doubled, images.astype(np.float64), targets)
+                    exact = _map_errors(network.double(), LAYERS[name], *arguments)
+            for method, error in errors.items():
+                yield *method.split("/"), error, *([exact[method]] if error > TOLERANCE else [])
+
+
+def _map_errors(network, layer: str, apply, variables, images, targets) -> dict[str, float]:
+    expected = peers_maps(network, layer, images, targets)
+    found = our_maps(apply, variables, images, targets)
+    return {method: relative_error(found[method], value) for method, value in expected.items()}
 
 
 def _both(name: str, dialect: str):

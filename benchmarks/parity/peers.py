@@ -75,7 +75,7 @@ def _guided_plus_plus(network, layer, pixels, target):
             for found in (cam.activations_and_grads.activations, cam.activations_and_grads.gradients)
         )
         raw = cam.get_cam_image(pixels, layer, targets, activations, gradients)
-    small = torch.from_numpy(np.maximum(raw, 0))[:, None].float()
+    small = torch.from_numpy(np.maximum(raw, 0))[:, None]
     enlarged = nn.functional.interpolate(small, pixels.shape[-2:], mode="bilinear").numpy()[0, 0]
     fresh = pixels.detach().clone()
     return _guided_by_pytorch_grad_cam(network, layer, fresh, target) * enlarged[..., None]

@@ -68,11 +68,11 @@ class OnUnitImages(nn.Module):
     def __init__(self, network: nn.Module, preprocessing: Preprocessing):
         super().__init__()
         self.network = network
-        self.mean = torch.tensor(preprocessing.mean)[:, None, None]
-        self.std = torch.tensor(preprocessing.std)[:, None, None]
+        self.mean = torch.tensor(preprocessing.mean, dtype=torch.float64)[:, None, None]
+        self.std = torch.tensor(preprocessing.std, dtype=torch.float64)[:, None, None]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network((images - self.mean) / self.std)
+        return self.network((images - self.mean.to(images.dtype)) / self.std.to(images.dtype))
 
 
 def full_network(name: str, dialect: str) -> nn.Module:
