@@ -98,8 +98,8 @@ def integrated_gradients(
     Example:
         >>> score = lambda variables, images, targets: images.prod((1, 2, 3))
         >>> images = jnp.array([[[[2.0], [3.0]]]])
-        >>> print(integrated_gradients(score, None, images, None).round(3).ravel())
-        [3. 3.]
+        >>> [f"{v:.3f}" for v in integrated_gradients(score, None, images, None).ravel()]
+        ['3.000', '3.000']
     """
     _check_count("num_steps", num_steps)
     images = jnp.asarray(images)
