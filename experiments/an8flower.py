@@ -54,6 +54,7 @@ class Config:
     """Settings of the main job."""
 
     variant: Literal["single_6c", "double_12c"] = "single_6c"
+    difficulty: str = "plain"  # or textured, distractors, occluded, context, low_contrast, shortcut
     out: Path = Path("runs/an8flower")
     size: int = 64  # height and width of the images, in pixels
     num_per_class: int = 300  # a fifth of them is held out
@@ -186,7 +187,7 @@ def main(config: Config) -> dict[str, Any]:
 def render_data(config: Config) -> tuple[Source, Source]:
     """Renders the images once, keeps them in memory, and splits off a fold for testing."""
     rendered = RenderedSource(
-        config.variant, config.num_per_class, config.size, config.samples, seed=config.seed
+        config.variant, config.num_per_class, config.size, config.samples, config.seed, config.difficulty
     )
     train, test = fold_indices(rendered, config.test_fold)
     if len(train) < config.batch_size or not len(test):

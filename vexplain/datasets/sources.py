@@ -43,6 +43,8 @@ class ArraySource:
         labels: (n,) integers from 0 on.
         masks: (n, height, width), coverage of the true region in [0, 1], or 8-bit integers up to 255.
         class_names: one a class.
+        extras: other arrays with a row an example, under the names that they have in a batch; 8-bit integers
+            become floats in [0, 1].
 
     Raises:
         ValueError: another rank, dtype or range, NaN, lengths that differ, or labels without a class.
@@ -59,6 +61,7 @@ class ArraySource:
     labels: np.ndarray
     masks: np.ndarray | None = None
     class_names: tuple[str, ...] = dataclasses.field(kw_only=True)
+    extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, kw_only=True)
 
     def __post_init__(self):
         images, labels = np.asarray(self.images), np.asarray(self.labels)
@@ -68,6 +71,9 @@ class ArraySource:
             masks = np.asarray(self.masks)
             _check_masks(masks, images.shape[:3])
             object.__setattr__(self, "masks", masks)
+        for name, array in self.extras.items():
+            if len(array) != len(images):
+                raise ValueError(f"extras has {len(array)} rows of {name!r}: expected {len(images)}")
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels.astype(np.int32))
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -89,6 +95,8 @@ class ArraySource:
         }
         if self.masks is not None:
             batch["masks"] = as_unit_floats(self.masks[indices])
+        for name, array in self.extras.items():
+            batch[name] = as_unit_floats(array[indices]) if array.dtype == np.uint8 else array[indices]
         return batch
 
 
@@ -226,7 +234,7 @@ def gather(source: Source, *, batch_size: int = 64, progress: Callable[[Any], An
         for name, array in batch.items():
             if name != "weights":
                 array = np.asarray(array)[counts]
-                is_image = name in ("images", "masks") and array.dtype == np.float32
+                is_image = name.endswith(("images", "masks")) and array.dtype == np.float32
                 parts.setdefault(name, []).append(_eight_bits(array) if is_image else array)
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
@@ -240,8 +248,9 @@ def in_memory(source: Source, *, batch_size: int = 64, progress: Callable[[Any],
         progress: wraps the range of steps, for instance `tqdm.tqdm`.
     """
     found = gather(source, batch_size=batch_size, progress=progress)
-    masks = found.get("masks")
-    return ArraySource(found["images"], found["labels"], masks, class_names=source.class_names)
+    images, labels, masks = found.pop("images"), found.pop("labels"), found.pop("masks", None)
+    found.pop("indices", None)  # places in memory are the indices now
+    return ArraySource(images, labels, masks, class_names=source.class_names, extras=found)
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:

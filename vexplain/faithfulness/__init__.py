@@ -7,6 +7,7 @@ the network are shuffled. How alike two maps are is measured in `vexplain.metric
 
 from vexplain.faithfulness.baselines import blurred_images as blurred_images
 from vexplain.faithfulness.baselines import darkest_values as darkest_values
+from vexplain.faithfulness.part_effects import part_effects as part_effects
 from vexplain.faithfulness.pixel_flipping import FlippingCurve as FlippingCurve
 from vexplain.faithfulness.pixel_flipping import faithfulness_estimate as faithfulness_estimate
 from vexplain.faithfulness.pixel_flipping import pixel_flipping as pixel_flipping

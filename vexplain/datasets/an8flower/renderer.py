@@ -1,8 +1,8 @@
 """an8Flower as a pure function: `render(key, label) -> image, mask, factors`.
 
-The scene is ray cast with parallel rays, several a pixel; what each ray meets first decides color (Lambert
-shading under one distant light) and part. Image and mask are averages over the rays of a pixel, so that the
-mask is the visible coverage of the part that carries the class, in [0, 1].
+The scene is ray cast with parallel rays, several a pixel; what each ray meets first, its *surface*, decides
+color (Lambert shading under one distant light) and part. Image and mask are averages over the rays of a
+pixel, so that the mask is the visible coverage of what carries the class, in [0, 1].
 """
 
 import functools
@@ -11,7 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vexplain.datasets.an8flower.difficulty import color_of_class, part_names
 from vexplain.datasets.an8flower.scene import (
+    MIN_COVERAGE,
     PART_OF_SOLID,
     PARTS,
     Factors,
@@ -20,22 +22,29 @@ from vexplain.datasets.an8flower.scene import (
     part_colors,
     solids,
 )
+from vexplain.datasets.an8flower.scenery import (
+    HALF_HEIGHT,
+    add_surroundings,
+    draw_scenery,
+    has_room,
+    object_colors,
+)
 from vexplain.datasets.an8flower.solids import nearest
+from vexplain.datasets.an8flower.texture import draw_waves
 from vexplain.typing import Array, Float, Int, Key
 
-MIN_COVERAGE = 0.005  # of the pixels, by the part that carries the class
 _MARGIN = 2.5  # candidates are judged on a coarse grid
 _NUM_CANDIDATES = 8
 _COARSE = 32  # pixels
 _AMBIENT, _DIFFUSE = 0.5, 0.56
-_HALF_HEIGHT = 1.5  # of the image, in units of the scene
 
 
 class Rendering(NamedTuple):
     """One image with its truth.
 
-    `mask` is the visible coverage of the part that carries the class; `parts` that of every part, the
-    background first (they sum to 1).
+    `mask` is the visible coverage of what determines the class: the part that carries it and, for the
+    difficulty `context`, the pot or the stake. `parts` is that of every part, in the order of `part_names`,
+    the background first (they sum to 1).
     """
 
     image: Float[Array, "height width 3"]
@@ -43,8 +52,22 @@ class Rendering(NamedTuple):
     parts: Float[Array, "height width parts"]
 
 
+class Surfaces(NamedTuple):
+    """What each ray meets: the background 0, a part of the flower, or one of the objects of a difficulty."""
+
+    surface: Int[Array, "rows columns"]
+    brightness: Float[Array, "rows columns"]
+
+
 def render(
-    key: Key, label: Int[Array, ""] | int, *, variant: str = "single_6c", size: int = 112, samples: int = 3
+    key: Key,
+    label: Int[Array, ""] | int,
+    *,
+    variant: str = "single_6c",
+    size: int = 112,
+    samples: int = 3,
+    difficulty: str = "plain",
+    cue_probability: float | Float[Array, ""] = 0.9,
 ) -> tuple[Float[Array, "height width 3"], Float[Array, "height width"], Factors]:
     """Returns a random image of a class, its mask, and the factors that made it.
 
@@ -58,31 +81,62 @@ def render(
         variant: `"single_6c"` or `"double_12c"`.
         size: height and width in pixels.
         samples: rays a pixel along each axis.
+        difficulty: one of `DIFFICULTIES`, told in the module `difficulty`.
+        cue_probability: for `"shortcut"`, with which the patch speaks of the class: 1 is congruent; at 0 it
+            always speaks of another class.
 
     Returns:
         image (size, size, 3) in [0, 1]; mask (size, size), coverage in [0, 1]; `Factors`.
 
     Raises:
-        ValueError: an unknown variant.
+        ValueError: an unknown variant or difficulty.
 
     Example:
         >>> image, mask, _ = jax.jit(lambda k: render(k, 2, size=32))(jax.random.key(0))
         >>> image.shape, bool(mask.mean() > MIN_COVERAGE)
         ((32, 32, 3), True)
     """
-    factors = draw_view(key, label, variant=variant)
-    rendering = render_factors(factors, label, variant=variant, size=size, samples=samples)
+    factors = draw_view(key, label, variant=variant, difficulty=difficulty, cue_probability=cue_probability)
+    options = {"variant": variant, "size": size, "samples": samples, "difficulty": difficulty}
+    rendering = render_factors(factors, label, **options)
     return rendering.image, rendering.mask, factors
 
 
-def draw_view(key: Key, label: Int[Array, ""] | int, *, variant: str) -> Factors:
-    """Returns random factors under which the part that carries the class is visible."""
+def draw_view(
+    key: Key,
+    label: Int[Array, ""] | int,
+    *,
+    variant: str,
+    difficulty: str = "plain",
+    cue_probability: float | Float[Array, ""] = 0.9,
+) -> Factors:
+    """Returns random factors under which the part that carries the class is visible.
+
+    So is what a difficulty adds. Wherever a view suits both, two difficulties show the same flower.
+
+    Args:
+        key: of the factors.
+        label: class.
+        variant: `"single_6c"` or `"double_12c"`.
+        difficulty: one of `DIFFICULTIES`.
+        cue_probability: as in `render`.
+    """
+    part_names(difficulty)  # an unknown difficulty raises
     part = discriminative_part(label, variant)
     candidates = jax.vmap(draw_factors)(jax.random.split(key, _NUM_CANDIDATES))
-    coverage = jax.vmap(lambda f: (_cast(f, _COARSE, 1)[0] == part).mean())(candidates)
-    is_visible = coverage >= _MARGIN * MIN_COVERAGE
-    chosen = jnp.where(is_visible.any(), is_visible.argmax(), coverage.argmax())
-    return jax.tree.map(lambda leaf: leaf[chosen], candidates)
+    surfaces = jax.vmap(lambda f: _cast(f, _COARSE, 1)[0])(candidates)
+    coverage = (surfaces == part).mean((1, 2))
+    margin = 2 * _MARGIN if difficulty == "occluded" else _MARGIN  # half of it may be hidden
+    suits = coverage >= margin * MIN_COVERAGE
+    if difficulty in ("context", "shortcut"):
+        suits &= jax.vmap(lambda f, s: has_room(f, s, difficulty))(candidates, surfaces)
+    chosen = jnp.where(suits.any(), suits.argmax(), coverage.argmax())
+    factors = jax.tree.map(lambda leaf: leaf[chosen], candidates)
+    if difficulty == "plain":
+        return factors
+    key = jax.random.fold_in(key, _NUM_CANDIDATES)  # a key that no candidate has
+    options = {"variant": variant, "difficulty": difficulty, "cue_probability": cue_probability}
+    return factors._replace(scenery=draw_scenery(key, surfaces[chosen], label, **options))
 
 
 def render_factors(
@@ -93,6 +147,7 @@ def render_factors(
     size: int = 112,
     samples: int = 3,
     neutral: bool = False,
+    difficulty: str = "plain",
 ) -> Rendering:
     """Returns the image of a class under given factors: the means of an intervention.
 
@@ -104,30 +159,135 @@ def render_factors(
         size: height and width in pixels.
         samples: rays a pixel along each axis.
         neutral: leave the part that carries the class in its base color: an object of no class.
+        difficulty: with which the factors were drawn.
+
+    Raises:
+        ValueError: an unknown variant or difficulty, or factors of another difficulty.
     """
-    part, normal = _cast(factors, size, samples)
+    seen = see(factors, context=label % 2, size=size, samples=samples, difficulty=difficulty)
+    colors = surface_colors(factors, -1 if neutral else label, variant=variant, difficulty=difficulty)
+    behind = backdrop(factors, size=size, samples=samples, difficulty=difficulty)
+    image = paint(factors, seen, colors, behind, size=size, samples=samples)
+    coverage = part_coverage(seen, size=size, samples=samples, difficulty=difficulty)
+    mask = jnp.take(coverage, discriminative_part(label, variant), axis=-1)
+    if difficulty == "context":
+        mask = mask + coverage[..., -1]
+    return Rendering(image, mask, coverage)
+
+
+def see(
+    factors: Factors, *, context: Int[Array, ""] | int, size: int, samples: int, difficulty: str
+) -> Surfaces:
+    """Returns what each ray meets, and how bright it is there.
+
+    Args:
+        factors: of the view.
+        context: for `"context"`, 0 for the pot, 1 for the stake, 2 for neither.
+        size: height and width in pixels.
+        samples: rays a pixel along each axis.
+        difficulty: with which the factors were drawn.
+    """
+    part_names(difficulty)
+    if (factors.scenery is None) != (difficulty == "plain"):
+        come = "without" if factors.scenery is None else "with"
+        raise ValueError(
+            f"difficulty is {difficulty!r}, but the factors come {come} "
+            "surroundings: pass the difficulty with which they were drawn"
+        )
+    surface, normal = _cast(factors, size, samples)
+    options = {"context": context, "difficulty": difficulty, "size": size, "samples": samples}
+    surface, normal = add_surroundings(surface, normal, factors, **options)
     light = _direction(factors.light)
     shading = sum(n * c for n, c in zip(normal, light, strict=True))
-    brightness = _AMBIENT + _DIFFUSE * jnp.maximum(shading, 0)
-    colors = part_colors(-1 if neutral else label, variant)
+    return Surfaces(surface, _AMBIENT + _DIFFUSE * jnp.maximum(shading, 0))
+
+
+def surface_colors(
+    factors: Factors, label: Int[Array, ""] | int, *, variant: str, difficulty: str
+) -> Float[Array, "surfaces 3"]:
+    """Returns the colors of the surfaces 1, 2, ... in a class; the base colors for label -1.
+
+    Args:
+        factors: of the view.
+        label: class, or -1.
+        variant: `"single_6c"` or `"double_12c"`.
+        difficulty: with which the factors were drawn.
+    """
+    flower = part_colors(label, variant, color=color_of_class(label, difficulty))
+    return jnp.concatenate([flower, object_colors(factors.scenery, difficulty)])
+
+
+def backdrop(
+    factors: Factors, *, size: int, samples: int, difficulty: str
+) -> Float[Array, "rows columns 3"] | Float[Array, "3"]:
+    """Returns the color behind everything: one for all rays, or one for each.
+
+    Args:
+        factors: of the view.
+        size: height and width in pixels.
+        samples: rays a pixel along each axis.
+        difficulty: with which the factors were drawn.
+    """
+    if difficulty != "textured":
+        return jnp.broadcast_to(factors.shade, (3,))
+    pixels = jnp.clip(factors.shade + draw_waves(factors.scenery.texture, size), 0, 1)
+    return jnp.repeat(jnp.repeat(pixels, samples, axis=0), samples, axis=1)
+
+
+def paint(
+    factors: Factors,
+    seen: Surfaces,
+    colors: Float[Array, "surfaces 3"],
+    behind: Float[Array, "rows columns 3"] | Float[Array, "3"],
+    *,
+    size: int,
+    samples: int,
+) -> Float[Array, "height width 3"]:
+    """Returns the image of surfaces in given colors.
+
+    Args:
+        factors: of the view, for what contrast is left.
+        seen: what each ray meets.
+        colors: of the surfaces 1, 2, ..., in [0, 1].
+        behind: color of the background.
+        size: height and width in pixels.
+        samples: rays a pixel along each axis.
+    """
     channels = []
     for c in range(3):
-        color = jnp.full(part.shape, factors.shade)
-        for n in range(1, len(PARTS)):
-            color = jnp.where(part == n, jnp.minimum(colors[n - 1, c] * brightness, 1), color)
+        color = jnp.broadcast_to(behind[..., c], seen.surface.shape)
+        for n in range(1, len(colors) + 1):
+            lit = jnp.minimum(colors[n - 1, c] * seen.brightness, 1)
+            color = jnp.where(seen.surface == n, lit, color)
         channels.append(_pixels(color, size, samples))
-    parts = [_pixels((part == n).astype(jnp.float32), size, samples) for n in range(len(PARTS))]
-    coverage = jnp.stack(parts, axis=-1)
-    mask = jnp.take(coverage, discriminative_part(label, variant), axis=-1)
-    return Rendering(jnp.stack(channels, axis=-1), mask, coverage)
+    image = jnp.stack(channels, axis=-1)
+    contrast = None if factors.scenery is None else factors.scenery.contrast
+    return image if contrast is None else factors.shade + contrast * (image - factors.shade)
+
+
+def part_coverage(
+    seen: Surfaces, *, size: int, samples: int, difficulty: str
+) -> Float[Array, "height width parts"]:
+    """Returns the share of each pixel that each part covers, the background first.
+
+    Args:
+        seen: what each ray meets.
+        size: height and width in pixels.
+        samples: rays a pixel along each axis.
+        difficulty: with which the factors were drawn.
+    """
+    shows = [seen.surface == n for n in range(len(PARTS))]
+    if len(part_names(difficulty)) > len(PARTS):
+        shows.append(seen.surface >= len(PARTS))  # all objects of a difficulty are one part
+    return jnp.stack([_pixels(is_part.astype(jnp.float32), size, samples) for is_part in shows], axis=-1)
 
 
 def _cast(factors: Factors, size: int, samples: int):
     """Part and normal that each ray meets, (size * samples)² each."""
     count = size * samples
-    line = ((jnp.arange(count) + 0.5) / count * 2 - 1) * _HALF_HEIGHT
-    u = (line - 2 * _HALF_HEIGHT * factors.shift[0]) / factors.scale
-    v = (-line - 2 * _HALF_HEIGHT * factors.shift[1]) / factors.scale
+    line = ((jnp.arange(count) + 0.5) / count * 2 - 1) * HALF_HEIGHT
+    u = (line - 2 * HALF_HEIGHT * factors.shift[0]) / factors.scale
+    v = (-line - 2 * HALF_HEIGHT * factors.shift[1]) / factors.scale
     u, v = jnp.broadcast_arrays(u[None, :], v[:, None])
     found, normal = nearest(u, v, *solids(factors))
     return jnp.asarray(PART_OF_SOLID)[found], normal

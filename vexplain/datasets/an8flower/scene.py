@@ -5,7 +5,7 @@ object, seen from many directions, whose class is the color of one part (`single
 has which color (`double_12c`). All other parts keep base colors that are none of the class colors.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ CLASS_COLORS = np.array(
 BASE_COLORS = np.array(  # of the parts 1, 2, ...: greens, cream, a dark seed brown
     [(0.20, 0.42, 0.14), (0.30, 0.56, 0.20), (0.95, 0.92, 0.84), (0.22, 0.15, 0.11)], np.float32
 )
+MIN_COVERAGE = 0.005  # of the pixels, by the part that carries the class
 NUM_LEAVES, NUM_PETALS = 3, 8
 PART_OF_SOLID = np.array([0, *[LEAVES] * NUM_LEAVES, *[PETALS] * NUM_PETALS, DISC, STEM, STEM])
 
@@ -53,6 +54,7 @@ class Factors(NamedTuple):
     pitch: Float[Array, ""]  # how far the head looks up
     bend: Float[Array, ""]  # of the stem, sideways
     phase: Float[Array, ""]  # of the petals around the disc
+    scenery: Any = None  # what surrounds the flower, where the difficulty is not plain
 
 
 _RANGES = {
@@ -88,11 +90,19 @@ def discriminative_part(label: Int[Array, ""] | int, variant: str) -> Int[Array,
     return jnp.asarray(_parts(variant))[label // len(COLOR_NAMES)]
 
 
-def part_colors(label: Int[Array, ""] | int, variant: str) -> Float[Array, "parts 3"]:
-    """Returns the colors of the parts 1, 2, ... in a class; the base colors for label -1."""
+def part_colors(
+    label: Int[Array, ""] | int, variant: str, *, color: Int[Array, ""] | int | None = None
+) -> Float[Array, "parts 3"]:
+    """Returns the colors of the parts 1, 2, ... in a class; the base colors for label -1.
+
+    Args:
+        label: class, or -1.
+        variant: `"single_6c"` or `"double_12c"`.
+        color: that the class shows, by index; as a rule the label mod 6.
+    """
     base = jnp.asarray(BASE_COLORS)
     part = discriminative_part(jnp.maximum(label, 0), variant)
-    color = jnp.asarray(CLASS_COLORS)[label % len(COLOR_NAMES)]
+    color = jnp.asarray(CLASS_COLORS)[label % len(COLOR_NAMES) if color is None else color]
     return jnp.where(jnp.asarray(label) >= 0, base.at[part - 1].set(color), base)
 
 
@@ -120,7 +130,7 @@ def solids(factors: Factors) -> tuple[Ellipsoids, TaperedCylinders]:
     stem = TaperedCylinders(
         jnp.stack([foot, knee]), jnp.stack([knee, neck]), jnp.array([[0.065, 0.05], [0.05, 0.04]])
     )
-    view = _view(factors)
+    view = in_view(factors)
     centers, shapes = (jnp.concatenate(arrays) @ view.T for arrays in zip(*parts, strict=True))
     return Ellipsoids(centers, shapes), TaperedCylinders(stem.starts @ view.T, stem.ends @ view.T, stem.radii)
 
@@ -137,8 +147,8 @@ def _head(factors: Factors, neck):
     angles = factors.phase + 2 * jnp.pi * jnp.arange(NUM_PETALS) / NUM_PETALS
 
     def petal(angle):
-        axes = head @ _rotation_z(angle) @ _rotation_y(-0.32)  # a shallow cup
-        out = head @ _rotation_z(angle) @ jnp.array([1.0, 0.0, 0.0])
+        axes = head @ rotation_z(angle) @ _rotation_y(-0.32)  # a shallow cup
+        out = head @ rotation_z(angle) @ jnp.array([1.0, 0.0, 0.0])
         return axes, neck + 0.36 * out + 0.04 * head[:, 2]
 
     axes, centers = jax.vmap(petal)(angles)
@@ -150,15 +160,16 @@ def _leaves(knee):
     places = jnp.array([[0.15, -0.52], [2.6, -0.36], [4.6, -0.66]])  # azimuth, height
 
     def leaf(place):
-        axes = _rotation_y(place[0]) @ _rotation_z(0.55) @ _rotation_x(0.5)
+        axes = _rotation_y(place[0]) @ rotation_z(0.55) @ _rotation_x(0.5)
         root = jnp.array([knee[0] * 0.6, place[1], 0.0])
         return root + 0.34 * axes[:, 0], axes
 
     return jax.vmap(leaf)(places)
 
 
-def _view(factors: Factors):
-    return _rotation_z(factors.roll) @ _rotation_x(factors.elevation) @ _rotation_y(factors.azimuth)
+def in_view(factors: Factors) -> Float[Array, "3 3"]:
+    """Returns the rotation from the world of the flower to that of the viewer."""
+    return rotation_z(factors.roll) @ _rotation_x(factors.elevation) @ _rotation_y(factors.azimuth)
 
 
 def _ellipsoids(centers, axes, radii) -> Ellipsoids:
@@ -175,7 +186,8 @@ def _rotation_y(angle):
     return jnp.stack(_rows((c, 0.0, s), (0.0, 1.0, 0.0), (-s, 0.0, c)))
 
 
-def _rotation_z(angle):
+def rotation_z(angle: Float[Array, ""] | float) -> Float[Array, "3 3"]:
+    """Returns the rotation in the plane of the image, counterclockwise."""
     c, s = jnp.cos(angle), jnp.sin(angle)
     return jnp.stack(_rows((c, -s, 0.0), (s, c, 0.0), (0.0, 0.0, 1.0)))
 

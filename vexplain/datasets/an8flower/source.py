@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.datasets.an8flower.renderer import render
-from vexplain.datasets.an8flower.scene import class_names
+from vexplain.datasets.an8flower.difficulty import names_of_classes, part_names
+from vexplain.datasets.an8flower.interventions import CHANGES, Interventions, intervene
+from vexplain.datasets.an8flower.renderer import draw_view, render_factors
 from vexplain.datasets.sources import one_example
 
 NUM_FOLDS = 5
@@ -20,7 +21,11 @@ NUM_FOLDS = 5
 class RenderedSource:
     """A fixed set of renderings. Example i has label i mod C and the i-th key.
 
-    Images are rounded to 8 bits, so that they are those of the same set stored as files.
+    Images are rounded to 8 bits, so that they are those of the same set stored as files. A batch has
+    "images", "masks" of what determines the class, "labels" and "indices"; under `"shortcut"` also
+    "cue_masks" and "cues", the classes that the patches speak of. For a test of what a network learned from
+    the patch, take the same set with `cue_probability` 1 (all congruent) and 0 (none): the flowers and folds
+    are the same.
 
     Args:
         variant: `"single_6c"` or `"double_12c"`.
@@ -28,6 +33,11 @@ class RenderedSource:
         size: height and width in pixels.
         samples: rays a pixel along each axis.
         seed: of the keys.
+        difficulty: one of `DIFFICULTIES`.
+        cue_probability: for `"shortcut"`, with which the patch speaks of the class.
+
+    Raises:
+        ValueError: an unknown variant or difficulty, or a number out of range.
 
     Example:
         >>> source = RenderedSource("single_6c", num_per_class=2, size=16)
@@ -41,16 +51,25 @@ class RenderedSource:
     size: int = 112
     samples: int = 3
     seed: int = 0
+    difficulty: str = "plain"
+    cue_probability: float = 0.9
 
     def __post_init__(self):
-        class_names(self.variant)  # an unknown variant raises
+        names_of_classes(self.variant, self.difficulty)  # an unknown one raises
+        if not 0 <= self.cue_probability <= 1:
+            raise ValueError(f"cue_probability is {self.cue_probability}: expected 0 to 1")
         for name in ("num_per_class", "size", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return class_names(self.variant)
+        return names_of_classes(self.variant, self.difficulty)
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Of the parts that `interventions` changes, in that order."""
+        return part_names(self.difficulty)
 
     def __len__(self) -> int:
         return self.num_per_class * len(self.class_names)
@@ -59,11 +78,41 @@ class RenderedSource:
         if np.ndim(indices) == 0:
             return one_example(self, indices)
         indices = np.asarray(indices)
-        labels = (indices % len(self.class_names)).astype(np.int32)
-        images, masks = _render_batch(
-            self.keys(indices), labels, variant=self.variant, size=self.size, samples=self.samples
-        )
-        return {"images": images, "masks": masks, "labels": labels, "indices": indices.astype(np.int32)}
+        labels = self._labels(indices)
+        batch = _render_batch(self.keys(indices), labels, jnp.float32(self.cue_probability), **self._options)
+        return {**batch, "labels": labels, "indices": indices.astype(np.int32)}
+
+    def interventions(self, indices: Any, *, change: str = "recolor") -> Interventions:
+        """The images of some examples, each with one part changed after the other.
+
+        Args:
+            indices: (n,) integers.
+            change: `"recolor"`, `"gray"` or `"base"`, told in `intervene`.
+
+        Returns:
+            `images` (n, parts, size, size, 3), rounded to 8 bits as the images of the source are, and `masks`
+            (n, parts, size, size) of all parts, in the order of `part_names`.
+
+        Raises:
+            ValueError: an unknown change.
+
+        Example:
+            >>> source = RenderedSource(num_per_class=2, size=16, samples=1)
+            >>> source.interventions(np.array([0, 7]), change="gray").masks.shape
+            (2, 5, 16, 16)
+        """
+        if change not in CHANGES:
+            raise ValueError(f"change is {change!r}: expected one of {CHANGES}")
+        indices = np.asarray(indices)
+        examples = (self.keys(indices), self._labels(indices), jnp.float32(self.cue_probability))
+        return _intervene_batch(*examples, change=change, **self._options)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("variant", "size", "samples", "difficulty")}
+
+    def _labels(self, indices: np.ndarray) -> np.ndarray:
+        return (indices % len(self.class_names)).astype(np.int32)
 
     def keys(self, indices: Any) -> jax.Array:
         """The random keys of some examples."""
@@ -94,12 +143,37 @@ def fold_indices(source: RenderedSource, fold: int) -> tuple[np.ndarray, np.ndar
     return np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
 
 
-@functools.partial(jax.jit, static_argnames=("variant", "size", "samples"))
-def _render_batch(keys, labels, *, variant, size, samples):
+_STATIC = ("variant", "size", "samples", "difficulty", "change")
+
+
+@functools.partial(jax.jit, static_argnames=_STATIC[:4])
+def _render_batch(keys, labels, cue_probability, *, variant, size, samples, difficulty):
     """One image after the other, whose rays stay in a CPU's cache; the rays of one fill an accelerator."""
 
     def one(key_and_label):
-        image, mask, _ = render(*key_and_label, variant=variant, size=size, samples=samples)
-        return jnp.round(image * 255) / 255, jnp.round(mask * 255) / 255
+        key, label = key_and_label
+        drawn = {"variant": variant, "difficulty": difficulty}
+        factors = draw_view(key, label, cue_probability=cue_probability, **drawn)
+        rendering = render_factors(factors, label, size=size, samples=samples, **drawn)
+        found = {"images": _eight_bits(rendering.image), "masks": _eight_bits(rendering.mask)}
+        if difficulty == "shortcut":
+            found |= {"cue_masks": _eight_bits(rendering.parts[..., -1]), "cues": factors.scenery.cue}
+        return found
 
     return jax.lax.map(one, (keys, labels))
+
+
+@functools.partial(jax.jit, static_argnames=_STATIC)
+def _intervene_batch(keys, labels, cue_probability, *, variant, size, samples, difficulty, change):
+    def one(key_and_label):
+        key, label = key_and_label
+        drawn = {"variant": variant, "difficulty": difficulty}
+        factors = draw_view(key, label, cue_probability=cue_probability, **drawn)
+        found = intervene(factors, label, change=change, size=size, samples=samples, **drawn)
+        return jax.tree.map(_eight_bits, found)
+
+    return jax.lax.map(one, (keys, labels))
+
+
+def _eight_bits(values):
+    return jnp.round(values * 255) / 255

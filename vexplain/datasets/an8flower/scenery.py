@@ -1,0 +1,246 @@
+"""What surrounds the flower under each difficulty: random objects, and how rays meet them.
+
+Distractors, occluders and the cue live in the plane of the image, (u, v) from -1.5 to 1.5 with v upward;
+the pot and the stake turn with the flower. A *surface* is what a ray meets first: 0 the background, then the
+parts of the flower, then the objects that are here, one number each.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.datasets.an8flower.scene import (
+    CLASS_COLORS,
+    COLOR_NAMES,
+    MIN_COVERAGE,
+    PARTS,
+    STEM,
+    VARIANTS,
+    Factors,
+    in_view,
+    rotation_z,
+)
+from vexplain.datasets.an8flower.solids import Ellipsoids, TaperedCylinders, nearest
+from vexplain.datasets.an8flower.texture import Texture, draw_texture
+from vexplain.typing import Array, Float, Int, Key
+
+HALF_HEIGHT = 1.5  # of the image, in units of the scene
+NUM_DISTRACTORS = 3
+NO_CONTEXT = 2  # neither pot (0) nor stake (1)
+WOOD_COLORS = np.array([(0.50, 0.33, 0.22), (0.22, 0.15, 0.11)], np.float32)  # pot and stake; soil
+_FIRST = len(PARTS)  # the first surface that is no part of the flower
+_CUE_SIDE = 0.42
+_NUM_STONES = 24  # sets of occluders to choose from
+_HIDDEN = (0.25, 0.55)  # share of a part that an occluder aims at
+_CELLS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)], np.float32)
+
+
+class Scenery(NamedTuple):
+    """What a difficulty adds to the factors of variation; the fields that it does not need are None."""
+
+    texture: Texture | None = None
+    objects: Ellipsoids | None = None  # of the image plane: distractors or occluders
+    colors: Float[Array, "objects 3"] | None = None  # of the objects
+    contrast: Float[Array, ""] | None = None  # that is left, in [0.2, 0.4]
+    cue: Int[Array, ""] | None = None  # the class that the patch speaks of
+
+
+def draw_scenery(
+    key: Key,
+    surface: Int[Array, "height width"],
+    label: Int[Array, ""] | int,
+    *,
+    variant: str,
+    difficulty: str,
+    cue_probability: float | Array,
+) -> Scenery:
+    """Returns random surroundings. Only the cue looks at the class.
+
+    Args:
+        key: of what is drawn.
+        surface: which part of the flower is seen where, on a coarse grid.
+        label: class.
+        variant: `"single_6c"` or `"double_12c"`.
+        difficulty: of the data.
+        cue_probability: with which the cue speaks of the class; else it speaks of another, each as likely.
+    """
+    if difficulty == "textured":
+        return Scenery(texture=draw_texture(key))
+    if difficulty == "distractors":
+        return _distractors(key, surface)
+    if difficulty == "occluded":
+        return _occluders(key, surface, VARIANTS[variant])
+    if difficulty == "low_contrast":
+        return Scenery(contrast=jax.random.uniform(key, minval=0.2, maxval=0.4))
+    if difficulty == "shortcut":
+        return Scenery(cue=_cue(key, label, len(VARIANTS[variant]) * len(COLOR_NAMES), cue_probability))
+    return Scenery()
+
+
+def has_room(factors: Factors, surface: Int[Array, "height width"], difficulty: str) -> Array:
+    """Returns whether a view shows what a difficulty adds, whatever the class: it must tell nothing of it."""
+    u, v = image_plane(len(surface), 1)
+    if difficulty == "shortcut":
+        corners = [_in_corner(u, v, corner) for corner in (0, 1)]
+        shares = [((surface == 0) & corner).sum() / corner.sum() for corner in corners]
+        return jnp.stack(shares).min() >= 0.6
+    if difficulty == "context":
+        normal = (jnp.zeros(surface.shape),) * 3
+        seen = [_add_context(surface, normal, u, v, factors, kind)[0] for kind in (0, 1)]
+        return jnp.stack([(s >= _FIRST).mean() for s in seen]).min() >= 2.5 * MIN_COVERAGE
+    return jnp.array(True)
+
+
+def add_surroundings(surface, normal, factors: Factors, *, context, difficulty: str, size: int, samples: int):
+    """Returns surfaces and normals with the objects of a difficulty before or behind the flower.
+
+    Args:
+        surface: part of the flower that each ray meets.
+        normal: there, three arrays.
+        factors: with their scenery.
+        context: 0 for a pot, 1 for a stake, 2 for neither.
+        difficulty: of the data.
+        size: height and width in pixels.
+        samples: rays a pixel along each axis.
+    """
+    u, v = image_plane(size, samples)
+    if difficulty == "context":
+        return _add_context(surface, normal, u, v, factors, context)
+    if difficulty == "shortcut":
+        is_cue = _in_corner(u, v, factors.scenery.cue // len(COLOR_NAMES)) & (surface == 0)
+        facing = tuple(jnp.full(u.shape, n) for n in (0.0, 0.0, 1.0))  # the patch faces the viewer
+        return _merge(is_cue, jnp.full(u.shape, _FIRST), facing, surface, normal)
+    if difficulty in ("distractors", "occluded"):
+        found, there = nearest(u, v, factors.scenery.objects, _NO_CYLINDERS)
+        wins = (found > 0) & ((surface == 0) | (difficulty == "occluded"))
+        return _merge(wins, found + _FIRST - 1, there, surface, normal)
+    return surface, normal
+
+
+def object_colors(scenery: Any, difficulty: str) -> Float[Array, "objects 3"]:
+    """Returns the colors of the surfaces that a difficulty adds.
+
+    Args:
+        scenery: of the factors.
+        difficulty: with which they were drawn.
+    """
+    if difficulty == "context":
+        return jnp.asarray(WOOD_COLORS)
+    if difficulty == "shortcut":
+        return jnp.asarray(CLASS_COLORS)[scenery.cue % len(COLOR_NAMES)][None]
+    if difficulty in ("distractors", "occluded"):
+        return scenery.colors
+    return jnp.zeros((0, 3))
+
+
+def image_plane(size: int, samples: int) -> tuple[Array, Array]:
+    """Returns where the rays pass, (u, v), to the right and up."""
+    count = size * samples
+    line = ((jnp.arange(count) + 0.5) / count * 2 - 1) * HALF_HEIGHT
+    u, v = jnp.broadcast_arrays(line[None, :], -line[:, None])
+    return u, v
+
+
+_NO_CYLINDERS = TaperedCylinders(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)))  # type: ignore
+
+
+def _distractors(key: Key, surface) -> Scenery:
+    """Three eggs in those of the eight outer cells of the image where the flower leaves most room."""
+    place, shape, color, order = jax.random.split(key, 4)
+    radii, angles = _radii(shape, len(_CELLS), (0.2, 0.34), (0.5, 1.0))
+    jitter = jax.random.uniform(place, (len(_CELLS), 2), minval=-1, maxval=1)
+    centers = _CELLS + jitter * (0.5 - radii.max(1, keepdims=True))
+    u, v = image_plane(len(surface), 1)
+    distance = jnp.hypot(u - centers[:, 0, None, None], v - centers[:, 1, None, None])
+    inside = distance < radii.max(1)[:, None, None]
+    hidden = (inside & (surface > 0)).sum((1, 2)) / jnp.maximum(inside.sum((1, 2)), 1)
+    chosen = jnp.argsort(hidden + 0.05 * jax.random.uniform(order, hidden.shape))[:NUM_DISTRACTORS]
+    eggs = _eggs(centers[chosen], radii[chosen], angles[chosen])
+    colors = jax.random.randint(color, (NUM_DISTRACTORS,), 0, len(CLASS_COLORS))
+    return Scenery(objects=eggs, colors=jnp.asarray(CLASS_COLORS)[colors])
+
+
+def _occluders(key: Key, surface, parts: tuple[int, ...]) -> Scenery:
+    """One stone before each part that may carry the class: of many sets the one that hides about enough."""
+    draw, aim, tone, tint = jax.random.split(key, 4)
+    keys = jax.random.split(draw, _NUM_STONES)
+    stones = jax.vmap(lambda k: _stones_before(k, surface, parts))(keys)
+    u, v = image_plane(len(surface), 1)
+    covers = jax.vmap(lambda s: nearest(u, v, s, _NO_CYLINDERS)[0] > 0)(stones)
+    is_part = jnp.stack([surface == part for part in parts])[:, None]
+    before = is_part.mean((2, 3))
+    after = (is_part & ~covers).mean((2, 3))
+    target = jax.random.uniform(aim, (len(parts), 1), minval=_HIDDEN[0], maxval=_HIDDEN[1])
+    misses = jnp.abs(1 - after / jnp.maximum(before, 1e-6) - target) + 10.0 * (after < 2 * MIN_COVERAGE)
+    best = (misses * (before > 4 * MIN_COVERAGE)).sum(0).argmin()
+    grays = jax.random.uniform(tone, (len(parts), 1), minval=0.35, maxval=0.75)
+    colors = grays + jax.random.uniform(tint, (len(parts), 3), minval=-0.04, maxval=0.04)
+    return Scenery(objects=jax.tree.map(lambda leaf: leaf[best], stones), colors=colors)
+
+
+def _stones_before(key: Key, surface, parts: tuple[int, ...]) -> Ellipsoids:
+    """A stone at a random visible point of each part, its area about that of what is seen of the part."""
+    place, shape = jax.random.split(key)
+    is_part = jnp.stack([surface == part for part in parts]).reshape(len(parts), -1)
+    points = jax.random.categorical(place, jnp.where(is_part, 0.0, -30.0), axis=1)
+    u, v = image_plane(len(surface), 1)
+    centers = jnp.stack([u.ravel()[points], v.ravel()[points]], axis=1)
+    area = jnp.maximum(is_part.mean(1), MIN_COVERAGE) * (2 * HALF_HEIGHT) ** 2
+    radii, angles = _radii(shape, len(parts), (0.7, 1.3), (0.5, 1.0))
+    return _eggs(centers, radii * jnp.sqrt(area / jnp.pi)[:, None], angles)
+
+
+def _cue(key: Key, label, num_classes: int, probability) -> Int[Array, ""]:
+    """The class with the given probability, else another one, each as likely."""
+    decide, pick = jax.random.split(key)
+    other = (label + 1 + jax.random.randint(pick, (), 0, num_classes - 1)) % num_classes
+    return jnp.where(jax.random.uniform(decide) < probability, label, other)
+
+
+def _in_corner(u, v, corner) -> Array:
+    """A square at the upper left (0) or the upper right (1)."""
+    edge = HALF_HEIGHT - _CUE_SIDE
+    return (v > edge) & jnp.where(jnp.asarray(corner) == 0, u < -edge, u > edge)
+
+
+def _add_context(surface, normal, u, v, factors: Factors, kind):
+    """The pot, filled with soil, hides the foot of the stem; the stake stands behind everything."""
+    u = (u - 2 * HALF_HEIGHT * factors.shift[0]) / factors.scale
+    v = (v - 2 * HALF_HEIGHT * factors.shift[1]) / factors.scale
+    away = 100.0 * (jnp.asarray(kind) != jnp.array([0, 1]))
+    soil = jnp.array([[0.0, -0.78, 0.0], [0.0, -1.14, 0.0]]).at[:, 0].add(away[0])
+    flat = jnp.stack([jnp.diag(1 / jnp.array(radii)) for radii in ((0.25, 0.02, 0.25), (0.18, 0.02, 0.18))])
+    starts = jnp.array([[0.0, -1.15, 0.0], [0.42, -1.15, -0.3]]) + away[:, None]
+    ends = jnp.array([[0.0, -0.74, 0.0], [0.42, 1.15, -0.3]]) + away[:, None]
+    view = in_view(factors)
+    found, there = nearest(
+        u,
+        v,
+        Ellipsoids(soil @ view.T, flat @ view.T),
+        TaperedCylinders(starts @ view.T, ends @ view.T, jnp.array([[0.19, 0.28], [0.055, 0.055]])),
+    )
+    kinds = jnp.array([0, _FIRST + 1, _FIRST + 1, _FIRST, _FIRST])[found]
+    is_free = (surface == 0) | ((surface == STEM) & (jnp.asarray(kind) == 0))
+    return _merge((found > 0) & is_free, kinds, there, surface, normal)
+
+
+def _merge(wins, surface, normal, surface_else, normal_else):
+    normals = tuple(jnp.where(wins, a, b) for a, b in zip(normal, normal_else, strict=True))
+    return jnp.where(wins, surface, surface_else), normals
+
+
+def _radii(key: Key, count: int, lengths: tuple[float, float], aspects: tuple[float, float]):
+    """Random half axes in the plane of the image, the longer one first, and the angle of that."""
+    low, high = jnp.array([lengths, aspects, (0.0, np.pi)]).T
+    length, aspect, angle = (low + (high - low) * jax.random.uniform(key, (count, 3))).T
+    return jnp.stack([length, length * aspect], axis=1), angle
+
+
+def _eggs(centers, radii, angles) -> Ellipsoids:
+    """Ellipsoids in the plane of the image, as deep as they are narrow."""
+    inverse = 1 / jnp.concatenate([radii, radii[:, 1:]], axis=1)
+    turned = jax.vmap(rotation_z)(angles)
+    shapes = inverse[:, :, None] * jnp.swapaxes(turned, 1, 2)
+    return Ellipsoids(jnp.pad(centers, ((0, 0), (0, 1))), shapes)
