@@ -4,7 +4,8 @@ The names here are the way from a network to its explanation: `layers`, `read`, 
 inside any function `apply(variables, images) -> logits`; `learn_relevance`, `interpret` and `explain` find
 the features that matter, show what they look like, and say why an image got its class. Everything else is in
 the rooms: `vexplain.attribution`, `vexplain.benchmark`, `vexplain.classifiers`, `vexplain.datasets`,
-`vexplain.figures`, `vexplain.metrics`, `vexplain.streaming`, `vexplain.training`.
+`vexplain.faithfulness`, `vexplain.figures`, `vexplain.metrics`, `vexplain.streaming`, `vexplain.training`,
+`vexplain.translation`.
 """
 
 from vexplain.attribution import class_score as class_score

@@ -99,12 +99,13 @@ def test_the_view_knows_the_part_and_not_the_color(key):
 
 
 def test_the_same_key_gives_the_same_bytes_and_another_another(key):
-    draw = jax.jit(lambda k: render(k, 1, size=SIZE)[0])
-    first = np.asarray(draw(key)).tobytes()
-    assert first == np.asarray(draw(key)).tobytes()
-    assert first != np.asarray(draw(jax.random.key(1))).tobytes()
-    factors = render(key, 1, size=SIZE)[2]
-    np.testing.assert_allclose(render_factors(factors, 1, size=SIZE).image, draw(key), atol=1e-5)
+    draw = jax.jit(lambda k: render(k, 1, size=SIZE))
+    image, _, factors = draw(key)
+    first = np.asarray(image).tobytes()
+    assert first == np.asarray(draw(key)[0]).tobytes()
+    assert first != np.asarray(draw(jax.random.key(1))[0]).tobytes()
+    again = jax.jit(lambda f: render_factors(f, 1, size=SIZE).image)(factors)
+    np.testing.assert_allclose(again, image, atol=1e-5)
 
 
 def test_base_colors_are_none_of_the_class_colors():
