@@ -12,7 +12,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def normalize(images: Images, mean: Sequence[float], std: Sequence[float]) -> Images:
+def normalize(
+    images: Images, mean: Sequence[float], std: Sequence[float]
+) -> Float[Array, "batch height width channels"]:
     """Returns `(images - mean) / std`, channel by channel.
 
     Args:

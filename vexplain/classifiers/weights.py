@@ -78,7 +78,8 @@ def place_weights(
     """
     table: dict[str, str] = getattr(module, f"{dialect}_names")()
     flattened = getattr(module, "flattened", {})
-    variables = nnx.to_pure_dict(nnx.split(module, nnx.RngState, ...)[2])
+    _, _, state = nnx.split(module, nnx.RngState, ...)
+    variables = nnx.to_pure_dict(state)
     missing, misfits, used = [], [], set()
     for path, leaf in _leaves(variables):
         name = _foreign_name(path, table)
