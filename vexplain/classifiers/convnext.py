@@ -1,7 +1,7 @@
 """ConvNeXt as torchvision and timm have it: a ResNet with the layers of a transformer."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from vexplain.classifiers.layers import IMAGENET_MEAN, IMAGENET_STD, gelu, norma
 from vexplain.typing import Array, Float, Images, Logits
 
 _Map = Float[Array, "batch height width channels"]
+_PARTS = ("conv", "norm", "expand", "reduce", "scale")  # of a block
 _SmallMap = Float[Array, "batch _height _width _channels"]
 
 
@@ -67,38 +68,42 @@ class ConvNeXt(nnx.Module):
 
     def torchvision_names(self) -> dict[str, str]:
         """Torchvision's names of the layers."""
-        names = {"norm": "classifier.0", "fc": "classifier.2"}
-        names |= {"reductions.0.conv": "features.0.0", "reductions.0.norm": "features.0.1"}
-        for stage, depth in enumerate(self.depths):
-            if stage:
-                here = f"features.{2 * stage}"
-                names |= {
-                    f"reductions.{stage}.norm": f"{here}.0",
-                    f"reductions.{stage}.conv": f"{here}.1",
-                }
-            for n in range(depth):
-                own, block = f"stages.{stage}.{n}", f"features.{2 * stage + 1}.{n}"
-                parts = {"conv": "block.0", "norm": "block.2", "expand": "block.3", "reduce": "block.5"}
-                names |= {f"{own}.{part}": f"{block}.{foreign}" for part, foreign in parts.items()}
-                names[f"{own}.scale"] = f"{block}.layer_scale"
-        return names
+        return self._names(
+            ends={"norm": "classifier.0", "fc": "classifier.2"},
+            stem="features.0",
+            reduction=lambda stage: f"features.{2 * stage}",
+            block=lambda stage, n: f"features.{2 * stage + 1}.{n}",
+            parts=("block.0", "block.2", "block.3", "block.5", "layer_scale"),
+        )
 
     def timm_names(self) -> dict[str, str]:
         """Timm's names of the layers."""
-        names = {"norm": "head.norm", "fc": "head.fc"}
-        names |= {"reductions.0.conv": "stem.0", "reductions.0.norm": "stem.1"}
+        return self._names(
+            ends={"norm": "head.norm", "fc": "head.fc"},
+            stem="stem",
+            reduction=lambda stage: f"stages.{stage}.downsample",
+            block=lambda stage, n: f"stages.{stage}.blocks.{n}",
+            parts=("conv_dw", "norm", "mlp.fc1", "mlp.fc2", "gamma"),
+        )
+
+    def _names(
+        self,
+        *,
+        ends: dict[str, str],
+        stem: str,
+        reduction: Callable[[int], str],
+        block: Callable[[int, int], str],
+        parts: Sequence[str],
+    ) -> dict[str, str]:
+        """Another framework's names: where it keeps stem, reductions and blocks, and the parts of a block."""
+        names = ends | {"reductions.0.conv": f"{stem}.0", "reductions.0.norm": f"{stem}.1"}
         for stage, depth in enumerate(self.depths):
             if stage:
-                here = f"stages.{stage}.downsample"
-                names |= {
-                    f"reductions.{stage}.norm": f"{here}.0",
-                    f"reductions.{stage}.conv": f"{here}.1",
-                }
+                names[f"reductions.{stage}.norm"] = f"{reduction(stage)}.0"
+                names[f"reductions.{stage}.conv"] = f"{reduction(stage)}.1"
             for n in range(depth):
-                own, block = f"stages.{stage}.{n}", f"stages.{stage}.blocks.{n}"
-                parts = {"conv": "conv_dw", "norm": "norm", "expand": "mlp.fc1", "reduce": "mlp.fc2"}
-                names |= {f"{own}.{part}": f"{block}.{foreign}" for part, foreign in parts.items()}
-                names[f"{own}.scale"] = f"{block}.gamma"
+                for own, foreign in zip(_PARTS, parts, strict=True):
+                    names[f"stages.{stage}.{n}.{own}"] = f"{block(stage, n)}.{foreign}"
         return names
 
 
