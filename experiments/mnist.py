@@ -2,7 +2,7 @@
 
 Paper: J. Oramas, K. Wang, T. Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Sections 4.1, 4.2.
 
-    python -m experiments.mnist laptop --data digits            scikit-learn's digits: a minute on 2 CPU cores
+    python -m experiments.mnist laptop --data digits       scikit-learn's digits: 3 minutes on 2 CPU cores
     python -m experiments.mnist laptop --folder data/mnist      MNIST's four published files, 60,000 images
     python -m experiments.mnist laptop --folder ~/tensorflow_datasets --data tfds    as TFDS prepared it
 

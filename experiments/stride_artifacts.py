@@ -28,12 +28,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 from flax import nnx
 from tqdm.auto import tqdm
 
-from experiments.job import fingerprint, plain_settings, say, step, write_json
+from experiments.classifier_job import train_classifier
+from experiments.job import plain_settings, say, step, write_json
 from experiments.stride_artifacts_maps import (
     BLURRED,
     RULE,
@@ -51,13 +51,12 @@ from experiments.stride_artifacts_maps import (
     treated,
 )
 from experiments.stride_artifacts_report import Example, write_figures_and_report
-from vexplain import relevance, training
+from vexplain import relevance
 from vexplain.attribution import normalize_heatmaps
 from vexplain.classifiers import VGGF, AlexNet, ResNet, functionalize
-from vexplain.datasets import Source, in_memory, shuffled_batches, subset
+from vexplain.datasets import Source, in_memory, subset
 from vexplain.datasets.an8flower import RenderedSource, fold_indices
 from vexplain.explanation import explain
-from vexplain.streaming import Checkpoint, fold
 from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, layers
 
 RECIPE = "relevant features"  # the recipe of the paper in place of a layer
@@ -213,23 +212,17 @@ def train_network(config: Config, train: Source) -> tuple[nnx.Module, Any]:
     num_classes, rngs = len(train.class_names), nnx.Rngs(config.seed)
     module = StridedFlowerNet(num_classes, image_size=config.size, widths=config.widths, rngs=rngs)
     apply, variables = functionalize(module)
-    batch_fn, steps = shuffled_batches(train, config.batch_size, seed=config.seed)
-    num_steps = config.epochs * steps
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, num_steps // 20 + 1, num_steps)
-    init, update = training.supervised(apply, optax.adam(schedule))
-    free = ("out", "networks", "network_size", "num_images", "narrowing", "mu")
-    state = fold(
-        update,
-        init(variables),
-        batch_fn,
-        num_steps=num_steps,
-        checkpoint=Checkpoint(
-            config.out / f"checkpoints-{fingerprint(config, without=free)}", every=4 * steps
-        ),
-        description="Training",
-        report=training.training_report,
+    trained = train_classifier(
+        config,
+        apply,
+        variables,
+        train,
+        None,
+        epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        without=("networks", "network_size", "num_images", "narrowing"),
     )
-    return module, state.variables
+    return module, trained
 
 
 def trained_network(
