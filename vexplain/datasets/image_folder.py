@@ -19,7 +19,7 @@ from vexplain.datasets.image_files import (
     check_on_unreadable,
     decode_or_skip,
 )
-from vexplain.datasets.sources import one_example
+from vexplain.datasets.sources import check_indices, one_example
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,10 +52,7 @@ class ImageFiles:
         if np.ndim(indices) == 0:
             return one_example(self, indices)
         indices = np.asarray(indices, np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(
-                f"indices go from {indices.min()} to {indices.max()}: there are {len(self)} images"
-            )
+        check_indices(indices, len(self))
         size = self.resizing.size
         images = np.empty((len(indices), size, size, 3), np.float32)
         weights = np.ones(len(indices), np.float32)

@@ -122,6 +122,18 @@ class _Subset:
         return {**self.source[self.chosen[indices]], "indices": indices.astype(np.int32)}
 
 
+def check_indices(indices: np.ndarray, count: int, *, what: str = "images") -> None:
+    """Raises IndexError for indices of examples that are not there.
+
+    Args:
+        indices: integers.
+        count: examples of the source.
+        what: they are called in the message.
+    """
+    if indices.size and not 0 <= indices.min() <= indices.max() < count:
+        raise IndexError(f"indices go from {indices.min()} to {indices.max()}: there are {count} {what}")
+
+
 def one_example(source: Source, index: Any) -> dict[str, Any]:
     """Returns example `index` of a source without the leading axis of a batch.
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from vexplain.datasets.image_files import OnUnreadable, Resizing, check_on_unreadable, decode_or_skip
-from vexplain.datasets.sources import Source, one_example
+from vexplain.datasets.sources import Source, check_indices, one_example
 
 _SCALES = {"bool": 1, "uint8": 255, "uint16": 65535}
 
@@ -103,10 +103,7 @@ class _TfdsSource:
         if np.ndim(indices) == 0:
             return one_example(self, indices)
         indices = np.asarray(indices, np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(
-                f"indices go from {indices.min()} to {indices.max()}: there are {len(self)} records"
-            )
+        check_indices(indices, len(self), what="records")
         positions = self.chosen[indices]
         records = list(zip(positions.tolist(), self.records(positions), strict=True))
         images = [self._checked_pixels(record, self.image, n, self.shape) for n, record in records]

@@ -11,7 +11,7 @@ import numpy as np
 from vexplain.datasets.shape_swap.factors import VARIANTS, Factors, draw_factors
 from vexplain.datasets.shape_swap.renderer import render_factors
 from vexplain.datasets.shape_swap.shapes import shape_names
-from vexplain.datasets.sources import one_example
+from vexplain.datasets.sources import check_indices, one_example
 
 SPLITS = ("train", "validation", "test", "pairs", "partners")
 PAIRED = ("pairs", "partners")  # example i of A and of B are the same object
@@ -87,10 +87,7 @@ class ShapeSwapSource:
     def keys(self, indices: Any) -> jax.Array:
         """The random keys of some examples: functions of seed, split, domain and index."""
         indices = np.asarray(indices, np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(
-                f"indices go from {indices.min()} to {indices.max()}: there are {len(self)} images"
-            )
+        check_indices(indices, len(self))
         root = jax.random.fold_in(jax.random.key(self.seed), SPLITS.index(self.split))
         root = root if self.split in PAIRED else jax.random.fold_in(root, self.domain)
         return jax.vmap(lambda index: jax.random.fold_in(root, index))(jnp.asarray(indices.astype(np.uint32)))
