@@ -6,6 +6,7 @@ the network are shuffled. How alike two maps are is measured in `vexplain.metric
 """
 
 from vexplain.faithfulness.baselines import blurred_images as blurred_images
+from vexplain.faithfulness.baselines import border_colors as border_colors
 from vexplain.faithfulness.baselines import darkest_values as darkest_values
 from vexplain.faithfulness.part_effects import part_effects as part_effects
 from vexplain.faithfulness.pixel_flipping import FlippingCurve as FlippingCurve

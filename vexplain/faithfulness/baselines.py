@@ -53,3 +53,21 @@ def darkest_values(images: Images) -> Float[Array, "batch 1 1 1"]:
         [0.2]
     """
     return jnp.asarray(images).min((1, 2, 3), keepdims=True)
+
+
+def border_colors(images: Images) -> Float[Array, "batch 1 1 channels"]:
+    """Returns the mean color of the border pixels of each image: what a plain background would show.
+
+    On a plain background a deleted object leaves no edge; on a textured one it leaves a patch of one color.
+
+    Args:
+        images: (batch, height, width, channels).
+
+    Example:
+        >>> images = jnp.ones((1, 3, 3, 1)).at[0, 1, 1].set(0.0)
+        >>> print(border_colors(images).ravel())
+        [1.]
+    """
+    images = jnp.asarray(images)
+    sides = images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]
+    return jnp.concatenate(sides, axis=1).mean(1)[:, None, None]

@@ -1,0 +1,292 @@
+"""Maps whose answer is known: edges survive, a linear gradient is its weights, brightness asks no network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from vexplain import ArraySource, explain, learn_relevance
+from vexplain.attribution import class_score, gradient, random_map, sobel_edges
+from vexplain.evaluation.changed_networks import MapSimilarity
+from vexplain.evaluation.explained_network import ExplainedNetwork
+from vexplain.evaluation.sanity import sanity_checks
+from vexplain.faithfulness import randomized_variables
+from vexplain.relevance import Relevance
+from vexplain.transforms import GUIDED
+
+HEIGHT, WIDTH, CLASSES, NUM_IMAGES = 12, 15, 4, 6
+TARGETS = np.array([2, 0, 1, 3, 2, 1])
+
+
+def linear(variables, images):
+    return images.reshape(len(images), -1) @ variables["head"] + variables["stem"] * 0
+
+
+def relevance_of(variables):
+    """Two features, weighted by the first numbers of the head: changed with the network."""
+    weights = np.abs(np.asarray(variables["head"])[:2]) * np.array([[1, 1, 0, 1], [0, 1, 0, 0]])
+    zeros = np.zeros(CLASSES)
+    return Relevance(weights, zeros, zeros, 1.0, (("conv_1", 2),), tuple("abcd"))
+
+
+def ramp(images):
+    """Another order of pixels for every feature, which the network does not change."""
+    down, across = jnp.meshgrid(jnp.arange(HEIGHT) + 0.0, jnp.arange(WIDTH) + 0.0, indexing="ij")
+    return jnp.stack([down, across])
+
+
+def methods_fn(relevance):
+    score = class_score(linear)
+
+    def by_relevance(variables, images, targets, keys):
+        weights = jnp.asarray(relevance.weights).T[targets]
+        return jnp.einsum("bf,fhw->bhw", weights, ramp(images))
+
+    return {
+        "Sobel edges": lambda v, x, t, keys: sobel_edges(x),
+        "random map": lambda v, x, t, keys: jax.vmap(random_map)(keys, x[:, None])[:, 0],
+        "gradient": lambda v, x, t, keys: gradient(score, v, x, t),
+        "class-blind": lambda v, x, t, keys: gradient(score, v, x, jnp.zeros_like(t)),
+        "bright": lambda v, x, t, keys: (x > 0.7).astype(x.dtype).sum(-1),
+        "zero": lambda v, x, t, keys: 0 * x,
+        "NaN": lambda v, x, t, keys: x / 0,
+        "by relevance": by_relevance,
+    }
+
+
+@pytest.fixture(scope="module")
+def network():
+    weights = jax.random.normal(jax.random.key(1), (HEIGHT * WIDTH * 2, CLASSES))
+    variables = {"head": weights, "stem": jnp.arange(1.0, 5)}
+    return ExplainedNetwork(variables, relevance_of(variables))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """The mask is where the image is bright."""
+    masks = np.zeros((NUM_IMAGES, HEIGHT, WIDTH), np.float32)
+    for n in range(NUM_IMAGES):
+        masks[n, n : n + 5, 2 * n : 2 * n + 4] = 1
+    images = np.random.default_rng(0).uniform(0, 0.4, (NUM_IMAGES, HEIGHT, WIDTH, 2)) + 0.6 * masks[..., None]
+    images = np.where(masks[..., None] > 0, np.maximum(images, 0.75), images)
+    return {"images": images.astype(np.float32), "masks": masks}
+
+
+@pytest.fixture(scope="module")
+def arguments(network, batch):
+    return (linear, methods_fn, network, batch), {
+        "key": jax.random.key(7),
+        "relearn": relevance_of,
+        "control_names": ["Sobel edges", "random map"],
+        "random_labels": network,  # which is the trained one: all maps are alike
+        "targets": TARGETS,
+        "readings": {"class-blind": "absolute value"},
+        "batch_size": 4,  # does not divide the images
+    }
+
+
+@pytest.fixture(scope="module")
+def checks(arguments):
+    positional, options = arguments
+    return sanity_checks(*positional, **options)
+
+
+def test_stages_go_from_the_output_down_and_a_group_alone_is_the_first_of_the_cascade(checks):
+    stages = checks.scores["gradient"].stages
+    assert set(stages) == {"cascading", "independent"}
+    assert set(stages["cascading"]) == {"head", "stem"}
+    last = list(stages["cascading"])[-1]
+    np.testing.assert_array_equal(stages["cascading"][last].ssim, checks.scores["gradient"].randomized.ssim)
+    np.testing.assert_allclose(stages["independent"]["stem"].rank_correlation, 1, rtol=1e-5)
+    assert (stages["independent"]["head"].rank_correlation < 0.5).all()
+
+
+def positive_map(weights, target):
+    return np.linalg.norm(np.maximum(weights[:, target].reshape(HEIGHT, WIDTH, 2), 0), axis=-1).ravel()
+
+
+def test_the_gradient_of_a_linear_network_changes_as_its_weights_do(checks, network):
+    """Which draw was made follows from the key as `sanity_checks` splits it."""
+    old = network.variables
+    new = randomized_variables(jax.random.split(jax.random.key(7), 4)[1], old)
+    maps = [[positive_map(np.asarray(v["head"], np.float64), t) for t in TARGETS] for v in (old, new)]
+    expected = [spearmanr(first, second).statistic for first, second in zip(*maps, strict=True)]
+    found = checks.scores["gradient"].randomized
+    np.testing.assert_allclose(found.rank_correlation, expected, atol=1e-5)
+    assert checks.scores["gradient"].randomized.means[0] == pytest.approx(np.mean(expected), abs=1e-5)
+    assert found.num_compared == NUM_IMAGES
+
+
+def test_another_class_is_never_the_same_and_gives_the_correlation_of_the_weights(checks, network):
+    weights = np.asarray(network.variables["head"], np.float64)
+    found = checks.scores["gradient"].other_class.rank_correlation
+    for target, value in zip(TARGETS, found, strict=True):
+        others = [c for c in range(CLASSES) if c != target]
+        possible = [
+            spearmanr(positive_map(weights, target), positive_map(weights, c)).statistic for c in others
+        ]
+        assert np.abs(np.array(possible) - value).min() < 1e-5
+
+
+def test_the_runner_up_is_the_second_largest_logit(arguments, network, batch):
+    (apply, _, *rest), options = arguments
+    only = {"control_names": ["gradient"], "readings": None, "random_labels": None, "modes": ()}
+    methods = {"gradient": methods_fn(network.relevance)["gradient"]}
+    found = sanity_checks(
+        apply,
+        lambda relevance: methods,
+        *rest,
+        **{**options, **only, "targets": None},
+        other_class="runner-up",
+    )
+    weights = np.asarray(network.variables["head"], np.float64)
+    order = np.argsort(-(batch["images"].reshape(NUM_IMAGES, -1) @ weights), axis=1)
+    expected = [spearmanr(positive_map(weights, a), positive_map(weights, b)).statistic for a, b, *_ in order]
+    np.testing.assert_allclose(found.scores["gradient"].other_class.rank_correlation, expected, atol=1e-5)
+    assert found.scores["gradient"].random_labels is None
+    assert found.scores["gradient"].stages == {}
+
+
+def words(checks, name):
+    return [text.split(":")[0] for text in checks.scores[name].failures]
+
+
+def test_verdicts(checks):
+    for name in ("Sobel edges", "random map"):
+        assert words(checks, name) == [
+            "survives randomization",
+            "same map for random labels",
+            "same map for another class",
+        ]
+    assert (
+        checks.scores["Sobel edges"]
+        .failures[0]
+        .startswith("survives randomization: Spearman 1.00, SSIM 1.00 (")
+    )
+    assert words(checks, "gradient") == ["same map for random labels"]  # the same network was given
+    assert words(checks, "class-blind") == ["same map for random labels", "same map for another class"]
+    assert not checks.scores["class-blind"].passes
+
+
+def test_a_map_that_needs_no_network_scores_above_the_controls(checks, batch):
+    bright, edges = checks.scores["bright"], checks.scores["Sobel edges"]
+    assert "scores without a trained network" in words(checks, "bright")
+    at_zero = batch["masks"].mean((1, 2))  # the threshold that takes in the whole image
+    np.testing.assert_allclose(bright.randomized_area, 0.99 + 0.01 * (1 + at_zero) / 2, rtol=1e-5)
+    assert bright.best_control == max(
+        ("Sobel edges", "random map"), key=lambda name: checks.scores[name].randomized_area.mean()
+    )
+    assert bright.above_control[0] > 0
+    np.testing.assert_array_equal(edges.trained_area, edges.randomized_area)
+    best = checks.scores[bright.best_control]
+    assert best.above_control == (0.0, 0.0)
+
+
+def test_constant_maps_are_neither_alike_nor_a_pass(checks):
+    for name in ("zero", "NaN"):
+        score = checks.scores[name]
+        assert score.randomized.num_compared == 0
+        assert np.isnan([*score.randomized.means, *score.above_control]).all()
+        assert score.failures == ()
+        assert [text.split(":")[1] for text in score.undecided] == 3 * [" 0 of 6 maps vary"]
+        assert not score.passes
+
+
+def test_the_relevance_that_was_found_again_is_what_explains(checks, network):
+    """Class b weighs two ramps, whose order changes with the weights; class c has no feature."""
+    new = randomized_variables(jax.random.split(jax.random.key(7), 4)[1], network.variables)
+    ramps = np.asarray(ramp(None)).reshape(2, -1)
+    found = checks.scores["by relevance"].randomized.rank_correlation
+    for n, target in enumerate(TARGETS):
+        maps = [relevance_of(v).weights.T[target] @ ramps for v in (network.variables, new)]
+        expected = np.nan if target == 2 else spearmanr(*maps).statistic
+        np.testing.assert_allclose(found[n], expected, atol=1e-3)
+    assert np.isnan(found).sum() == 2
+
+
+def test_jaccard_of_the_features(checks):
+    np.testing.assert_array_equal(checks.jaccard["cascading"]["head"], [1, 1, np.nan, 1])
+    np.testing.assert_array_equal(checks.random_labels_jaccard, [1, 1, np.nan, 1])
+
+
+def test_sparse_maps_that_share_no_place_are_alike_by_chance_only():
+    similarity = MapSimilarity(np.array([0.1, np.nan]), np.array([0.9, np.nan]), np.array([0.9, np.nan]))
+    assert similarity.means == (0.1, 0.9, 0.9)
+    assert similarity.ssim_above_chance == 0
+    assert MapSimilarity(np.ones(1), np.ones(1), np.array([0.9])).ssim_above_chance == pytest.approx(1)
+
+
+def test_all_networks_share_one_program(arguments, checks):
+    """The checks of the fixture call `methods_fn` once by themselves and once in the trace."""
+    (apply, _, *rest), options = arguments
+    calls = []
+
+    def methods(relevance):
+        calls.append(0)
+        return {"Sobel edges": lambda v, x, t, keys: sobel_edges(x)}
+
+    only = {"control_names": ["Sobel edges"], "readings": None}
+    sanity_checks(apply, methods, *rest, **{**options, **only})
+    assert len(calls) == 2
+
+
+def test_mistakes_are_named(arguments, batch):
+    (apply, methods, network, _), options = arguments
+
+    def check(given=batch, **changed):
+        sanity_checks(apply, methods, network, given, **{**options, **changed})
+
+    with pytest.raises(ValueError, match="control_names is \\['edge'\\]: expected one or more"):
+        check(control_names=["edge"])
+    with pytest.raises(ValueError, match="control_names is \\[\\]"):
+        check(control_names=[])
+    with pytest.raises(ValueError, match="modes is \\['cascade'\\]"):
+        check(modes=["cascade"])
+    with pytest.raises(ValueError, match="readings: there is no method 'grad'"):
+        check(readings={"grad": "positive part"})
+    with pytest.raises(KeyError, match="needs 'masks'"):
+        check({"images": batch["images"]})
+
+
+def test_the_recipe_of_the_relevant_features_is_explained_again_in_shuffled_networks():
+    """Red or green decides; the shuffled network has other relevant channels, and one compiled program."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(16) % 2
+    images = rng.uniform(0, 0.3, (16, 8, 9, 2)).astype(np.float32)
+    masks = np.zeros((16, 8, 9), np.float32)
+    masks[:, 2:5, 3:7] = 1
+    for n, label in enumerate(labels):
+        images[n, ..., label] += 0.6 * masks[n]
+
+    def apply(variables, images):
+        x = jnp.einsum("bhwc,cd->bhwd", images, variables["stem"])
+        return jax.nn.relu(x).mean((1, 2)) @ variables["head"]
+
+    stem = jnp.concatenate([jnp.eye(2), -jnp.eye(2)], axis=1)
+    variables = {"stem": stem, "head": jnp.array([[1.0, 0], [0, 1], [0, 0.5], [0.5, 0]])}
+    source = ArraySource(images, labels, class_names=("red", "green"))
+
+    def relearn(variables):
+        return learn_relevance(apply, variables, source, rows=["relu_1"], labels="true", batch_size=16)
+
+    def methods(relevance):
+        def recipe(v, x, t, keys):
+            return explain(apply, v, x, relevance, targets=t, num_features=1, rules=GUIDED).heatmaps
+
+        return {"recipe": recipe, "Sobel edges": lambda v, x, t, keys: sobel_edges(x)}
+
+    checks = sanity_checks(
+        apply,
+        methods,
+        ExplainedNetwork(variables, relearn(variables)),
+        {"images": images[:6], "masks": masks[:6]},
+        key=jax.random.key(0),
+        relearn=relearn,
+        control_names=["Sobel edges"],
+        modes=["independent"],
+    )
+    recipe = checks.scores["recipe"]
+    assert set(checks.jaccard["independent"]) == {"head", "stem"}
+    np.testing.assert_allclose(recipe.stages["independent"]["head"].rank_correlation, 1, rtol=1e-5)
+    assert recipe.trained_area.mean() > checks.scores["Sobel edges"].trained_area.mean()

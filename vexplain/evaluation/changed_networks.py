@@ -1,0 +1,182 @@
+"""The maps of a changed network beside those of the trained one: other weights, other labels, another class.
+
+Two maps are compared only where both vary. A constant map orders nothing: it is neither like another map nor
+unlike it, so that it is left out of every mean, and counted.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.evaluation.explained_network import ExplainedNetwork, HeatmapsFn, Sample
+from vexplain.faithfulness import map_similarity, randomized_variables
+from vexplain.metrics import feature_jaccard, heatmap_ssim, iou_area, iou_curve
+from vexplain.relevance import Relevance
+from vexplain.typing import Array, Float, Heatmaps, Key, Labels, Masks, Variables
+
+_LOG = logging.getLogger(__name__)
+
+
+class MapSimilarity(NamedTuple):
+    """How alike two maps of each image are, (batch,) each; NaN where one of the two is constant.
+
+    `chance_ssim` is the SSIM with the second map moved by half its height and width (*ours*): sparse maps
+    have a high SSIM wherever their few points are, for their backgrounds agree.
+    """
+
+    rank_correlation: np.ndarray  # Spearman over all pixels, in [-1, 1]
+    ssim: np.ndarray  # in [-1, 1]
+    chance_ssim: np.ndarray
+
+    @property
+    def num_compared(self) -> int:
+        """How many images have two maps that vary."""
+        return int(np.isfinite(self.ssim).sum())
+
+    @property
+    def means(self) -> tuple[float, float, float]:
+        """Spearman, SSIM and SSIM by chance, over the images that are compared; NaN if none is."""
+        compared = np.isfinite(self.ssim)
+        if not compared.any():
+            return (np.nan, np.nan, np.nan)
+        rho, ssim, chance = (float(values[compared].mean()) for values in self)
+        return rho, ssim, chance
+
+    @property
+    def ssim_above_chance(self) -> float:
+        """(SSIM - chance) / (1 - chance) of the means: 1 for equal maps, near 0 if they share no place."""
+        _, ssim, chance = self.means
+        return (ssim - chance) / max(1 - chance, 1e-6)
+
+
+class Reference(NamedTuple):
+    """The trained network with its maps, to which others are compared."""
+
+    network: ExplainedNetwork
+    sample: Sample
+    masks: Masks
+    heatmaps_fn: HeatmapsFn
+    heatmaps: dict[str, Heatmaps]
+
+
+class Comparison(NamedTuple):
+    """What became of the explanations in another network; by method, arrays of the host."""
+
+    similarities: dict[str, MapSimilarity]
+    areas: dict[str, np.ndarray]  # IoU area with the masks, (batch,)
+    jaccard: np.ndarray  # of the relevant features, (classes,)
+
+
+def compare(reference: Reference, other: ExplainedNetwork, *, targets: Labels | None = None) -> Comparison:
+    """Returns how the maps of another network differ from those of the trained one, for all methods.
+
+    Args:
+        reference: the trained network.
+        other: variables of the same shapes, with their own relevant features.
+        targets: (batch,), the classes explained by the other; those of the reference when left out.
+
+    Raises:
+        ValueError: the relevant features are of other layers or classes.
+    """
+    ours, theirs = reference.network.relevance, other.relevance
+    if (ours.layout, ours.class_names) != (theirs.layout, theirs.class_names):
+        raise ValueError(
+            f"relevance of the other network has layers {theirs.layers} and classes {theirs.class_names}: "
+            f"expected those of the trained one, {ours.layers} and {ours.class_names}; learn it with the "
+            "same rows and source"
+        )
+    sample = reference.sample if targets is None else reference.sample._replace(targets=targets)
+    heatmaps = reference.heatmaps_fn(other, sample)
+    similarities = {
+        name: MapSimilarity(*jax.device_get(_similarity(reference.heatmaps[name], maps)))
+        for name, maps in heatmaps.items()
+    }
+    return Comparison(similarities, iou_areas(heatmaps, reference.masks), selected_jaccard(ours, theirs))
+
+
+def iou_areas(heatmaps: dict[str, Heatmaps], masks: Masks) -> dict[str, np.ndarray]:
+    """Returns the IoU area of each image, by method.
+
+    Args:
+        heatmaps: (batch, height, width) in [0, 1], by method.
+        masks: (batch, height, width), coverage of the true region in [0, 1].
+    """
+    return {name: np.asarray(_area(maps, masks)) for name, maps in heatmaps.items()}
+
+
+def selected_jaccard(first: Relevance, second: Relevance) -> np.ndarray:
+    """Returns the Jaccard index of the relevant features of each class, (classes,).
+
+    NaN where a class has none in one of the two: what was not selected is not shared.
+
+    Args:
+        first: of one network.
+        second: of another, over the same layers and classes.
+
+    Example:
+        >>> def relevance(*columns):
+        ...     return Relevance(np.array(columns).T, None, None, 1.0, (("x", 3),), ("a", "b"))
+        >>> print(selected_jaccard(relevance([1, 2, 0], [1, 0, 0]), relevance([0, 1, 0], [0, 0, 0])))
+        [0.5 nan]
+    """
+    selected = [np.asarray(relevance.weights).T != 0 for relevance in (first, second)]
+    index = np.array(feature_jaccard(*selected))
+    index[~(selected[0].any(1) & selected[1].any(1))] = np.nan
+    return index
+
+
+def shuffled_sets(groups: Sequence[str], mode: str) -> dict[str, tuple[str, ...]]:
+    """Returns by stage which groups are shuffled in it.
+
+    Args:
+        groups: in the order of the stages, from `parameter_groups_from_output`.
+        mode: "cascading" or "independent".
+
+    Example:
+        >>> shuffled_sets(("head", "stem"), "cascading")
+        {'head': ('head',), 'stem': ('head', 'stem')}
+    """
+    return {g: tuple(groups[: n + 1]) if mode == "cascading" else (g,) for n, g in enumerate(groups)}
+
+
+def compare_shuffled(
+    reference: Reference,
+    key: Key,
+    sets: Sequence[tuple[str, ...]],
+    *,
+    relearn: Callable[[Variables], Relevance],
+    draw: Literal["permutation", "normal"],
+) -> dict[tuple[str, ...], Comparison]:
+    """Returns the comparison for each set of groups; one that occurs twice is shuffled once.
+
+    Args:
+        reference: the trained network.
+        key: of the shuffling.
+        sets: names of groups that are shuffled together.
+        relearn: variables -> relevance of the changed network.
+        draw: see `randomized_variables`.
+    """
+    found = {}
+    for groups in dict.fromkeys(sets):
+        _LOG.info("shuffled: %s", ", ".join(groups))
+        variables = randomized_variables(key, reference.network.variables, groups=groups, draw=draw)
+        found[groups] = compare(reference, ExplainedNetwork(variables, relearn(variables)))
+    return found
+
+
+@jax.jit
+def _similarity(first: Heatmaps, second: Heatmaps) -> tuple[Float[Array, " batch"], ...]:
+    """Spearman, SSIM and SSIM by chance; NaN where a map is constant."""
+    both_vary = jnp.logical_and(*(jnp.ptp(maps, axis=(1, 2)) > 0 for maps in (first, second)))
+    moved = jnp.roll(second, (second.shape[1] // 2, second.shape[2] // 2), axis=(1, 2))
+    found = (*map_similarity(first, second), heatmap_ssim(first, moved))
+    return tuple(jnp.where(both_vary, values, jnp.nan) for values in found)
+
+
+@jax.jit
+def _area(heatmaps: Heatmaps, masks: Masks) -> Float[Array, " batch"]:
+    return iou_area(iou_curve(heatmaps, masks))

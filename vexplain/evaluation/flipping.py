@@ -1,0 +1,166 @@
+"""Deletion and insertion of many methods: the areas under their curves, with more than one baseline.
+
+What replaces a deleted pixel leaves traces of its own, and a method may do well with one replacement alone.
+So the areas are given for two: the blurred image, and the color of its border.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from vexplain.attribution import class_score
+from vexplain.attribution.averaged_gradients import broadcast_baseline
+from vexplain.evaluation.explained_network import (
+    ExplainedNetwork,
+    MethodsFn,
+    check_readings,
+    heatmaps_of,
+    in_slices,
+    make_sample,
+)
+from vexplain.faithfulness import blurred_images, border_colors, pixel_flipping
+from vexplain.faithfulness.pixel_flipping import MODES
+from vexplain.typing import AnyArray, ApplyFn, Array, Batch, Float, Heatmaps, Images, Key, Labels, ScoreFn
+
+BaselineFn = Callable[[Images], float | AnyArray]  # images -> what broadcasts to them
+
+
+class FlippingScores(NamedTuple):
+    """Areas under the curves of one method, (batch,) each, by the name of the baseline."""
+
+    deletion: dict[str, np.ndarray]  # small where the map finds what the network uses
+    insertion: dict[str, np.ndarray]  # large there
+
+
+def strongly_blurred(images: Images) -> Float[Array, "batch height width channels"]:
+    """Returns the images under a blur of a tenth of their shorter side: what small parts show is gone.
+
+    Args:
+        images: (batch, height, width, channels) in [0, 1].
+    """
+    return blurred_images(images, sigma=min(images.shape[1:3]) / 10)
+
+
+BASELINES: Mapping[str, BaselineFn] = {"blurred": strongly_blurred, "border color": border_colors}
+
+
+def class_probability(apply: ApplyFn) -> ScoreFn:
+    """Returns the score function `(variables, images, targets) -> probability of the target class`.
+
+    Args:
+        apply: `apply(variables, images) -> logits`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> score = class_probability(lambda variables, images: images.mean((1, 2)) @ variables)
+        >>> print(score(jnp.zeros((3, 4)), jnp.ones((1, 2, 2, 3)), jnp.array([2])))
+        [0.25]
+    """
+    return class_score(lambda variables, images: jax.nn.softmax(apply(variables, images)))
+
+
+def flipping_scores(
+    apply: ApplyFn,
+    methods_fn: MethodsFn,
+    network: ExplainedNetwork,
+    batch: Batch,
+    *,
+    key: Key,
+    baselines: Mapping[str, BaselineFn] = BASELINES,
+    num_steps: int = 32,
+    score_fn: ScoreFn | None = None,
+    targets: Labels | None = None,
+    readings: Mapping[str, str] | None = None,
+    batch_size: int = 32,
+) -> dict[str, FlippingScores]:
+    """Returns the areas of deletion and insertion of each method and image, for each baseline.
+
+    The maps of all methods come from one compiled program, their areas from a second one that takes the maps
+    of one method after the other; memory depends on neither the number of methods nor that of the steps.
+    Equal pixels go in a random order, the same for all methods and baselines: a constant map scores as a
+    random one.
+
+    Args:
+        apply: the network.
+        methods_fn: relevance -> methods by name, as in `sanity_checks`.
+        network: the variables, and the features that are relevant in them.
+        batch: "images", and optionally their "indices", from which the keys of the images follow.
+        key: of methods that draw, and of the order of equal pixels.
+        baselines: by name, what replaces the pixels of a batch of images: images -> a number, or an array
+            that broadcasts to them; traced.
+        num_steps: steps from no pixel to all.
+        score_fn: the score that falls or rises; the probability of the class when left out, and for its logit
+            `class_score(apply)`.
+        targets: (batch,), the classes explained; the predicted ones when left out.
+        readings: as in `sanity_checks`.
+        batch_size: images at once.
+
+    Returns:
+        By method, the areas in the unit of the score.
+
+    Raises:
+        ValueError: no baseline, one that does not fit the images, a number of steps that does not fit the
+            number of pixels, or a reading that there is not.
+
+    References:
+        Petsiuk, Das, Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> apply = lambda variables, images: images.sum((1, 2))  # one class, its logit the sum
+        >>> scores = flipping_scores(
+        ...     apply,
+        ...     lambda relevance: {"the image": lambda variables, images, targets, keys: images},
+        ...     ExplainedNetwork(None, None),
+        ...     {"images": jnp.array([[[[0.25], [1.0], [0.5]]]])},
+        ...     key=jax.random.key(0),
+        ...     baselines={"black": jnp.zeros_like},
+        ...     num_steps=3,
+        ...     score_fn=class_score(apply),
+        ...     targets=jnp.array([0]),
+        ... )
+        >>> print(scores["the image"].deletion["black"].round(3))  # of the scores 1.75, 0.75, 0.25, 0
+        [0.625]
+    """
+    if not baselines:
+        raise ValueError("baselines is empty: name one or more, such as vexplain.evaluation.BASELINES")
+    check_readings(readings or {}, tuple(methods_fn(network.relevance)))
+    sample = make_sample(apply, network, batch, key=key, targets=targets)
+    heatmaps = heatmaps_of(methods_fn, readings=readings, batch_size=batch_size)(network, sample)
+    areas = _areas_fn(class_probability(apply) if score_fn is None else score_fn, baselines, num_steps)
+    order = sample._replace(keys=jax.vmap(lambda key: jax.random.fold_in(key, 0))(sample.keys))
+
+    def of_method(maps: Heatmaps) -> FlippingScores:
+        found = in_slices(lambda part: areas(network.variables, *part), (order, maps), batch_size)
+        return FlippingScores(
+            *({name: np.asarray(found[mode, name]) for name in baselines} for mode in MODES)
+        )
+
+    return {name: of_method(maps) for name, maps in heatmaps.items()}
+
+
+def _areas_fn(score_fn: ScoreFn, baselines: Mapping[str, BaselineFn], num_steps: int) -> Callable:
+    """Returns (variables, sample, heatmaps) -> {(mode, baseline): (batch,) areas}, compiled once."""
+
+    def of_image(variables, example, cover, heatmap, mode):
+        one = jax.tree.map(lambda leaf: leaf[None], (example.images, example.targets, heatmap, cover))
+        images, targets, heatmaps, baseline = one
+        options = {"num_steps": num_steps, "baseline": baseline, "mode": mode, "key": example.keys}
+        return pixel_flipping(score_fn, variables, images, targets, heatmaps, **options).area[0]
+
+    @jax.jit
+    def areas(variables, sample, heatmaps):
+        covers = {
+            name: broadcast_baseline(fn(sample.images), sample.images) for name, fn in baselines.items()
+        }
+        return {
+            (mode, name): jax.vmap(lambda e, c, h, m=mode: of_image(variables, e, c, h, m))(
+                sample, cover, heatmaps
+            )
+            for mode in MODES
+            for name, cover in covers.items()
+        }
+
+    return areas

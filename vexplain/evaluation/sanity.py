@@ -1,0 +1,286 @@
+"""Does the map explain the network? Sanity checks of many methods at once, with a verdict.
+
+A method may score well because it shows edges or objects, whatever the network learned. So its maps are
+compared with those of other networks, of the same shape and on the same images: with weights shuffled layer
+after layer, and trained on random labels; and with those of another class of the same network. The relevant
+features are part of an explanation and are found again in each of these networks.
+
+A constant map is neither like another nor unlike it: it is left out of every mean. Where less than half of
+the images can be compared a check is *undecided*, and a method passes only when no check failed and none is
+undecided. The thresholds are *ours*.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.evaluation.changed_networks import (
+    Comparison,
+    MapSimilarity,
+    Reference,
+    compare,
+    compare_shuffled,
+    iou_areas,
+    shuffled_sets,
+)
+from vexplain.evaluation.explained_network import (
+    ExplainedNetwork,
+    MethodsFn,
+    Sample,
+    check_readings,
+    heatmaps_of,
+    make_sample,
+)
+from vexplain.faithfulness import parameter_groups_from_output
+from vexplain.faithfulness.randomization import MODES
+from vexplain.metrics import paired_bootstrap_interval
+from vexplain.relevance import Relevance
+from vexplain.typing import ApplyFn, Batch, Key, Labels, Variables
+
+SURVIVES = 0.5  # Spearman, or SSIM above chance: from here on the map of another network is the same map
+SAME_FOR_ANOTHER_CLASS = 0.9  # Spearman and SSIM: from here on a map does not tell the class
+LEAST_COMPARED = 0.5  # share of the images whose maps both vary, below which a check is undecided
+OTHER_CLASSES = ("drawn", "runner-up")
+
+
+class SanityScores(NamedTuple):
+    """What the checks found for one method; per image, in the order of the batch."""
+
+    stages: dict[str, dict[str, MapSimilarity]]  # by mode, then by the group that the stage shuffled
+    randomized: MapSimilarity  # with all groups shuffled: the end of the cascade
+    random_labels: MapSimilarity | None
+    other_class: MapSimilarity
+    trained_area: np.ndarray  # IoU area with the mask, (batch,)
+    randomized_area: np.ndarray  # the same, of the network with all groups shuffled
+    best_control: str  # the control with the largest mean area
+    above_control: tuple[float, float]  # 95 % interval of randomized_area - control; NaN where no map varies
+    failures: tuple[str, ...] = ()  # in words
+    undecided: tuple[str, ...] = ()  # in words
+
+    @property
+    def passes(self) -> bool:
+        """No check failed, and none is undecided."""
+        return not self.failures and not self.undecided
+
+
+class SanityChecks(NamedTuple):
+    """The scores of all methods, and which relevant features other networks share with the trained one.
+
+    Jaccard indices are (classes,), NaN for a class that has no relevant feature in one of the two networks.
+    """
+
+    scores: dict[str, SanityScores]
+    jaccard: dict[str, dict[str, np.ndarray]]  # by mode, then by the group that the stage shuffled
+    random_labels_jaccard: np.ndarray | None
+
+
+def sanity_checks(
+    apply: ApplyFn,
+    methods_fn: MethodsFn,
+    network: ExplainedNetwork,
+    batch: Batch,
+    *,
+    key: Key,
+    relearn: Callable[[Variables], Relevance],
+    control_names: Sequence[str],
+    random_labels: ExplainedNetwork | None = None,
+    modes: Sequence[str] = MODES,
+    draw: Literal["permutation", "normal"] = "permutation",
+    other_class: Literal["drawn", "runner-up"] = "drawn",
+    targets: Labels | None = None,
+    readings: Mapping[str, str] | None = None,
+    batch_size: int = 32,
+) -> SanityChecks:
+    """Returns how the maps of each method change when the network, its training or the class do.
+
+    A check fails where
+
+    - all layers are shuffled and the mean Spearman correlation with the map of the trained network is still
+      0.5 or more, or the SSIM is by 0.5 or more of what is possible above chance ("survives randomization");
+    - on that network the IoU area is significantly (paired bootstrap over the images, 95 %) above that of the
+      best control, which sees no network ("scores without a trained network");
+    - the map of the network with random labels is as alike as that ("same map for random labels");
+    - Spearman and SSIM with the map of another class are 0.9 or more ("same map for another class").
+
+    The shuffling is one draw: repeat with another key for its spread. All networks go through one compiled
+    program; the maps of one are kept at a time beside those of the trained one.
+
+    Args:
+        apply: the network.
+        methods_fn: relevance -> methods by name, for instance
+            `lambda relevance: methods_for(apply, table, relevance)`; called while JAX traces.
+        network: the trained variables, and the features that are relevant in them.
+        batch: "images" and "masks" of a sample, say 24 to 64, and optionally their "indices".
+        key: of all that is drawn.
+        relearn: variables -> relevance, over the layers of `network.relevance`: how the relevant features are
+            found in a changed network. A shuffled network may predict few of the classes: regress on the
+            true ones, `learn_relevance(..., labels="true")`, or let it leave classes out; the map of a class
+            without relevant features is zero, and is not compared.
+        control_names: which of the methods see no network.
+        random_labels: the same network trained on shuffled labels, with its relevant features.
+        modes: of "cascading" and "independent"; the network with all layers shuffled is always looked at.
+        draw: how weights are shuffled, see `randomized_variables`.
+        other_class: the other class is "drawn" among the others, or the "runner-up" of the trained network.
+        targets: (batch,), the classes explained, of all networks; what the trained one predicts when left
+            out.
+        readings: "positive part" or "absolute value", by the name of a method that returns signed
+            attributions; the positive part for those not named.
+        batch_size: images that are explained at once.
+
+    Returns:
+        The scores of each method and the Jaccard index of the relevant features. A map that holds NaN or
+        infinity counts as constant.
+
+    Raises:
+        ValueError: a name, mode or option that there is not, no control, or relevant features of other
+            layers.
+        KeyError: a batch without masks.
+
+    References:
+        Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.
+
+    Example:
+        >>> from vexplain.attribution import class_score, gradient, sobel_edges
+        >>> apply = lambda variables, images: images.reshape(len(images), -1) @ variables["dense"]
+        >>> def methods_fn(relevance):
+        ...     return {
+        ...         "gradient": lambda v, x, t, keys: gradient(class_score(apply), v, x, t),
+        ...         "Sobel edges": lambda v, x, t, keys: sobel_edges(x),
+        ...     }
+        >>> relevance = Relevance(np.ones((1, 2)), np.zeros(2), np.zeros(2), 1.0, (("x", 1),), ("a", "b"))
+        >>> variables = {"dense": jax.random.normal(jax.random.key(0), (192, 2))}
+        >>> images = jax.random.uniform(jax.random.key(1), (2, 12, 16, 1))
+        >>> checks = sanity_checks(
+        ...     apply,
+        ...     methods_fn,
+        ...     ExplainedNetwork(variables, relevance),
+        ...     {"images": images, "masks": images[..., 0]},
+        ...     key=jax.random.key(2),
+        ...     relearn=lambda variables: relevance,
+        ...     control_names=["Sobel edges"],
+        ... )
+        >>> checks.scores["gradient"].passes, checks.scores["Sobel edges"].passes
+        (True, False)
+    """
+    names = tuple(methods_fn(network.relevance))
+    _check(names, batch, control_names, modes, other_class)
+    check_readings(readings or {}, names)
+    for_sample, for_weights, for_class, for_bootstrap = jax.random.split(key, 4)
+    sample = make_sample(apply, network, batch, key=for_sample, targets=targets)
+    heatmaps_fn = heatmaps_of(methods_fn, readings=readings, batch_size=batch_size)
+    masks = jnp.asarray(batch["masks"])
+    trained = Reference(network, sample, masks, heatmaps_fn, heatmaps_fn(network, sample))
+    groups = parameter_groups_from_output(apply, network.variables, sample.images[:1])
+    stages = {mode: shuffled_sets(groups, mode) for mode in modes}
+    sets = [chosen for by_group in stages.values() for chosen in by_group.values()] + [groups]
+    shuffled = compare_shuffled(trained, for_weights, sets, relearn=relearn, draw=draw)
+    others = _other_targets(apply, network, sample, for_class, other_class)
+    comparisons = _Comparisons(
+        {mode: {g: shuffled[chosen] for g, chosen in by_group.items()} for mode, by_group in stages.items()},
+        shuffled[groups],
+        None if random_labels is None else compare(trained, random_labels),
+        compare(trained, network, targets=others),
+    )
+    return _checks(comparisons, iou_areas(trained.heatmaps, masks), control_names, for_bootstrap)
+
+
+class _Comparisons(NamedTuple):
+    stages: dict[str, dict[str, Comparison]]
+    randomized: Comparison
+    random_labels: Comparison | None
+    other_class: Comparison
+
+
+def _checks(found: _Comparisons, areas: dict[str, np.ndarray], controls: Sequence[str], key: Any):
+    best = max(controls, key=lambda name: areas[name].mean())
+    labels = found.random_labels
+    scores = {}
+    for name, trained_area in areas.items():
+        randomized, area = found.randomized.similarities[name], found.randomized.areas[name]
+        scores[name] = SanityScores(
+            stages={
+                mode: {group: comparison.similarities[name] for group, comparison in by_group.items()}
+                for mode, by_group in found.stages.items()
+            },
+            randomized=randomized,
+            random_labels=None if labels is None else labels.similarities[name],
+            other_class=found.other_class.similarities[name],
+            trained_area=trained_area,
+            randomized_area=area,
+            best_control=best,
+            above_control=_difference(key, area, areas[best], np.isfinite(randomized.ssim)),
+        )
+    jaccard = {mode: {g: c.jaccard for g, c in by_group.items()} for mode, by_group in found.stages.items()}
+    judged = {name: _judged(score, areas[best]) for name, score in scores.items()}
+    return SanityChecks(judged, jaccard, None if labels is None else labels.jaccard)
+
+
+def _judged(score: SanityScores, control_area: np.ndarray) -> SanityScores:
+    """Adds the verdict: which checks failed, and which could not be decided."""
+    checks = {
+        "survives randomization": (score.randomized, _survives),
+        "same map for random labels": (score.random_labels, _survives),
+        "same map for another class": (score.other_class, _is_same),
+    }
+    failures, undecided = [], []
+    for name, (similarity, fails) in checks.items():
+        if similarity is None:
+            continue
+        if similarity.num_compared < max(LEAST_COMPARED * len(similarity.ssim), 1):
+            undecided.append(f"{name}: {similarity.num_compared} of {len(similarity.ssim)} maps vary")
+        elif fails(similarity):
+            rho, ssim, chance = similarity.means
+            failures.append(f"{name}: Spearman {rho:.2f}, SSIM {ssim:.2f} ({chance:.2f} by chance)")
+    if score.above_control[0] > 0:
+        failures.append(
+            f"scores without a trained network: IoU area {score.randomized_area.mean():.3f} on shuffled "
+            f"weights, {score.best_control} {control_area.mean():.3f}"
+        )
+    return score._replace(failures=tuple(failures), undecided=tuple(undecided))
+
+
+def _survives(similarity: MapSimilarity) -> bool:
+    return similarity.means[0] >= SURVIVES or similarity.ssim_above_chance >= SURVIVES
+
+
+def _is_same(similarity: MapSimilarity) -> bool:
+    rho, ssim, _ = similarity.means
+    return min(rho, ssim) >= SAME_FOR_ANOTHER_CLASS
+
+
+def _difference(key: Any, area: np.ndarray, control: np.ndarray, varies: np.ndarray) -> tuple[float, float]:
+    if not varies.any():
+        return (np.nan, np.nan)
+    low, high = paired_bootstrap_interval(key, jnp.asarray(area[varies]), jnp.asarray(control[varies]))
+    return float(low), float(high)
+
+
+def _other_targets(
+    apply: ApplyFn, network: ExplainedNetwork, sample: Sample, key: Any, other_class: str
+) -> Labels:
+    num_classes = len(network.relevance.class_names)
+    if other_class == "drawn":
+        step = jax.random.randint(key, sample.targets.shape, 1, num_classes)
+        return (sample.targets + step) % num_classes
+    logits = jax.jit(apply)(network.variables, sample.images)
+    own = jax.nn.one_hot(sample.targets, num_classes, dtype=bool)
+    return jnp.where(own, -jnp.inf, logits).argmax(-1)
+
+
+def _check(
+    names: Sequence[str], batch: Batch, control_names: Sequence[str], modes: Sequence[str], other_class: str
+) -> None:
+    unknown = [name for name in control_names if name not in names]
+    if unknown or not len(control_names):
+        raise ValueError(
+            f"control_names is {list(control_names)}: expected one or more of the methods, {list(names)}"
+        )
+    if not set(modes) <= set(MODES):
+        raise ValueError(f"modes is {list(modes)}: expected some of {MODES}")
+    if other_class not in OTHER_CLASSES:
+        raise ValueError(f"other_class is {other_class!r}: expected one of {OTHER_CLASSES}")
+    if "masks" not in batch:
+        raise KeyError(f"batch: the IoU of the maps needs 'masks', got {sorted(batch)}")
