@@ -39,7 +39,8 @@ from experiments.classifier_job import (
     train_classifier,
 )
 from experiments.job import plain_settings, say, step, write_json
-from vexplain import benchmark, relevance
+from vexplain import evaluation, relevance
+from vexplain.attribution import cam_layer
 from vexplain.classifiers import FlowerNet, functionalize
 from vexplain.datasets import Source, in_memory, subset
 from vexplain.datasets.an8flower import RenderedSource, fold_indices
@@ -47,6 +48,17 @@ from vexplain.datasets.an8flower.source import NUM_FOLDS
 from vexplain.interpretation import interpret
 from vexplain.streaming import fold_epoch
 from vexplain.transforms import layers
+
+# One of each kind, in minutes; `experiments.ground_truth` compares all of them.
+METHODS = (
+    evaluation.OURS,
+    "gradient",
+    "guided backprop",
+    "Grad-CAM",
+    "upsampled activation",
+    "Sobel edges",
+    "random map",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +152,8 @@ def main(config: Config) -> dict[str, Any]:
             mesh=mesh,
         )
     with step("Explanations and scores", timings):
-        methods = benchmark.methods_for(apply, table, found, num_features=config.num_features)
+        options = {"names": METHODS, "num_features": config.num_features}
+        methods = evaluation.methods_for(apply, table, found, **options)
         scores = score(config, apply, variables, methods, test, mesh)
     with step("Ablation", timings):
         options = {"num_draws": config.num_draws, "seed": config.seed}
@@ -155,6 +168,7 @@ def main(config: Config) -> dict[str, Any]:
         "num_candidates": relevance.layout_size(found.layout),
         "num_features": dict(zip(found.class_names, map(int, relevance.num_features(found)), strict=True)),
         "relative_duality_gap": float(np.max(found.gaps)),
+        "cam_layer": cam_layer(table),
         "scores": {name: _plain(s) for name, s in scores.items()},
         "ablation": ablation,
         "rendering_images_per_second": rate,
@@ -176,7 +190,8 @@ def main(config: Config) -> dict[str, Any]:
         num_explained=config.num_explained,
     )
     for name, s in scores.items():
-        say(f"  {name:34s} IoU area {s.area:6.2%}   best IoU {s.best:6.2%}   {s.reading}")
+        area, best = s.mean("IoU area"), s.mean("best IoU")
+        say(f"  {name:34s} IoU area {area:6.2%}   best IoU {best:6.2%}   {s.reading}")
     say(
         f"accuracy without relevant features {ablation['relevant']:.2%}, without random ones "
         f"{np.mean(ablation['random']):.2%}\n\nThe report is in {report}"
@@ -210,9 +225,9 @@ def train_network(config: Config, train: Source, mesh: Any):
 
 
 def score(config: Config, apply: Any, variables: Any, methods: Any, test: Source, mesh: Any):
-    """IoU of every method with the true part, on all test images."""
-    init, update = benchmark.heatmap_scores(apply, methods, seed=config.seed)
-    return benchmark.summarize(
+    """What every method scores against the true part, on all test images."""
+    init, update = evaluation.heatmap_scores(apply, methods, num_images=len(test), seed=config.seed)
+    return evaluation.summarize(
         fold_epoch(
             update,
             init(),
@@ -225,8 +240,13 @@ def score(config: Config, apply: Any, variables: Any, methods: Any, test: Source
     )
 
 
-def _plain(score: benchmark.Score) -> dict[str, Any]:
-    return score._asdict() | {"curve": [round(float(v), 5) for v in score.curve]}
+def _plain(score: evaluation.Score) -> dict[str, Any]:
+    return {
+        "means": {name: score.mean(name) for name in score.values},
+        "standard_errors": {name: score.standard_error(name) for name in score.values},
+        "curve": [round(float(v), 5) for v in score.curve],
+        "reading": score.reading,
+    }
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import numpy as np
 from experiments.classifier_report import PACKAGES, ablation_section, chosen_examples, features_section
 from experiments.job import device_names
 from vexplain.attribution import normalize_heatmaps, positive_heatmaps
-from vexplain.benchmark import CONTROLS, OURS, Score
 from vexplain.datasets import Source
+from vexplain.evaluation import CEILING, CONTROLS, OURS, Score
 from vexplain.explanation import explain
 from vexplain.figures import (
     Picture,
@@ -94,19 +94,20 @@ def _learned(accuracy: float, num_classes: int, difference: str) -> str:
 
 
 def _methods(scores: Mapping[str, Score]) -> list[str]:
-    """The names of the methods, best first; the controls know nothing of the network and do not count."""
-    return [name for name in scores if name not in CONTROLS]
+    """The names of the methods, best first; controls and the masks are none."""
+    return [name for name in scores if name not in (*CONTROLS, CEILING)]
 
 
 def _beaten_by(scores: Mapping[str, Score]) -> str:
-    above = [name for name in CONTROLS if name in scores and scores[name].area > scores[OURS].area]
+    areas = {name: score.mean("IoU area") for name, score in scores.items()}
+    above = [name for name in CONTROLS if name in areas and areas[name] > areas[OURS]]
     return f", below a control that knows nothing of the network ({' and '.join(above)})" if above else ""
 
 
 def _key_figures(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     counts, ablation = list(metrics["num_features"].values()), metrics["ablation"]
     best = _methods(scores)[0]
-    ours = scores[OURS]
+    area = {name: f"{scores[name].mean('IoU area'):.1%}" for name in (best, OURS)}
     return [
         ("held-out accuracy", f"{metrics['accuracy']:.1%}", f"on {metrics['num_test_images']} images"),
         (
@@ -114,7 +115,7 @@ def _key_figures(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> lis
             f"{min(counts)}–{max(counts)}",
             f"of {metrics['num_candidates']}, mu = {metrics['settings']['mu']:g}",
         ),
-        ("IoU area, paper's recipe", f"{ours.area:.1%}", f"best: {best}, {scores[best].area:.1%}"),
+        ("IoU area, paper's recipe", area[OURS], f"best: {best}, {area[best]}"),
         (
             "accuracy without them",
             f"{ablation['relevant']:.1%}",
@@ -166,19 +167,17 @@ def _heatmaps(method, variables, images, targets, indices) -> np.ndarray:
 
 
 def _scores(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> Section:
+    shown = ("IoU area", "best IoU")
     rows = [
-        (
-            name,
-            f"{100 * s.area:.1f} ± {100 * s.area_error:.1f}",
-            f"{100 * s.best:.1f} ± {100 * s.best_error:.1f}",
-            s.reading,
-        )
+        (name, *(f"{100 * s.mean(k):.1f} ± {100 * s.standard_error(k):.1f}" for k in shown), s.reading)
         for name, s in scores.items()
     ]
+    curves = {name: s for name, s in scores.items() if name != CEILING}
     table = Table(
         ("method", "IoU area, %", "best IoU, %", "better reading of a signed map"),
         rows,
-        f"Mean over {metrics['num_test_images']} test images ± standard error.",
+        f"Mean over {metrics['num_test_images']} test images ± standard error. Class activation maps are of "
+        f"layer {metrics['cam_layer']}; the true mask shows what a perfect map would reach.",
         bold_rows=(list(scores).index(OURS),),
     )
     return Section(
@@ -190,7 +189,7 @@ def _scores(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> Section:
         ),
         (
             Picture(
-                iou_curves(scores),
+                iou_curves(curves),
                 "Mean IoU over the thresholds; area ± standard error beside the names.",
                 "Curves of the IoU of each method over thresholds.",
                 "iou-curves",

@@ -10,9 +10,9 @@ import pytest
 import vexplain
 from vexplain import (
     attribution,
-    benchmark,
     classifiers,
     datasets,
+    evaluation,
     faithfulness,
     figures,
     interpretation,
@@ -29,9 +29,9 @@ README = Path(__file__).parent.parent / "README.md"
 ROOMS = (
     vexplain,
     attribution,
-    benchmark,
     classifiers,
     datasets,
+    evaluation,
     faithfulness,
     figures,
     interpretation,

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (  # each room imports only what is on a lower line
     ("experiments", "__main__"),
     ("command",),
-    ("benchmark", "figures"),
+    ("evaluation", "figures"),
     ("explanation",),
     ("interpretation",),
     ("relevance",),
@@ -27,7 +27,7 @@ FLOORS = (  # each room imports only what is on a lower line
     ("typing",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-SIDEWAYS = {("figures", "benchmark")}  # a figure of scores
+SIDEWAYS = {("figures", "evaluation")}  # a figure of scores
 HOMES = {  # outside libraries that are used in one place only
     "flax": {"classifiers", "translation", "experiments", "command"},
     "orbax": {"streaming"},

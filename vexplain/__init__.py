@@ -3,7 +3,7 @@
 The names here are the way from a network to its explanation: `layers`, `read`, `edit` and `with_rules` look
 inside any function `apply(variables, images) -> logits`; `learn_relevance`, `interpret` and `explain` find
 the features that matter, show what they look like, and say why an image got its class. Everything else is in
-the rooms: `vexplain.attribution`, `vexplain.benchmark`, `vexplain.classifiers`, `vexplain.datasets`,
+the rooms: `vexplain.attribution`, `vexplain.classifiers`, `vexplain.datasets`, `vexplain.evaluation`,
 `vexplain.faithfulness`, `vexplain.figures`, `vexplain.metrics`, `vexplain.streaming`, `vexplain.training`,
 `vexplain.translation`.
 """

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from experiments import an8flower, an8flower_report
-from vexplain.benchmark import CONTROLS, OURS, Score
 from vexplain.datasets.an8flower import class_names
+from vexplain.evaluation import CONTROLS, OURS, Score
 from vexplain.relevance import Relevance, load_relevance
 
 ROOT = Path(__file__).parent.parent.parent
@@ -43,9 +43,9 @@ def test_the_metrics_are_complete_and_in_range(run):
     _, metrics = run
     assert set(metrics["num_features"]) == set(class_names("single_6c"))
     assert metrics["relative_duality_gap"] <= 1e-6
-    assert len(metrics["scores"]) == 7
+    assert set(metrics["scores"]) == {*an8flower.METHODS, "true mask"}
     for score in metrics["scores"].values():
-        assert 0 <= score["area"] <= score["best"] <= 1
+        assert 0 <= score["means"]["IoU area"] <= score["means"]["best IoU"] <= 1
         assert len(score["curve"]) == 101
     ablation = metrics["ablation"]
     assert len(ablation["random"]) == SMOKE.num_draws == len(ablation["random_conv"])
@@ -135,7 +135,8 @@ def test_settings_that_the_machine_or_the_data_refuse_are_named_before_rendering
 
 def made_scores(*ranking):
     curve = np.zeros(101)
-    return {n: Score(0.5 - 0.1 * i, 0.0, 0.5, 0.0, curve, "") for i, n in enumerate(ranking)}
+    areas = {name: {"IoU area": np.array([0.5 - 0.1 * place])} for place, name in enumerate(ranking)}
+    return {name: Score(values, curve, "") for name, values in areas.items()}
 
 
 def made_metrics(accuracy):

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.text import Text
 
-from vexplain.benchmark import CONTROLS, OURS, Score
+from vexplain.evaluation import CONTROLS, OURS, Score
 from vexplain.explanation import Explanation
 from vexplain.interpretation import FeatureView
 from vexplain.relevance import Relevance, TopFeatures
@@ -44,7 +44,11 @@ def explained(num_images=3, num_maps=2, shape=(6, 8)):
 def scores():
     areas = {"gradient": 0.2, CONTROLS[0]: 0.05, OURS: 0.35, "Grad-CAM (conv_2)": 0.4, CONTROLS[1]: 0.1}
     return {
-        name: Score(area, 0.01, 1.5 * area, 0.02, np.linspace(2 * area, 0, 101), "positive part")
+        name: Score(
+            {"IoU area": area + np.array([-0.01, 0.01]), "best IoU": 1.5 * area + np.array([-0.02, 0.02])},
+            np.linspace(2 * area, 0, 101),
+            "positive part",
+        )
         for name, area in areas.items()
     }
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from tests.figures import material
-from vexplain.benchmark import CONTROLS, OURS, Score
+from vexplain.evaluation import CONTROLS, OURS, Score
 from vexplain.figures import ablation_bars, iou_curves, score_bars, style
 
 
@@ -35,8 +35,8 @@ def test_ours_is_bold_and_on_top_and_the_controls_are_dashed():
 
 
 def test_twenty_methods_are_all_listed_and_look_different():
-    score = Score(0.2, 0.01, 0.4, 0.02, np.linspace(0.4, 0, 101), "")
-    scores = {f"method {n}": score._replace(curve=score.curve * (n + 1) / 20) for n in range(20)}
+    areas, curve = {"IoU area": np.array([0.19, 0.21])}, np.linspace(0.4, 0, 101)
+    scores = {f"method {n}": Score(areas, curve * (n + 1) / 20, "") for n in range(20)}
     figure = iou_curves(scores)
     looks = {(line.get_color(), str(line._dash_pattern)) for line in figure.axes[0].lines}
     assert len(looks) == 20
@@ -69,7 +69,7 @@ def test_an_ablation_shows_means_draws_and_the_intact_network(accuracy):
 
 @pytest.mark.parametrize("draw", [iou_curves, score_bars])
 def test_no_score_is_refused(draw):
-    with pytest.raises(ValueError, match=r"scores is empty: pass what benchmark.summarize"):
+    with pytest.raises(ValueError, match=r"scores is empty: pass what evaluation.summarize"):
         draw({})
 
 

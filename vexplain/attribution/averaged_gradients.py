@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vexplain.attribution.backpropagation import gradient
-from vexplain.typing import AnyArray, Array, Attributions, Images, Key, PyTree, ScoreFn, Variables
+from vexplain.typing import AnyArray, Array, Attributions, Images, Key, PyTree, ScoreFn, Shaped, Variables
 
 
 def smooth_grad(
@@ -19,7 +19,7 @@ def smooth_grad(
     images: Images,
     targets: PyTree,
     *,
-    key: Key,
+    key: Key | Shaped[Array, " batch"],
     num_samples: int = 50,
     noise_level: float = 0.15,
 ) -> Attributions:
@@ -32,7 +32,7 @@ def smooth_grad(
         variables: of the network.
         images: (batch, height, width, channels) in [0, 1].
         targets: what `score_fn` takes, with a leading batch axis.
-        key: of the noise.
+        key: of the noise; or (batch,), one for each image, so that its noise is the same in any batch.
         num_samples: n. Memory does not depend on it.
         noise_level: σ as a share of the range of the image, in [0, 1].
 
@@ -58,8 +58,7 @@ def smooth_grad(
     deviation = noise_level * jnp.ptp(images, axis=(1, 2, 3), keepdims=True)
 
     def sample(n):
-        noise = jax.random.normal(jax.random.fold_in(key, n), images.shape, images.dtype)
-        return gradient(score_fn, variables, images + deviation * noise, targets)
+        return gradient(score_fn, variables, images + deviation * _noise(key, n, images), targets)
 
     return _mean(sample, num_samples, images)
 
@@ -130,6 +129,14 @@ def broadcast_baseline(baseline: float | AnyArray, images: Array) -> Array:
             f"baseline has shape {value.shape}: expected a number, (channels,) or an array that broadcasts "
             f"to the images, {images.shape}"
         ) from error
+
+
+def _noise(key: Any, n: Any, images: Array) -> Array:
+    def one(key, image):
+        return jax.random.normal(jax.random.fold_in(key, n), image.shape, image.dtype)
+
+    is_one_for_each = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 1
+    return (jax.vmap(one) if is_one_for_each else one)(key, images)
 
 
 def _mean(sample: Callable[[Any], Array], count: int, images: Array) -> Array:

@@ -7,11 +7,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from vexplain.benchmark import CONTROLS, OURS, Score
+from vexplain.evaluation import CEILING, CONTROLS, OURS, Score
 from vexplain.figures import style
 from vexplain.figures.sheet import fit_alike, place, write
 
 WIDTH, HEIGHT, LEGEND, ROW = 10.4, 4.2, 3.75, 0.33  # inches
+_NOT_METHODS = (*CONTROLS, CEILING)
+_DASHES = [(0, (4, 2)), (0, (1.2, 1.6)), (0, (6, 1.5)), (0, (6, 1.5, 1.2, 1.5)), (0, (2.5, 1))]
 
 
 @style.context()
@@ -21,13 +23,13 @@ def iou_curves(scores: Mapping[str, Score]) -> Figure:
     The paper's method is bold, controls that know nothing of the network are gray and dashed.
 
     Args:
-        scores: by name of the method, what `benchmark.summarize` returned.
+        scores: by name of the method, what `evaluation.summarize` returned.
 
     Raises:
         ValueError: `scores` is empty.
 
     Example:
-        >>> score = Score(0.2, 0.01, 0.4, 0.02, np.linspace(0.4, 0, 101), "positive part")
+        >>> score = Score({"IoU area": np.array([0.19, 0.21])}, np.linspace(0.4, 0, 101), "positive part")
         >>> figure = iou_curves({"gradient": score})
         >>> [text.get_text() for text in figure.texts][-2:]
         ['20.0 % ± 1.0', 'gradient']
@@ -68,8 +70,8 @@ def ranked_methods(scores: Mapping[str, Score]) -> list[tuple[str, Score]]:
         ValueError: `scores` is empty.
     """
     if not scores:
-        raise ValueError("scores is empty: pass what benchmark.summarize(...) returned")
-    return sorted(scores.items(), key=lambda item: -item[1].area)
+        raise ValueError("scores is empty: pass what evaluation.summarize(...) returned")
+    return sorted(scores.items(), key=lambda item: -item[1].mean("IoU area"))
 
 
 def look_of(name: str, ranked: list[tuple[str, Score]]) -> dict[str, Any]:
@@ -81,10 +83,10 @@ def look_of(name: str, ranked: list[tuple[str, Score]]) -> dict[str, Any]:
     """
     if name == OURS:
         return {"color": style.OURS, "linewidth": 2.8, "solid_capstyle": "round"}
-    if name in CONTROLS:
-        dashes = [(0, (4, 2)), (0, (1.2, 1.6))][CONTROLS.index(name) % 2]
+    if name in _NOT_METHODS:
+        dashes = _DASHES[_NOT_METHODS.index(name) % len(_DASHES)]
         return {"color": style.CONTROL, "linewidth": 1.4, "linestyle": dashes}
-    rivals = sorted(other for other, _ in ranked if other != OURS and other not in CONTROLS)
+    rivals = sorted(other for other, _ in ranked if other != OURS and other not in _NOT_METHODS)
     turn, place_in_palette = divmod(rivals.index(name), len(style.RIVALS))
     dashes = ["-", (0, (7, 1.5)), (0, (5, 1.5, 1, 1.5))][turn % 3]  # where there are more than colors
     return {"color": style.RIVALS[place_in_palette], "linewidth": 1.6, "linestyle": dashes}
@@ -98,6 +100,7 @@ def _legend_row(
     sample.set(xlim=(0, 1), ylim=(0, 1))
     sample.set_axis_off()
     text: dict[str, Any] = {"weight": "bold", "color": style.OURS} if name == OURS else {"color": style.INK}
-    value = f"{style.percent(score.area)} ± {100 * score.area_error:.1f}"
+    area, error = score.mean("IoU area"), score.standard_error("IoU area")
+    value = f"{style.percent(area)} ± {100 * error:.1f}"
     write(figure, WIDTH - 0.3, top + 0.08, value, va="center_baseline", ha="right", **text)
     return write(figure, left + 0.38, top + 0.08, name, va="center_baseline", **text)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vexplain.benchmark import CONTROLS, OURS, Score
+from vexplain.evaluation import CEILING, CONTROLS, OURS, Score
 from vexplain.figures import style
 from vexplain.figures.curves import ranked_methods
 from vexplain.figures.sheet import fit_alike, place, write
@@ -19,7 +19,7 @@ def score_bars(scores: Mapping[str, Score]) -> Figure:
     """Returns the area under the IoU curve and the best IoU of each method, in percent with standard errors.
 
     Args:
-        scores: by name of the method, what `benchmark.summarize` returned.
+        scores: by name of the method, what `evaluation.summarize` returned.
 
     Raises:
         ValueError: `scores` is empty.
@@ -29,14 +29,14 @@ def score_bars(scores: Mapping[str, Score]) -> Figure:
     height = row * len(ranked)
     panel = (WIDTH - 2 * MARGIN - names - 0.5) / 2
     figure = style.new_figure(WIDTH, 0.75 + height + 0.2)
-    panels = (("area under the IoU curve", "area"), ("best IoU over thresholds", "best"))
-    for n, (title, field) in enumerate(panels):
+    panels = (("area under the IoU curve", "IoU area"), ("best IoU over thresholds", "best IoU"))
+    for n, (title, kind) in enumerate(panels):
         left = MARGIN + names + n * (panel + 0.5)
         write(figure, left, 0.32, title, color=style.MUTED)
         axes = place(figure, left, 0.66, panel - 1.15, height)
-        _score_panel(axes, ranked, field)
+        _score_panel(axes, ranked, kind)
         for k, (name, score) in enumerate(ranked):
-            value = f"{style.percent(getattr(score, field))} ± {100 * getattr(score, field + '_error'):.1f}"
+            value = f"{style.percent(score.mean(kind))} ± {100 * score.standard_error(kind):.1f}"
             look: dict[str, Any] = {"weight": "bold"} if name == OURS else {}
             write(
                 figure, left + panel, 0.66 + (k + 0.5) * row, value, ha="right", va="center_baseline", **look
@@ -51,12 +51,12 @@ def score_bars(scores: Mapping[str, Score]) -> Figure:
     return figure
 
 
-def _score_panel(axes, ranked: list[tuple[str, Score]], field: str) -> None:
-    values = np.array([getattr(score, field) for _, score in ranked])
-    errors = np.array([getattr(score, f"{field}_error") for _, score in ranked])
+def _score_panel(axes, ranked: list[tuple[str, Score]], kind: str) -> None:
+    values = np.array([score.mean(kind) for _, score in ranked])
+    errors = np.array([score.standard_error(kind) for _, score in ranked])
     style.quiet_axes(axes)
     for k, (name, _) in enumerate(ranked):
-        color = style.OURS if name == OURS else style.FAINT if name in CONTROLS else style.RANDOM
+        color = style.OURS if name == OURS else style.FAINT if name in (*CONTROLS, CEILING) else style.RANDOM
         axes.barh(k, values[k], 0.58, color=color)
     axes.errorbar(values, range(len(ranked)), xerr=errors, fmt="none", ecolor=style.INK, elinewidth=1)
     axes.set(xlim=(0, max(float((values + errors).max()), 1e-3)), ylim=(len(ranked) - 0.5, -0.5))

@@ -26,6 +26,7 @@ from vexplain.metrics.frechet import frechet_distance as frechet_distance
 from vexplain.metrics.localization import best_iou as best_iou
 from vexplain.metrics.localization import iou_area as iou_area
 from vexplain.metrics.localization import iou_curve as iou_curve
+from vexplain.metrics.localization import sorted_iou_curve as sorted_iou_curve
 from vexplain.metrics.map_similarity import feature_jaccard as feature_jaccard
 from vexplain.metrics.map_similarity import heatmap_ssim as heatmap_ssim
 from vexplain.metrics.pose import centroid_error as centroid_error
@@ -36,6 +37,7 @@ from vexplain.metrics.rank_correlation import rank_correlation as rank_correlati
 from vexplain.metrics.ranking import iou_at_mask_area as iou_at_mask_area
 from vexplain.metrics.ranking import mask_auc as mask_auc
 from vexplain.metrics.ranking import pointing_game as pointing_game
+from vexplain.metrics.ranking import ranking_scores as ranking_scores
 from vexplain.metrics.ranking import relevance_rank as relevance_rank
 from vexplain.metrics.ranking import top_k_precision as top_k_precision
 from vexplain.metrics.relevance_mass import complexity as complexity
@@ -49,6 +51,8 @@ from vexplain.metrics.shape import boundary_f1 as boundary_f1
 from vexplain.metrics.shape import chamfer_distance as chamfer_distance
 from vexplain.metrics.shape import iou_gain as iou_gain
 from vexplain.metrics.shape import mask_iou as mask_iou
+from vexplain.metrics.sorted_pixels import SortedPixels as SortedPixels
+from vexplain.metrics.sorted_pixels import sort_pixels as sort_pixels
 from vexplain.metrics.stride_artifacts import fine_detail_share as fine_detail_share
 from vexplain.metrics.stride_artifacts import stride_artifact_energy as stride_artifact_energy
 from vexplain.metrics.stride_artifacts import stride_artifact_share as stride_artifact_share

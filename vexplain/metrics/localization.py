@@ -11,6 +11,7 @@ threshold 0 and nothing above it.
 import jax
 import jax.numpy as jnp
 
+from vexplain.metrics.sorted_pixels import SortedPixels, sort_pixels
 from vexplain.typing import Array, Float, Heatmaps, Masks
 
 NUM_THRESHOLDS = 101  # 0, 0.01, ..., 1
@@ -36,15 +37,23 @@ def iou_curve(heatmaps: Heatmaps, masks: Masks) -> Float[Array, "batch threshold
         >>> print(curve[0, 0], curve[0, 50], curve[0, 51])
         0.25 0.5 1.0
     """
-    truth = masks >= 0.5
+    return sorted_iou_curve(sort_pixels(heatmaps, masks))
 
-    def at(threshold):
-        region = heatmaps >= threshold
-        union = (region | truth).sum((1, 2))
-        return jnp.where(union > 0, (region & truth).sum((1, 2)) / jnp.maximum(union, 1), 0.0)
 
-    thresholds = jnp.linspace(0, 1, NUM_THRESHOLDS, dtype=heatmaps.dtype)
-    return jax.lax.map(at, thresholds).T
+def sorted_iou_curve(pixels: SortedPixels) -> Float[Array, "batch thresholds"]:
+    """Returns what `iou_curve` does, for pixels that are sorted already.
+
+    Args:
+        pixels: from `sort_pixels`, of heatmaps in [0, 1].
+    """
+    num_pixels = pixels.values.shape[1]
+    thresholds = jnp.linspace(0, 1, NUM_THRESHOLDS, dtype=pixels.values.dtype)
+    below = jax.vmap(lambda row: jnp.searchsorted(row, thresholds))(pixels.values)
+    inside_up_to = jnp.pad(jnp.cumsum(pixels.is_inside, axis=1), ((0, 0), (1, 0)))
+    area = inside_up_to[:, -1:]
+    intersection = area - jnp.take_along_axis(inside_up_to, below, axis=1)
+    union = num_pixels - below + area - intersection
+    return jnp.where(union > 0, intersection / jnp.maximum(union, 1), 0.0)
 
 
 def iou_area(curve: Float[Array, "batch thresholds"]) -> Float[Array, " batch"]:

@@ -8,14 +8,42 @@ random order of equal pixels, so that the order in memory does not decide: a pix
 in part, each by the same share, and a map that is the same everywhere scores what chance would.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.metrics.rank_correlation import average_ranks
+from vexplain.metrics.sorted_pixels import SortedPixels, sort_pixels
 from vexplain.typing import Array, Float, Int, Masks
 
 _Maps = Float[Array, "batch height width"]  # of any sign: only their order counts
+
+
+class RankingScores(NamedTuple):
+    """What the order of the pixels scores; each (batch,) in [0, 1]."""
+
+    iou_at_mask_area: Float[Array, " batch"]
+    relevance_rank: Float[Array, " batch"]
+    mask_auc: Float[Array, " batch"]
+
+
+def ranking_scores(pixels: SortedPixels) -> RankingScores:
+    """Returns the scores of the functions of the same names below, all from one sort.
+
+    Args:
+        pixels: from `sort_pixels`.
+
+    Example:
+        >>> pixels = sort_pixels(jnp.array([[[0.9, 0.3, 0.3, 0.2]]]), jnp.array([[[1.0, 1.0, 0.0, 0.0]]]))
+        >>> print(*ranking_scores(pixels))
+        [0.6] [0.75] [0.875]
+    """
+    first, last = _places_of_equals(pixels.values)
+    area = pixels.is_inside.sum(1)
+    inside = _inside_highest(pixels, area, first, last)
+    iou = inside / jnp.maximum(2 * area - inside, 1)
+    return RankingScores(iou, inside / jnp.maximum(area, 1), _auc(pixels, first, last))
 
 
 def iou_at_mask_area(heatmaps: _Maps, masks: Masks) -> Float[Array, " batch"]:
@@ -40,10 +68,7 @@ def iou_at_mask_area(heatmaps: _Maps, masks: Masks) -> Float[Array, " batch"]:
         >>> print(iou_at_mask_area(jnp.array([[[0.5, 0.5, 0.5, 0.5]]]), masks).round(3))
         [0.333]
     """
-    values, truth = _flat(heatmaps, masks)
-    area = truth.sum(1)
-    inside = (_highest(values, area) * truth).sum(1)
-    return inside / jnp.maximum(2 * area - inside, 1)
+    return ranking_scores(sort_pixels(heatmaps, masks)).iou_at_mask_area
 
 
 def relevance_rank(heatmaps: _Maps, masks: Masks) -> Float[Array, " batch"]:
@@ -64,9 +89,7 @@ def relevance_rank(heatmaps: _Maps, masks: Masks) -> Float[Array, " batch"]:
         >>> print(relevance_rank(jnp.array([[[0.9, 0.1, 0.8, 0.2]]]), jnp.array([[[1.0, 1.0, 0.0, 0.0]]])))
         [0.5]
     """
-    values, truth = _flat(heatmaps, masks)
-    area = truth.sum(1)
-    return (_highest(values, area) * truth).sum(1) / jnp.maximum(area, 1)
+    return ranking_scores(sort_pixels(heatmaps, masks)).relevance_rank
 
 
 def top_k_precision(heatmaps: _Maps, masks: Masks, *, k: int) -> Float[Array, " batch"]:
@@ -88,10 +111,11 @@ def top_k_precision(heatmaps: _Maps, masks: Masks, *, k: int) -> Float[Array, " 
         >>> print(top_k_precision(heatmaps, masks, k=1))
         [1.]
     """
-    values, truth = _flat(heatmaps, masks)
-    if not 1 <= k <= values.shape[1]:
-        raise ValueError(f"k is {k}: expected a number of pixels from 1 to {values.shape[1]}")
-    return (_highest(values, jnp.full(len(values), k)) * truth).sum(1) / k
+    num_pixels = heatmaps.shape[1] * heatmaps.shape[2]
+    if not 1 <= k <= num_pixels:
+        raise ValueError(f"k is {k}: expected a number of pixels from 1 to {num_pixels}")
+    pixels = sort_pixels(heatmaps, masks)
+    return _inside_highest(pixels, jnp.full(len(heatmaps), k), *_places_of_equals(pixels.values)) / k
 
 
 def pointing_game(heatmaps: _Maps, masks: Masks, *, tolerance: float = 0.0) -> Float[Array, " batch"]:
@@ -146,28 +170,49 @@ def mask_auc(heatmaps: _Maps, masks: Masks) -> Float[Array, " batch"]:
         >>> print(mask_auc(jnp.array([[[0.9, 0.3, 0.3, 0.2]]]), jnp.array([[[1.0, 1.0, 0.0, 0.0]]])))
         [0.875]
     """
-    values, truth = _flat(heatmaps, masks)
-    num_inside = truth.sum(1)
-    num_outside = values.shape[1] - num_inside
-    mean_rank = (average_ranks(values) * truth).sum(1) / jnp.maximum(num_inside, 1)
+    return ranking_scores(sort_pixels(heatmaps, masks)).mask_auc
+
+
+def _places_of_equals(
+    values: Float[Array, "batch pixels"],
+) -> tuple[Int[Array, "batch pixels"], Int[Array, "batch pixels"]]:
+    """Returns for each place in the order the first and the last place with the same value, from 0."""
+    places = jnp.arange(values.shape[1])
+    differs = values[:, 1:] != values[:, :-1]
+    border = jnp.ones((len(values), 1), bool)
+    is_first, is_last = (jnp.concatenate(parts, 1) for parts in ((border, differs), (differs, border)))
+    first = jax.lax.cummax(jnp.where(is_first, places, 0), axis=1)
+    last = jax.lax.cummin(jnp.where(is_last, places, values.shape[1] - 1), axis=1, reverse=True)
+    return first, last
+
+
+def _inside_highest(
+    pixels: SortedPixels,
+    counts: Int[Array, " batch"],
+    first: Int[Array, "batch pixels"],
+    last: Int[Array, "batch pixels"],
+) -> Float[Array, " batch"]:
+    """Returns how many of the `counts` highest pixels are inside; of those at the threshold, their share."""
+    num_pixels = pixels.values.shape[1]
+    threshold = jnp.clip(num_pixels - counts, 0, num_pixels - 1)[:, None]
+    begin, end = (jnp.take_along_axis(of, threshold, axis=1) for of in (first, last))
+    places = jnp.arange(num_pixels)
+    above = (pixels.is_inside & (places > end)).sum(1)
+    level = (pixels.is_inside & (places >= begin) & (places <= end)).sum(1)
+    missing = counts - (num_pixels - 1 - end[:, 0])
+    share = missing / (end - begin + 1)[:, 0]
+    return jnp.where(counts > 0, above + share * level, 0)
+
+
+def _auc(
+    pixels: SortedPixels, first: Int[Array, "batch pixels"], last: Int[Array, "batch pixels"]
+) -> Float[Array, " batch"]:
+    num_inside = pixels.is_inside.sum(1)
+    num_outside = pixels.values.shape[1] - num_inside
+    ranks = (first + last) / 2 + 1
+    mean_rank = (ranks * pixels.is_inside).sum(1) / jnp.maximum(num_inside, 1)
     auc = (mean_rank - (num_inside + 1) / 2) / jnp.maximum(num_outside, 1)
     return jnp.where((num_inside > 0) & (num_outside > 0), auc, 0.5)
-
-
-def _flat(heatmaps: Array, masks: Array | np.ndarray) -> tuple[Array, Array]:
-    batch = len(heatmaps)
-    return heatmaps.reshape(batch, -1), (jnp.asarray(masks) >= 0.5).reshape(batch, -1)
-
-
-def _highest(values: Array, counts: Int[Array, " batch"]) -> Float[Array, "batch pixels"]:
-    """Returns the coverage of each pixel by the region of the `counts` highest ones: 1, 0, or a share."""
-    ascending = jnp.sort(values, axis=1)
-    last = jnp.clip(values.shape[1] - counts, 0, values.shape[1] - 1)
-    threshold = jnp.take_along_axis(ascending, last[:, None], axis=1)
-    above, level = values > threshold, values == threshold
-    share = (counts - above.sum(1)) / jnp.maximum(level.sum(1), 1)
-    covered = jnp.where(level, share[:, None], above)
-    return jnp.where(counts[:, None] > 0, covered, 0)
 
 
 def _widened(region: Array, tolerance: float) -> Array:
