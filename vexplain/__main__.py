@@ -1,8 +1,11 @@
 """The command `vexplain`: arguments in, lines and files out; what it does is in `vexplain.command`."""
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 
+import jax
 from tqdm import tqdm
 
 from vexplain.command import parse, run
@@ -10,13 +13,43 @@ from vexplain.command import parse, run
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line, and returns the exit status: 0, or 2 after an error that the user can mend."""
-    logging.basicConfig(format="vexplain: %(message)s", level=logging.WARNING)
     try:
-        run(parse(arguments), say=lambda text: tqdm.write(text, file=sys.stdout))
+        with _warnings_above_the_bar():
+            run(parse(arguments), say=lambda text: tqdm.write(text, file=sys.stdout))
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
-        sys.stderr.write(f"vexplain: error: {error}\n")
-        return 2
+        return _ended(2, f"error: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _ended(
+            2, f"error: the device has too little memory: {error}\na smaller --batch-size takes less"
+        )
+    except KeyboardInterrupt:
+        return _ended(130, "interrupted; the same command takes over the steps and heatmaps that are done")
     return 0
+
+
+def _ended(status: int, why: str) -> int:
+    tqdm.write(f"vexplain: {why}", file=sys.stderr)
+    return status
+
+
+class _AboveTheBar(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(f"vexplain: {self.format(record)}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _warnings_above_the_bar() -> Iterator[None]:
+    """Shows the warnings of the library alone, and none twice: other libraries set up the root logger."""
+    logger, handler = logging.getLogger("vexplain"), _AboveTheBar(logging.WARNING)
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from vexplain.__main__ import main
-from vexplain.command import parse, steps
+from vexplain.command import parse, pictures, steps
 from vexplain.relevance import features, load_relevance
 
 HERE = "tests.command.networks"
@@ -67,7 +69,9 @@ def test_explain_leaves_everything(explained, images):
     results = json.loads((explained / "results.json").read_text())
     assert results["num_images"] == 6
     assert results["num_skipped"] == 1
-    assert "broken.jpg" in next(iter(results["skipped"]))
+    [(file, reason)] = results["skipped"].items()
+    assert file == "red/broken.jpg"
+    assert reason.startswith("cannot be read as an image")
     assert results["left_out_classes"] == ["never"]
     assert results["accuracy"] == 1.0
     assert [image["predicted"] for image in results["images"]] == [
@@ -84,6 +88,7 @@ def test_explain_leaves_everything(explained, images):
         assert (explained / file).stat().st_size > 0
     report = (explained / "report.html").read_text()
     assert all(text in report for text in ("broken.jpg", "never", "conv_1", "red"))
+    assert "3 of 6 explained images, from above: blue/0.png, green/0.png, red/0.png" in report
     assert set(results["average_images"]) == set(COLORS)
 
 
@@ -120,9 +125,57 @@ def test_a_second_run_takes_over_what_is_there(explained, images, capsys, monkey
     assert (explained / "results.json").read_text() == before
 
 
+@pytest.mark.parametrize("num_saved", [2, 5])
+def test_an_interrupted_run_goes_on(num_saved, explained, images, tmp_path, capsys, monkeypatch):
+    """Three images are in the report, which needs them themselves: they are explained first, and again."""
+    out, saved, save = tmp_path / "results", [], pictures._save
+    shutil.copytree(explained, out, ignore=shutil.ignore_patterns("heatmaps", "explanations", "results.json"))
+
+    def interrupted(*arguments):
+        if len(saved) == num_saved:
+            raise KeyboardInterrupt
+        saved.append(arguments[2])
+        return save(*arguments)
+
+    monkeypatch.setattr(pictures, "_save", interrupted)
+    assert call("explain", images, out) == 130
+    assert "interrupted; the same command takes over" in capsys.readouterr().err
+    assert len(list(out.glob("heatmaps/*/*.png"))) == num_saved
+    saved_again = []
+    monkeypatch.setattr(pictures, "_save", lambda *given: saved_again.append(given[2]) or save(*given))
+    assert call("explain", images, out) == 0
+    assert set(saved_again) == set(range(6)) - set(saved[3:])
+    whole, gone_on = (
+        json.loads((folder / "results.json").read_text())["images"] for folder in (explained, out)
+    )
+    assert [image["features"] for image in gone_on] == [image["features"] for image in whole]
+    assert [image["heatmap"] for image in gone_on] == [image["heatmap"] for image in whole]
+
+
+def test_heatmaps_of_another_setting_are_made_again(explained, images, tmp_path, monkeypatch):
+    out, saved, save = tmp_path / "results", [], pictures._save
+    shutil.copytree(explained, out)
+    monkeypatch.setattr(pictures, "_save", lambda *given: saved.append(given[2]) or save(*given))
+    assert call("explain", images, out, "--num-features", "1") == 0
+    assert sorted(saved) == list(range(6))
+
+
+def test_too_little_memory_names_the_setting(images, tmp_path, capsys, monkeypatch):
+    def fails(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(steps, "predict", fails)
+    assert call("features", images, tmp_path) == 2
+    assert "a smaller --batch-size takes less" in capsys.readouterr().err
+
+
 def test_another_setting_is_another_result(explained, images, capsys):
     assert call("features", images, explained, "--mu", "0.5") == 0
-    assert "taken over" not in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "taken over" not in printed.out
+    assert "passed over: 1 of 7 files" in printed.out
+    assert printed.err.count("broken.jpg") == 1, "a broken file is named as it is met, and once"
+    assert "vexplain: skipped: " in printed.err
     assert float(load_relevance(explained / "relevance.npz").mu) == 0.5
 
 

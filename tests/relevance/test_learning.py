@@ -14,6 +14,7 @@ from vexplain.relevance import (
     features,
     layout_of,
     learn_relevance,
+    learning,
     num_features,
     response_fn,
 )
@@ -138,7 +139,7 @@ def test_a_class_without_images_is_named(source, rows):
     assert "labels=" not in str(e.value)
 
 
-def test_a_class_without_images_may_be_left_out(source, rows, learned, caplog):
+def test_a_class_without_images_may_be_left_out(source, rows, learned, caplog, monkeypatch):
     """The others get what they get in a data set that never had it; the class keeps its number."""
     apply, variables = make_network((0, 0, 2))
     found = learn_relevance(
@@ -150,10 +151,12 @@ def test_a_class_without_images_may_be_left_out(source, rows, learned, caplog):
     np.testing.assert_allclose(found.weights[:, 2], learned.weights[:, 2], rtol=1e-4)
 
     few = subset(source, np.arange(0, NUM_IMAGES, 3))
+    monkeypatch.setattr(learning, "_MAX_NAMED", 1)
     found = learn_relevance(
         apply, variables, few, rows=rows, labels="true", batch_size=16, on_empty_class="leave_out"
     )
     assert (num_features(found) > 0).tolist() == [True, False, False]
+    assert caplog.text.strip().endswith("by its true label: 'rose' and 1 more")
 
 
 def test_without_rows_the_default_is_that_of_the_table_and_its_size_is_told(network, source, caplog):

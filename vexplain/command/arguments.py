@@ -56,9 +56,11 @@ class Features:
     images: Path
     """Folder of images, or of one folder for each class; broken files are named and passed over."""
     out: Path
-    """Folder of results; what is there of the same model, images and settings is taken over."""
+    """Folder of results; steps and heatmaps that are there of the same model, images and settings are taken
+    over, after an interruption too."""
     weights: Path | None = None
-    """File of weights: for the published networks .safetensors (torchvision, timm) or .mat (MatConvNet)."""
+    """File of weights: for the published networks .safetensors (torchvision, timm) or .mat (MatConvNet). They
+    are read with pip install 'vexplain[weights]'."""
     size: int | None = None
     """Height and width that images are brought to; what belongs to the weights if left out."""
     classes: Path | None = None
@@ -68,7 +70,7 @@ class Features:
     layers: tuple[str, ...] = ()
     """Names of the layers to search; all, or the outputs of blocks where all would be too many."""
     batch_size: int = 32
-    """Images at once."""
+    """Images at once; fewer take less memory (ResNet-50: 5 GB for 32)."""
 
     def __post_init__(self):
         _check(self)
@@ -94,7 +96,7 @@ class Explain(Interpret):
     """Why each image got its class: heatmaps of the features that speak for it, and a report.
 
     Does `features` and `interpret` first where they are missing. Writes heatmaps/FILE.png, report.html,
-    explanations.png, results.json.
+    explanations/FILE.png and .json, explanations.png, results.json.
 
     For instance:
 

@@ -132,7 +132,10 @@ def predict(model: Model, folder: Folder, batch_size: int) -> Predictions:
         np.asarray(truth),
         predicted,
         found[kept, predicted],
-        {_relative(name, folder.root): reason for name, reason in source.skipped.items()},
+        {
+            _relative(name, folder.root): reason.removeprefix(f"{name} ")
+            for name, reason in source.skipped.items()
+        },
     )
 
 

@@ -1,8 +1,9 @@
 """Heatmaps and average images as PNG files, and what explains each image."""
 
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,8 @@ class Explained(NamedTuple):
 def explain_images(arguments: Explain, found: Any) -> Explained:
     """Returns what explains every image, after its heatmap and its row of the sheet were written.
 
+    Those of an interrupted run are taken over.
+
     Args:
         arguments: of the subcommand.
         found: what the steps before have found.
@@ -56,23 +59,18 @@ def explain_images(arguments: Explain, found: Any) -> Explained:
     if not has_features.any():
         raise ValueError(f"--mu is {arguments.mu:g}: no class has a relevant feature; choose a larger one")
     explained = np.flatnonzero(has_features)
-    chosen = set(_spread(found.predictions.predicted, explained, arguments.num_shown).tolist())
-    source = subset(found.predictions.source, explained)
-    batch_fn, num_steps = epoch_batches(source, min(arguments.batch_size, len(source)))
-    records, kept = {}, []
-    for t in tqdm(range(num_steps), desc="Heatmaps", unit="step"):
-        batch = batch_fn(t)
-        explanation = _explanation(arguments, found, batch["images"])
-        places = explained[t * len(batch["images"]) :][: int(np.sum(np.asarray(batch["weights"]) > 0))]
-        for n, place in enumerate(places.tolist()):
-            one = jax.tree.map(lambda leaf, n=n: leaf[n : n + 1], explanation)
-            image = np.asarray(batch["images"][n : n + 1])
-            records[place] = _save(arguments.out, found, place, image, one)
-            if place in chosen:
-                kept.append((place, image, one))
-    places, images, explanations = zip(*kept, strict=True)
+    chosen = _spread(found.predictions.predicted, explained, arguments.num_shown)
+    records = _kept(arguments, found, np.setdiff1d(explained, chosen))
+    missing = np.setdiff1d(explained, [*chosen, *records])
+    places = np.concatenate([chosen, missing])  # the report needs the chosen ones themselves: they come first
+    kept = []
+    for place, image, one in _explanations(arguments, found, places, num_done=len(records)):
+        records[place] = _save(arguments, found, place, image, one)
+        if len(kept) < len(chosen):
+            kept.append((image, one))
+    images, explanations = zip(*kept, strict=True)
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *explanations)
-    return Explained(records, np.concatenate(images), joined, np.array(places))
+    return Explained(records, np.concatenate(images), joined, chosen)
 
 
 def save_class_sheets(folder: Path, views: Sequence[FeatureView]) -> dict[str, Path]:
@@ -99,21 +97,58 @@ def relative_file(found: Any, place: int) -> str:
     return Path(str(found.predictions.source.files[place])).relative_to(found.folder.root).as_posix()
 
 
-def _explanation(arguments: Explain, found: Any, images: np.ndarray) -> Explanation:
-    return explain(
-        found.model.apply,
-        found.model.variables,
-        images,
-        found.relevance,
-        num_features=arguments.num_features,
-        on_uncovered=arguments.on_uncovered,
-    )
+def _explanations(
+    arguments: Explain, found: Any, places: np.ndarray, num_done: int
+) -> Iterator[tuple[int, np.ndarray, Explanation]]:
+    """Place, image and explanation of one image after the other, explained in batches."""
+    source = subset(found.predictions.source, places)
+    batch_fn, num_steps = epoch_batches(source, min(arguments.batch_size, len(source)))
+    total = len(source) + num_done
+    with tqdm(total=total, initial=num_done, desc="Heatmaps", unit="image") as progress:
+        for t in range(num_steps):
+            batch = batch_fn(t)
+            explanation = explain(
+                found.model.apply,
+                found.model.variables,
+                batch["images"],
+                found.relevance,
+                num_features=arguments.num_features,
+                on_uncovered=arguments.on_uncovered,
+            )
+            for n, place in enumerate(places[t * len(batch["images"]) :][: len(batch["images"])].tolist()):
+                one = jax.tree.map(lambda leaf, n=n: leaf[n : n + 1], explanation)
+                yield place, np.asarray(batch["images"][n : n + 1]), one
+                progress.update()
 
 
-def _save(out: Path, found: Any, place: int, image: np.ndarray, one: Explanation) -> dict[str, Any]:
+def _key(arguments: Explain, found: Any) -> list[Any]:
+    return [found.fingerprint, arguments.num_features, arguments.on_uncovered]
+
+
+def _files(out: Path, file: str) -> tuple[Path, Path, Path]:
+    """The heatmap of an image, its row of the sheet, and what is noted of them when both are written."""
+    rows = out / "explanations"
+    return out / "heatmaps" / f"{file}.png", rows / f"{file}.png", rows / f"{file}.json"
+
+
+def _kept(arguments: Explain, found: Any, places: np.ndarray) -> dict[int, dict[str, Any]]:
+    """What an earlier run, perhaps an interrupted one, has left of the same things."""
+    kept = {}
+    for place in places.tolist():
+        heatmap, row, note = _files(arguments.out, relative_file(found, place))
+        try:
+            content = json.loads(note.read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            continue
+        if content["key"] == _key(arguments, found) and heatmap.is_file() and row.is_file():
+            kept[place] = content["record"]
+    return kept
+
+
+def _save(arguments: Explain, found: Any, place: int, image: np.ndarray, one: Explanation) -> dict[str, Any]:
     """Writes the heatmap (8 bits, gray) and the row of the sheet, and returns what JSON says of them."""
-    file = relative_file(found, place)
-    heatmap, row = out / "heatmaps" / f"{file}.png", out / "explanations" / f"{file}.png"
+    out = arguments.out
+    heatmap, row, note = _files(out, relative_file(found, place))
     buffer = io.BytesIO()
     Image.fromarray(np.round(np.asarray(one.heatmaps[0]) * 255).astype(np.uint8)).save(buffer, "png")
     write_whole(heatmap, buffer.getvalue())
@@ -126,7 +161,9 @@ def _save(out: Path, found: Any, place: int, image: np.ndarray, one: Explanation
         for index, score in zip(indices[valid], scores[valid], strict=True)
     ]
     files = {"heatmap": heatmap.relative_to(out).as_posix(), "explanation": row.relative_to(out).as_posix()}
-    return files | {"features": features}
+    record = files | {"features": features}
+    write_whole(note, json.dumps({"key": _key(arguments, found), "record": record}).encode())
+    return record
 
 
 def _spread(predicted: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def write_results(arguments: Explain, found: Any, explained: Explained, sheets: 
         lead=_lead(found, results),
         key_figures=_key_figures(found, results),
         sections=[
-            _explanations(explained, sheet),
+            _explanations(found, explained, sheet),
             _learned(found.relevance, sheets),
             _layers(found.table),
             *_passed_over(results),
@@ -138,7 +138,8 @@ def _key_figures(found: Any, results: Mapping[str, Any]) -> list[tuple[str, str,
     return figures
 
 
-def _explanations(explained: Explained, sheet: Any) -> Section:
+def _explanations(found: Any, explained: Explained, sheet: Any) -> Section:
+    files = ", ".join(relative_file(found, place) for place in explained.places.tolist())
     return Section(
         "Why these images got their class",
         (
@@ -150,7 +151,7 @@ def _explanations(explained: Explained, sheet: Any) -> Section:
         (
             Picture(
                 sheet,
-                f"{len(explained.images)} of {explained.num_heatmaps} explained images.",
+                f"{len(explained.images)} of {explained.num_heatmaps} explained images, from above: {files}.",
                 "A row of heatmaps for each image.",
             ),
         ),

@@ -96,8 +96,8 @@ def find_features(arguments: Features, say: Say) -> Found:
         return Found(model, folder, table, *kept, fingerprint)
     say(_size_of_search(table, rows))
     predictions = predict(model, folder, arguments.batch_size)
-    for name, reason in predictions.skipped.items():
-        say(f"passed over: {name} ({reason})")
+    if count := len(predictions.skipped):
+        say(f"passed over: {count} of {len(folder.source)} files, which cannot be read")
     learned = relevance.learn_relevance(
         model.apply,
         model.variables,
@@ -168,7 +168,10 @@ def _size_of_search(table: LayerTable, rows: Any) -> str:
     scope = "all layers" if len(rows) == len(every) else f"{len(rows)} of {len(every)} layers"
     size = relevance.gram_bytes(rows)
     large = f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
-    return f"The search is among {count:,} features of {scope}: a Gram matrix of {large}"
+    return (
+        f"The search is among {count:,} features of {scope}: a Gram matrix of {large}, and about four "
+        "times as much memory for the pass"
+    )
 
 
 def _check_covered(model: Model, on_uncovered: str) -> None:
@@ -264,10 +267,7 @@ def _summary(learned: Relevance, predictions: Predictions) -> str:
     absent, num_classes = left_out(learned, predictions), len(learned.class_names)
     counts = relevance.num_features(learned)
     text = f"{int((counts > 0).sum())} of {num_classes} classes have features, {int(counts.sum())} together"
-    if absent:
-        shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
-        text += f"; left out, for no image is predicted as them: {len(absent)} classes ({shown})"
-    return text
+    return f"{text}; no image is predicted as the other {len(absent)}" if absent else text
 
 
 def _write_layers(out: Path, table: LayerTable) -> None:

@@ -26,6 +26,7 @@ from vexplain.transforms import Layer, LayerTable, layers
 from vexplain.typing import ApplyFn, Variables
 
 _LOG = logging.getLogger(__name__)
+_MAX_NAMED = 10  # classes in a message; ImageNet has a thousand
 
 
 def learn_relevance(
@@ -185,9 +186,11 @@ def _check_every_class_has_images(
     statistics: Statistics, class_names: Sequence[str], labels: str, on_empty_class: str
 ) -> None:
     counts = np.asarray(statistics.counts)
-    empty = ", ".join(repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0)
-    if not empty:
+    absent = [repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0]
+    if not absent:
         return
+    more = f" and {len(absent) - _MAX_NAMED} more" if len(absent) > _MAX_NAMED else ""
+    empty = ", ".join(absent[:_MAX_NAMED]) + more
     if on_empty_class == "leave_out":
         _LOG.warning("left out, for no image is of this class by its %s label: %s", labels, empty)
         return
