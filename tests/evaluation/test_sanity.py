@@ -205,6 +205,10 @@ def test_the_relevance_that_was_found_again_is_what_explains(checks, network):
     assert np.isnan(found).sum() == 2
 
 
+def test_methods_keep_their_order(checks, network):
+    assert list(checks.scores) == list(methods_fn(network.relevance))
+
+
 def test_jaccard_of_the_features(checks):
     np.testing.assert_array_equal(checks.jaccard["cascading"]["head"], [1, 1, np.nan, 1])
     np.testing.assert_array_equal(checks.random_labels_jaccard, [1, 1, np.nan, 1])

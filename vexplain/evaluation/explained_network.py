@@ -93,12 +93,13 @@ def heatmaps_of(
         >>> print(heatmaps(ExplainedNetwork(None, None), sample)["brightness"])
         [[[1.  0.5 0. ]]]
     """
-    chosen = dict(readings or {})
+    chosen, order = dict(readings or {}), []
 
     @jax.jit
     def of_slice(network, sample):
         methods = methods_fn(network.relevance)
         check_readings(chosen, tuple(methods))
+        order[:] = methods
         return {
             name: _read(method(network.variables, *sample), chosen.get(name, READINGS[0]))
             for name, method in methods.items()
@@ -106,7 +107,8 @@ def heatmaps_of(
 
     def of_sample(network: ExplainedNetwork, sample: Sample) -> dict[str, Heatmaps]:
         arrays = ExplainedNetwork(network.variables, jax.tree.map(jnp.asarray, network.relevance))
-        return in_slices(lambda part: of_slice(arrays, part), sample, batch_size)
+        found = in_slices(lambda part: of_slice(arrays, part), sample, batch_size)
+        return {name: found[name] for name in order}  # a compiled function returns dicts sorted by name
 
     return of_sample
 

@@ -120,7 +120,8 @@ def sanity_checks(
             true ones, `learn_relevance(..., labels="true")`, or let it leave classes out; the map of a class
             without relevant features is zero, and is not compared.
         control_names: which of the methods see no network.
-        random_labels: the same network trained on shuffled labels, with its relevant features.
+        random_labels: the same network trained on shuffled labels, with the features that are relevant for
+            those labels.
         modes: of "cascading" and "independent"; the network with all layers shuffled is always looked at.
         draw: how weights are shuffled, see `randomized_variables`.
         other_class: the other class is "drawn" among the others, or the "runner-up" of the trained network.
