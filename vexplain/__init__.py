@@ -15,9 +15,11 @@ from vexplain.attribution import guided_backprop as guided_backprop
 from vexplain.attribution import upsampled_activation as upsampled_activation
 from vexplain.datasets import ArraySource as ArraySource
 from vexplain.datasets import Source as Source
+from vexplain.explanation import Evidence as Evidence
 from vexplain.explanation import Explanation as Explanation
 from vexplain.explanation import explain as explain
 from vexplain.explanation import feature_name as feature_name
+from vexplain.explanation import relevant_evidence as relevant_evidence
 from vexplain.interpretation import FeatureView as FeatureView
 from vexplain.interpretation import interpret as interpret
 from vexplain.metrics import best_iou as best_iou
@@ -48,6 +50,7 @@ __all__ = [
     "GUIDED",
     "RESAMPLED_STRIDE",
     "ArraySource",
+    "Evidence",
     "Explanation",
     "FeatureView",
     "Layer",
@@ -75,6 +78,7 @@ __all__ = [
     "load_relevance",
     "matched_layers",
     "read",
+    "relevant_evidence",
     "save_relevance",
     "upsampled_activation",
     "with_rules",

@@ -21,6 +21,7 @@ from vexplain.attribution.controls import random_map as random_map
 from vexplain.attribution.controls import sobel_edges as sobel_edges
 from vexplain.attribution.guided_cam import guided_grad_cam as guided_grad_cam
 from vexplain.attribution.guided_cam import guided_grad_cam_plus_plus as guided_grad_cam_plus_plus
+from vexplain.attribution.guided_filter import guided_filter as guided_filter
 from vexplain.attribution.heatmaps import absolute_heatmaps as absolute_heatmaps
 from vexplain.attribution.heatmaps import normalize_heatmaps as normalize_heatmaps
 from vexplain.attribution.heatmaps import positive_heatmaps as positive_heatmaps

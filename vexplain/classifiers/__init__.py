@@ -4,6 +4,7 @@ The paper's networks for MNIST and an8Flower, and the published ones that people
 mean and scale are inside.
 """
 
+from vexplain.classifiers.all_conv import AllConvNet as AllConvNet
 from vexplain.classifiers.alexnet import VGGF as VGGF
 from vexplain.classifiers.alexnet import AlexNet as AlexNet
 from vexplain.classifiers.convnext import ConvNeXt as ConvNeXt

@@ -1,4 +1,4 @@
-"""Why this image got this class: the recipe of Visual Explanation by Interpretation (ICLR 2019).
+"""The recipe of Visual Explanation by Interpretation (ICLR 2019) for one batch of images.
 
 The features that are relevant for the predicted class *and* respond strongly to this image are its
 explanation. Each is made visible by sending its own activation map back to the pixels, through guided ReLUs
@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from vexplain.attribution import positive_heatmaps
+from vexplain.explanation.checks import check_classes_have_features, check_explained, check_score_count
 from vexplain.relevance import (
     Relevance,
     TopFeatures,
     feature_scores,
     layer_and_channel,
-    num_features,
     responses,
     split_features,
     top_features,
@@ -38,7 +37,6 @@ from vexplain.transforms import (
     with_rules,
 )
 from vexplain.typing import AnyArray, ApplyFn, Array, Float, Heatmaps, Labels, Logits, Shaped, Variables
-from vexplain.validation import check_images, check_targets
 
 SEEDS = ("activation", "ones")
 COMBINATIONS = ("maximum", "mean", "weighted")
@@ -122,15 +120,10 @@ def explain(
         'relu_1[0]'
     """
     check_options(num_features, rules, on_uncovered, seed, combination)
-    check_images(images)
-    if not len(images):
-        raise ValueError(f"images has shape {images.shape}: it holds no image to explain")
-    if targets is not None:
-        check_targets(targets, len(images), len(relevance.class_names))
-        targets = jnp.asarray(targets).astype(jnp.int32)
+    targets = check_explained(images, targets, relevance)
     options = (int(num_features), rules, on_uncovered, seed, combination)
     explanation = _explain(apply, variables, jnp.asarray(images), relevance, targets, options)
-    _check_classes(relevance, explanation.targets)
+    check_classes_have_features(relevance, explanation.targets)
     return explanation
 
 
@@ -184,11 +177,7 @@ def _explain(apply, variables, images, relevance, targets, options) -> Explanati
         read(apply, relevance.layers), rules, on_uncovered=on_uncovered, on_unmatched="ignore"
     )
     (logits, found), send = jax.vjp(lambda images: reading(variables, images), images)
-    if logits.shape[1] != len(relevance.class_names):
-        raise ValueError(
-            f"relevance has {len(relevance.class_names)} classes, but the network scores {logits.shape[1]}: "
-            "give the relevance that was found for this network"
-        )
+    check_score_count(relevance, logits.shape[1])
     targets = logits.argmax(-1) if targets is None else targets
     activations = {row.name: channels_last(found[row.name], row) for row in rows}
     scores = feature_scores(responses(activations, layers=relevance.layers), relevance, targets)
@@ -198,7 +187,7 @@ def _explain(apply, variables, images, relevance, targets, options) -> Explanati
         seeds = _seeds(rows, activations, relevance, indices, seed)
         return send((jnp.zeros_like(logits), seeds))[0]
 
-    backward = jax.vmap(shown)(features.indices.T)
+    backward = jax.lax.map(shown, features.indices.T)  # one after the other: memory is that of one
     maps = positive_heatmaps(jnp.moveaxis(backward, 0, 1))
     maps = jnp.where(features.valid[:, :, None, None], maps, 0)
     return Explanation(_combined(maps, features, combination), maps, features, targets, logits)
@@ -233,16 +222,3 @@ def _combined(
     total = scores.sum(1, keepdims=True)
     shares = scores / jnp.where(total > 0, total, 1)
     return jnp.einsum("bk,bkhw->bhw", shares, maps)
-
-
-def _check_classes(relevance: Relevance, targets: Labels) -> None:
-    if any(isinstance(leaf, Tracer) for leaf in (relevance.weights, targets)):
-        return
-    explained = np.unique(np.asarray(targets))
-    empty = [relevance.class_names[c] for c in explained if num_features(relevance)[c] == 0]
-    if empty:
-        raise ValueError(
-            f"no feature is relevant for class {', '.join(map(repr, empty))} at mu = "
-            f"{float(relevance.mu):g}: find the relevance again with a larger mu, or explain another "
-            "class by `targets`"
-        )
