@@ -4,9 +4,9 @@ The paper's networks for MNIST and an8Flower, and the published ones that people
 mean and scale are inside.
 """
 
-from vexplain.classifiers.all_conv import AllConvNet as AllConvNet
 from vexplain.classifiers.alexnet import VGGF as VGGF
 from vexplain.classifiers.alexnet import AlexNet as AlexNet
+from vexplain.classifiers.all_conv import AllConvNet as AllConvNet
 from vexplain.classifiers.convnext import ConvNeXt as ConvNeXt
 from vexplain.classifiers.functionalize import functionalize as functionalize
 from vexplain.classifiers.lenet import FlowerNet as FlowerNet
