@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vexplain.metrics import bootstrap_interval, paired_bootstrap_interval
+from vexplain.metrics import (
+    bootstrap_interval,
+    paired_bootstrap_interval,
+    stratified_bootstrap_intervals,
+)
 
 
 def test_interval_of_a_mean(key):
@@ -59,3 +63,27 @@ def test_paired_interval_of_a_method_with_itself_is_zero(key):
     np.testing.assert_array_equal(found, 0)
     with pytest.raises(ValueError, match="values is empty"):
         paired_bootstrap_interval(key, jnp.ones(0), jnp.ones(0))
+
+
+def test_many_paired_intervals_at_once_are_those_of_one_at_a_time(key):
+    rng = np.random.default_rng(4)
+    values, others = (jnp.asarray(rng.normal(size=(23, 3)), jnp.float32) for _ in range(2))
+    found = stratified_bootstrap_intervals(key, [values - others], num_resamples=200, coverage=0.8)
+    options = {"num_resamples": 200, "coverage": 0.8}
+    drawn = jax.random.fold_in(key, 0)
+    for n in range(3):
+        expected = paired_bootstrap_interval(drawn, values[:, n], others[:, n], **options)
+        np.testing.assert_allclose(found[n], expected, atol=1e-5)
+
+
+def test_strata_count_alike_whatever_their_size(key):
+    """Normal approximation: the variance of the mean over strata is Σ var_s / n_s / S²."""
+    rng = np.random.default_rng(5)
+    strata = [rng.normal(1, 2, (400, 2)), rng.normal(5, 0.1, (90, 2)), rng.normal(0, 1, (150, 2))]
+    found = stratified_bootstrap_intervals(key, [jnp.asarray(s, jnp.float32) for s in strata])
+    mean = np.mean([s.mean(0) for s in strata], axis=0)
+    error = np.sqrt(sum(s.var(0) / len(s) for s in strata)) / 3
+    expected = np.stack([mean - 1.96 * error, mean + 1.96 * error], axis=1)
+    np.testing.assert_allclose(found, expected, atol=0.25 * error.max())
+    with pytest.raises(ValueError, match=r"strata have \[3, 0\] examples"):
+        stratified_bootstrap_intervals(key, [jnp.ones((3, 2)), jnp.ones((0, 2))])

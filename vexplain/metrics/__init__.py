@@ -2,6 +2,7 @@
 
 from vexplain.metrics.bootstrap import bootstrap_interval as bootstrap_interval
 from vexplain.metrics.bootstrap import paired_bootstrap_interval as paired_bootstrap_interval
+from vexplain.metrics.bootstrap import stratified_bootstrap_intervals as stratified_bootstrap_intervals
 from vexplain.metrics.color import delta_e as delta_e
 from vexplain.metrics.color import hue as hue
 from vexplain.metrics.color import hue_error as hue_error

@@ -1,0 +1,68 @@
+"""Effects of parts on a network whose use of the pixels is known, as they travel with the batches."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.datasets import ArraySource, in_memory
+from vexplain.evaluation import heatmap_scores, summarize, with_part_effects
+from vexplain.streaming import fold_epoch
+
+NUM_IMAGES, NUM_PARTS, HEIGHT, WIDTH = 5, 3, 4, 6
+
+
+class Changed(NamedTuple):
+    images: np.ndarray
+    masks: np.ndarray
+
+
+def apply(weights, images):
+    """Class 0 is the red of the upper row, class 1 the blue of all."""
+    return jnp.stack([images[:, 0, :, 0].mean(1), images[..., 2].mean((1, 2))], axis=1) * weights
+
+
+def test_every_image_has_its_masks_and_effects():
+    rng = np.random.default_rng(0)
+    images = rng.random((NUM_IMAGES, HEIGHT, WIDTH, 3)).astype(np.float32)
+    parts = rng.integers(0, NUM_PARTS + 1, (NUM_IMAGES, HEIGHT, WIDTH))  # the last is no part
+    masks = (parts[:, None] == np.arange(NUM_PARTS)[:, None, None]).astype(np.float32)
+    colors = rng.random((NUM_IMAGES, NUM_PARTS, 1, 1, 3)).astype(np.float32)
+    changed = np.where(masks[..., None] > 0, colors, images[:, None])
+    asked = []
+
+    def interventions(indices):
+        asked.extend(indices)
+        return Changed(changed[indices], masks[indices])
+
+    source = ArraySource(images, np.zeros(NUM_IMAGES, int), masks[:, 0], class_names=("a", "b"))
+    weights = jnp.array([1.0, 1.1])
+    found = with_part_effects(apply, weights, source, interventions, batch_size=2)
+    assert asked == [0, 1, 2, 3, 4, 0]  # each once; the last one fills the batch
+
+    logits = np.stack([images[:, 0, :, 0].mean(1), 1.1 * images[..., 2].mean((1, 2))], axis=1)
+    after = np.stack([changed[:, :, 0, :, 0].mean(2), 1.1 * changed[..., 2].mean((2, 3))], axis=2)
+    target = logits.argmax(1)
+    assert 0 < target.sum() < NUM_IMAGES
+    rows = np.arange(NUM_IMAGES)
+    expected = logits[rows, target][:, None] - after[rows, :, target]
+    batch = found[np.array([4, 1])]
+    np.testing.assert_allclose(batch["part_effects"], expected[[4, 1]], atol=1e-6)
+    np.testing.assert_allclose(batch["part_masks"], masks[[4, 1]], atol=1e-6)
+    np.testing.assert_array_equal(batch["images"], images[[4, 1]])
+    assert (len(found), found.class_names) == (NUM_IMAGES, ("a", "b"))
+    assert found[3]["part_effects"].shape == (NUM_PARTS,)
+    kept = in_memory(found)[np.array([4, 1])]
+    for name in ("part_effects", "part_masks"):
+        np.testing.assert_allclose(kept[name], batch[name], atol=1e-6)
+
+    def oracle(variables, images, targets, keys):
+        """A map whose mass on each part is its effect."""
+        which = jnp.asarray((images[:, None] == source.images).all((2, 3, 4))).argmax(1)
+        shares = masks / np.maximum(masks.sum((2, 3), keepdims=True), 1)
+        return jnp.asarray(np.einsum("bp,bphw->bhw", expected - expected.min() + 0.1, shares))[which]
+
+    init, update = heatmap_scores(apply, {"oracle": oracle}, num_images=NUM_IMAGES)
+    scores = summarize(fold_epoch(update, init(), found, batch_size=2, constants=weights))
+    np.testing.assert_allclose(scores["oracle"].values["part-effect correlation"], 1, rtol=1e-5)
+    assert scores["true mask"].mean("part-effect correlation") < 0.9

@@ -1,0 +1,137 @@
+"""Whether one method is better than another: differences on the same images, with their intervals.
+
+Images differ more than methods do, so methods are compared image by image (a paired bootstrap). Over several
+cells of a benchmark (variants, difficulties, folds) the mean over cells is compared, with the images of each
+cell drawn again within it, so that a large cell counts no more than a small one.
+
+An interval speaks of one difference. Among the many of a table some leave out 0 by chance; and what training
+another network would change is in none of them.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.evaluation.scores import SCORES, Score
+from vexplain.metrics import stratified_bootstrap_intervals
+
+
+class Difference(NamedTuple):
+    """The mean score of a method minus that of the reference, and its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def is_above(self) -> bool:
+        """The method is significantly above the reference."""
+        return self.low > 0
+
+    @property
+    def is_below(self) -> bool:
+        """The method is significantly below the reference."""
+        return self.high < 0
+
+
+def compare(
+    scores: Mapping[str, Score],
+    reference: str,
+    *,
+    num_resamples: int = 1000,
+    coverage: float = 0.95,
+    seed: int = 0,
+) -> dict[str, dict[str, Difference]]:
+    """Returns by method and score how far each method is above a reference, on the same images.
+
+    Args:
+        scores: by name of the method, what `summarize` returned.
+        reference: the name of the method that the others are compared with.
+        num_resamples: how often the images are drawn.
+        coverage: of the intervals, in (0, 1).
+        seed: of the drawing.
+
+    Raises:
+        KeyError: the reference is not there.
+        ValueError: scores of different images.
+
+    Example:
+        >>> curve, values = np.zeros(101), np.linspace(0, 1, 9)
+        >>> scores = {
+        ...     "ours": Score({"best IoU": values}, curve, ""),
+        ...     "gradient": Score({"best IoU": values - 0.25}, curve, ""),
+        ... }
+        >>> difference = compare(scores, "ours")["gradient"]["best IoU"]
+        >>> round(difference.mean, 3), difference.is_below
+        (-0.25, True)
+    """
+    options = {"num_resamples": num_resamples, "coverage": coverage, "seed": seed}
+    return compare_over_cells({"scores": scores}, reference, **options)
+
+
+def compare_over_cells(
+    cells: Mapping[str, Mapping[str, Score]],
+    reference: str,
+    *,
+    num_resamples: int = 1000,
+    coverage: float = 0.95,
+    seed: int = 0,
+) -> dict[str, dict[str, Difference]]:
+    """Returns the mean over cells of the differences of `compare`, for what is scored in every cell.
+
+    Args:
+        cells: by name of the cell, the scores of the methods in it, by name.
+        reference: the name of the method that the others are compared with.
+        num_resamples: how often the images of each cell are drawn, within the cell.
+        coverage: of the intervals, in (0, 1).
+        seed: of the drawing.
+
+    Raises:
+        KeyError: the reference is not in every cell.
+        ValueError: no cell, or a cell with scores of different images.
+    """
+    if not cells:
+        raise ValueError("cells is empty: expected the scores of one or more")
+    for name, scores in cells.items():
+        _check_cell(name, scores, reference)
+    everywhere = list(cells.values())
+    methods = [m for m in everywhere[0] if m != reference and all(m in scores for scores in everywhere)]
+    names = [s for s in SCORES if all(s in scores[m].values for scores in everywhere for m in scores)]
+    if not methods or not names:
+        return {method: {} for method in methods}
+    strata = [_differences(scores, methods, names, reference) for scores in everywhere]
+    intervals = stratified_bootstrap_intervals(
+        jax.random.key(seed),
+        [jnp.asarray(values, jnp.float32) for values in strata],
+        num_resamples=num_resamples,
+        coverage=coverage,
+    )
+    means = np.mean([values.mean(0) for values in strata], axis=0)
+    found = np.concatenate([means[:, None], np.asarray(intervals)], axis=1).reshape(-1, len(names), 3)
+    return {
+        method: {name: Difference(*map(float, row)) for name, row in zip(names, rows, strict=True)}
+        for method, rows in zip(methods, found, strict=True)
+    }
+
+
+def _differences(
+    scores: Mapping[str, Score], methods: list[str], names: list[str], reference: str
+) -> np.ndarray:
+    """(images, methods × scores)."""
+    values = np.stack([[scores[m].values[name] for name in names] for m in methods])
+    others = np.stack([scores[reference].values[name] for name in names])
+    return np.moveaxis(values - others, -1, 0).reshape(others.shape[1], -1)
+
+
+def _check_cell(cell: str, scores: Mapping[str, Score], reference: str) -> None:
+    if reference not in scores:
+        raise KeyError(f"reference: no method {reference!r} in {cell!r}: expected one of {list(scores)}")
+    counts = {name: len(values) for name, s in scores.items() for values in s.values.values()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"{cell!r} has scores of {min(counts.values())} to {max(counts.values())} images: expected those "
+            "of the same images for every method, from one pass"
+        )

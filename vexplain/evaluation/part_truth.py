@@ -1,0 +1,121 @@
+"""The second ground truth beside the masks: what the network does when one part of an image is changed.
+
+The effects need many images for each one, and are measured once for a network; then they travel with the
+batches of the source, and every method is scored against them in the same pass as against the masks.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain.attribution import class_score
+from vexplain.datasets import Source, epoch_batches
+from vexplain.datasets.sources import as_unit_floats
+from vexplain.faithfulness import part_effects
+from vexplain.sharding import Mesh
+from vexplain.streaming import fold
+from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Shaped, Variables
+
+InterventionFn = Callable[
+    [np.ndarray], Any
+]  # indices -> .images (n, parts, H, W, C), .masks (n, parts, H, W)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _WithParts:
+    source: Source
+    masks: np.ndarray  # (images, parts, height, width), 8 bits
+    effects: np.ndarray
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The broken files that the source met so far."""
+        return getattr(self.source, "skipped", {})
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, indices: Any) -> dict[str, Any]:
+        parts = {"part_masks": as_unit_floats(self.masks[indices]), "part_effects": self.effects[indices]}
+        return {**self.source[indices], **parts}
+
+
+class _Parts(NamedTuple):
+    masks: Shaped[Array, "images parts height width"]  # 8 bits
+    effects: Float[Array, "images parts"]
+    num_rows: Int[Array, ""]
+
+
+def with_part_effects(
+    apply: ApplyFn,
+    variables: Variables,
+    source: Source,
+    interventions: InterventionFn,
+    *,
+    batch_size: int = 64,
+    mesh: Mesh | None = None,
+    description: str | None = None,
+) -> Source:
+    """Returns the source with "part_masks" and "part_effects" in its batches, for `heatmap_scores`.
+
+    The effect of a part is what the logit of the predicted class loses when the part is changed
+    (`faithfulness.part_effects`); where the batches hold "targets", of the target. It belongs to this
+    network: another one needs its own pass.
+
+    Args:
+        apply: the network.
+        variables: of the network.
+        source: the images.
+        interventions: (n,) indices of the source -> `images` (n, parts, height, width, channels) with one
+            part changed in each, and `masks` (n, parts, height, width) of the parts, in [0, 1]. For instance
+            `rendered.interventions`; for a subset, `lambda n: rendered.interventions(chosen[n])`.
+        batch_size: images a step; a step holds so many for every part.
+        mesh: devices; one if left out.
+        description: of the progress bar; `None` shows none.
+
+    Returns:
+        A source; it keeps the masks in memory, 8 bits a value.
+
+    Raises:
+        ValueError: the source is empty, or the changed images are not those of the images, by their shape.
+    """
+    batch_fn, num_steps = epoch_batches(source, batch_size)
+    score = class_score(apply)
+
+    def changed_batch(t: int) -> Batch:
+        batch = batch_fn(t)
+        changed = interventions(np.asarray(batch["indices"]))
+        return {**batch, "changed_images": changed.images, "part_masks": changed.masks}
+
+    def update(state: _Parts, batch: Batch, variables: Variables) -> _Parts:
+        images = batch["images"]
+        targets = batch["targets"] if "targets" in batch else apply(variables, images).argmax(-1)
+        effects = part_effects(score, variables, images, batch["changed_images"], targets)
+        masks = jnp.round(batch["part_masks"] * 255).astype(jnp.uint8)
+        rows = state.num_rows + jnp.arange(len(images))  # padding at the end has none, and is dropped
+        return _Parts(
+            state.masks.at[rows].set(masks, mode="drop"),
+            state.effects.at[rows].set(effects, mode="drop"),
+            state.num_rows + len(images),
+        )
+
+    first = changed_batch(0)  # tells how many parts there are
+    shape = (len(source), *first["part_masks"].shape[1:])
+    state = _Parts(jnp.zeros(shape, jnp.uint8), jnp.zeros(shape[:2]), jnp.zeros((), jnp.int32))
+    state = fold(
+        update,
+        state,
+        lambda t: changed_batch(t) if t else first,
+        num_steps=num_steps,
+        constants=variables,
+        mesh=mesh,
+        description=description,
+    )
+    return _WithParts(source, np.asarray(state.masks), np.asarray(state.effects))
