@@ -11,6 +11,7 @@ from vexplain.evaluation.flipping import class_probability as class_probability
 from vexplain.evaluation.flipping import flipping_scores as flipping_scores
 from vexplain.evaluation.methods import CONTROLS as CONTROLS
 from vexplain.evaluation.methods import OURS as OURS
+from vexplain.evaluation.methods import OWN as OWN
 from vexplain.evaluation.methods import Method as Method
 from vexplain.evaluation.methods import hindsight_methods as hindsight_methods
 from vexplain.evaluation.methods import methods_for as methods_for

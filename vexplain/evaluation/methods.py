@@ -36,7 +36,7 @@ from vexplain.attribution import (
     sobel_edges,
     upsampled_activation,
 )
-from vexplain.explanation import OPTIONS, check_options, explain
+from vexplain.explanation import OPTIONS, check_options, explain, relevant_evidence
 from vexplain.relevance import Relevance
 from vexplain.transforms import LayerTable
 from vexplain.transforms.nonlinearities import ACTIVATION_KINDS
@@ -44,6 +44,7 @@ from vexplain.typing import AnyArray, ApplyFn, Images, ScoreFn
 
 Method = Callable[..., Any]  # (variables, images, targets, keys) -> (batch, height, width[, channels])
 OURS = "relevant features (paper)"
+OWN = "relevant evidence (ours)"
 CONTROLS = ("random map", "Sobel edges", "Gaussian at the center", "object segmentation")
 _CAMS = {
     "Grad-CAM": grad_cam,
@@ -68,7 +69,7 @@ def methods_for(
     baseline: float | AnyArray = 0.0,
     **options: Any,
 ) -> dict[str, Method]:
-    """Returns the paper's method, all of its rivals, and the controls, by name.
+    """Returns the paper's method, ours, all of their rivals, and the controls, by name.
 
     The class activation maps are those of `attribution.cam_layer(table)`. Nothing here looks at the values
     of the relevance: it may be called inside `jax.jit`, with a relevance that is traced.
@@ -101,8 +102,12 @@ def methods_for(
     def recipe(variables, images, targets, keys):
         return explain(apply, variables, images, relevance, targets=targets, **options).heatmaps
 
+    def evidence(variables, images, targets, keys):
+        return relevant_evidence(apply, variables, images, relevance, targets=targets).heatmaps
+
     every = {
         OURS: recipe,
+        OWN: evidence,
         "gradient": _plain(gradient, score),
         "input × gradient": _plain(input_x_gradient, score),
         "SmoothGrad": _drawing(smooth_grad, score, num_samples=num_samples, noise_level=noise_level),
