@@ -10,6 +10,8 @@
 PYTHON ?= python3
 VARIANT ?= single_6c
 OUT ?= runs/an8flower
+# for CPUs: the PyTorch for Linux that PyPI has brings 4 GB of CUDA along
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
 .PHONY: demo test lint clean parity references
@@ -36,6 +38,8 @@ clean:
 
 .venv-parity/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m venv --clear .venv-parity
+	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) torch torchvision \
+		|| echo "no PyTorch for CPUs from $(TORCH_INDEX): taking that of PyPI, with 4 GB of CUDA"
 	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[parity]'
 	@touch $@
 

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     print(f"{'method':52}{'s an image':>12}{'peak memory, GB':>18}")
     for row, title in ROWS.items():
         command = [sys.executable, "-m", "benchmarks.explain_vgg16", row]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         seconds, memory = done.stdout.split()[-2:]
         print(f"{title:52}{float(seconds):12.3f}{float(memory):18.2f}", flush=True)
 
