@@ -15,16 +15,15 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from tqdm.auto import tqdm
 
 from experiments.classifier_report import write_classifier_report
 from experiments.job import fingerprint, plain_settings, say, step, write_json
 from vexplain import relevance, training
-from vexplain.datasets import Source, shuffled_batches
+from vexplain.datasets import Source
 from vexplain.interpretation import interpret
 from vexplain.sharding import data_mesh
-from vexplain.streaming import Checkpoint, fold, fold_epoch
+from vexplain.streaming import fold_epoch
 from vexplain.transforms import Layer, LayerTable, layers
 
 
@@ -177,25 +176,20 @@ def train_classifier(
         learning_rate: at its peak; cosine decay to zero.
         without: settings that training does not depend on, beyond those of every job.
     """
-    batch_fn, steps = shuffled_batches(train, settings.batch_size, seed=settings.seed)
-    num_steps = epochs * steps
-    warmup = min(num_steps // 20 + 1, num_steps - 1)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, num_steps)
-    is_weight = lambda path, leaf: path[-1].key not in ("mean", "var")  # noqa: E731  # no statistics
-    init, update = training.supervised(apply, optax.adam(schedule), trainable=is_weight)
     free = {"out", "mu", "num_features", "num_exemplars", "num_draws", "num_explained", "num_classes_shown"}
     name = fingerprint(settings, without={*free, "devices", *without})
-    state = fold(
-        update,
-        init(variables),
-        batch_fn,
-        num_steps=num_steps,
+    return training.train(
+        apply,
+        variables,
+        train,
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        learning_rate=learning_rate,
+        seed=settings.seed,
+        directory=settings.out / f"checkpoints-{name}",
         mesh=mesh,
-        checkpoint=Checkpoint(settings.out / f"checkpoints-{name}", every=4 * steps),
         description="Training",
-        report=training.training_report,
     )
-    return state.variables
 
 
 def measure_accuracy(apply: Any, variables: Any, test: Source, mesh: Any, batch_size: int) -> float:

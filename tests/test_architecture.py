@@ -23,7 +23,7 @@ FLOORS = (  # each room imports only what is on a lower line
     ("datasets",),
     ("transforms",),
     ("sharding",),
-    ("validation", "files"),
+    ("validation", "files", "text"),
     ("typing",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -15,6 +15,7 @@ from vexplain.attribution import guided_backprop as guided_backprop
 from vexplain.attribution import upsampled_activation as upsampled_activation
 from vexplain.datasets import ArraySource as ArraySource
 from vexplain.datasets import Source as Source
+from vexplain.evaluation import benchmark as benchmark
 from vexplain.explanation import Evidence as Evidence
 from vexplain.explanation import Explanation as Explanation
 from vexplain.explanation import explain as explain
@@ -57,6 +58,7 @@ __all__ = [
     "LayerTable",
     "Relevance",
     "Source",
+    "benchmark",
     "best_iou",
     "candidate_layers",
     "class_score",

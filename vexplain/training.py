@@ -1,5 +1,6 @@
-"""Supervised training and accuracy, as init/update pairs for `streaming.fold`."""
+"""Supervised training and accuracy, as init/update pairs for `streaming.fold`, and the usual training loop."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -7,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vexplain.datasets import Source, shuffled_batches
+from vexplain.sharding import Mesh
+from vexplain.streaming import Checkpoint, fold
 from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Labels, Logits, PyTree, Variables
 
 Trainable = Callable[[tuple[Any, ...], Any], bool]  # (path of keys, leaf) -> is it trained?
@@ -112,6 +116,62 @@ def supervised(
         )
 
     return init, update
+
+
+def train(
+    apply: ApplyFn,
+    variables: Variables,
+    source: Source,
+    *,
+    epochs: int,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    directory: str | os.PathLike[str] | None = None,
+    mesh: Mesh | None = None,
+    description: str | None = None,
+) -> Variables:
+    """Returns the variables after some epochs of Adam with warmup and cosine decay, or goes on with them.
+
+    What Flax NNX calls `mean` and `var` and Linen `batch_stats` are statistics, and stay as they are.
+
+    Args:
+        apply: the network.
+        variables: to begin with.
+        source: labeled images.
+        epochs: passes over them.
+        batch_size: images a step; what does not fill a batch is left out of an epoch.
+        learning_rate: at its peak, after a twentieth of the steps.
+        seed: of the order of the images.
+        directory: of checkpoints, four epochs apart, for these settings alone; none if left out.
+        mesh: devices; one if left out.
+        description: of the progress bar; `None` shows none.
+
+    Raises:
+        TrainingDiverged: the loss was not finite.
+        ValueError: `batch_size` is below 1 or larger than the source.
+    """
+    batch_fn, steps = shuffled_batches(source, batch_size, seed=seed)
+    num_steps = epochs * steps
+    warmup = min(num_steps // 20 + 1, num_steps - 1)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, num_steps)
+    init, update = supervised(apply, optax.adam(schedule), trainable=_is_weight)
+    state = fold(
+        update,
+        init(variables),
+        batch_fn,
+        num_steps=num_steps,
+        mesh=mesh,
+        checkpoint=None if directory is None else Checkpoint(directory, every=4 * steps),
+        description=description,
+        report=training_report,
+    )
+    return state.variables
+
+
+def _is_weight(path: tuple[Any, ...], leaf: Any) -> bool:
+    names = [jax.tree_util.keystr((step,), simple=True) for step in path]
+    return names[-1] not in ("mean", "var") and _STATISTICS not in names
 
 
 def training_report(state: TrainState) -> dict[str, Array]:

@@ -16,6 +16,8 @@ from vexplain.classifiers.pretrained import Pretrained as Pretrained
 from vexplain.classifiers.pretrained import build as build
 from vexplain.classifiers.pretrained import pretrained as pretrained
 from vexplain.classifiers.resnet import ResNet as ResNet
+from vexplain.classifiers.small import SMALL_NAMES as SMALL_NAMES
+from vexplain.classifiers.small import build_small as build_small
 from vexplain.classifiers.vgg import VGG as VGG
 from vexplain.classifiers.vit import VisionTransformer as VisionTransformer
 from vexplain.classifiers.weights import place_weights as place_weights

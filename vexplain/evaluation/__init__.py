@@ -1,5 +1,12 @@
 """Methods of explanation against ground truth, and against the network that they explain."""
 
+from vexplain.evaluation.benchmark import HINDSIGHT as HINDSIGHT
+from vexplain.evaluation.benchmark import Benchmark as Benchmark
+from vexplain.evaluation.benchmark import Checks as Checks
+from vexplain.evaluation.benchmark import MethodChoice as MethodChoice
+from vexplain.evaluation.benchmark import benchmark as benchmark
+from vexplain.evaluation.benchmark import check_task as check_task
+from vexplain.evaluation.benchmark import score_task as score_task
 from vexplain.evaluation.changed_networks import MapSimilarity as MapSimilarity
 from vexplain.evaluation.comparison import Difference as Difference
 from vexplain.evaluation.comparison import compare as compare
@@ -26,3 +33,7 @@ from vexplain.evaluation.scores import Score as Score
 from vexplain.evaluation.scores import ScoreState as ScoreState
 from vexplain.evaluation.scores import heatmap_scores as heatmap_scores
 from vexplain.evaluation.scores import summarize as summarize
+from vexplain.evaluation.tasks import FlowerSettings as FlowerSettings
+from vexplain.evaluation.tasks import Task as Task
+from vexplain.evaluation.tasks import flower_task as flower_task
+from vexplain.evaluation.tasks import rendered_flowers as rendered_flowers

@@ -19,9 +19,7 @@ from vexplain.sharding import Mesh
 from vexplain.streaming import fold
 from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Shaped, Variables
 
-InterventionFn = Callable[
-    [np.ndarray], Any
-]  # indices -> .images (n, parts, H, W, C), .masks (n, parts, H, W)
+InterventionFn = Callable[[np.ndarray], Any]  # indices -> .images, .masks; see with_part_effects
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +47,7 @@ class _WithParts:
 
 class _Parts(NamedTuple):
     masks: Shaped[Array, "images parts height width"]  # 8 bits
-    effects: Float[Array, "images parts"]
+    effects: Float[Array, "images *interventions parts"]  # noqa: F821
     num_rows: Int[Array, ""]
 
 
@@ -75,7 +73,8 @@ def with_part_effects(
         source: the images.
         interventions: (n,) indices of the source -> `images` (n, parts, height, width, channels) with one
             part changed in each, and `masks` (n, parts, height, width) of the parts, in [0, 1]. For instance
-            `rendered.interventions`; for a subset, `lambda n: rendered.interventions(chosen[n])`.
+            `rendered.interventions`; for a subset, `lambda n: rendered.interventions(chosen[n])`. Where each
+            part is changed in several ways, `images` is (n, ways, parts, height, width, channels).
         batch_size: images a step; a step holds so many for every part.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
@@ -97,7 +96,9 @@ def with_part_effects(
     def update(state: _Parts, batch: Batch, variables: Variables) -> _Parts:
         images = batch["images"]
         targets = batch["targets"] if "targets" in batch else apply(variables, images).argmax(-1)
-        effects = part_effects(score, variables, images, batch["changed_images"], targets)
+        changed = batch["changed_images"]
+        every = changed.reshape(len(changed), -1, *images.shape[1:])
+        effects = part_effects(score, variables, images, every, targets).reshape(changed.shape[:-3])
         masks = jnp.round(batch["part_masks"] * 255).astype(jnp.uint8)
         rows = state.num_rows + jnp.arange(len(images))  # padding at the end has none, and is dropped
         return _Parts(
@@ -107,8 +108,9 @@ def with_part_effects(
         )
 
     first = changed_batch(0)  # tells how many parts there are
-    shape = (len(source), *first["part_masks"].shape[1:])
-    state = _Parts(jnp.zeros(shape, jnp.uint8), jnp.zeros(shape[:2]), jnp.zeros((), jnp.int32))
+    masks = jnp.zeros((len(source), *first["part_masks"].shape[1:]), jnp.uint8)
+    effects = jnp.zeros((len(source), *first["changed_images"].shape[1:-3]))
+    state = _Parts(masks, effects, jnp.zeros((), jnp.int32))
     state = fold(
         update,
         state,

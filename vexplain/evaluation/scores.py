@@ -94,7 +94,8 @@ def heatmap_scores(
 
     Batches have "images", "masks", "indices" and optionally "weights" (0 = padding), "targets" (the classes
     to explain; the predicted ones where they are missing), "part_masks" (batch, parts, height, width) and
-    "part_effects" (batch, parts), as `with_part_effects` adds them. The masks themselves are scored as one
+    "part_effects" (batch, parts), as `with_part_effects` adds them; or (batch, interventions, parts), over
+    which the correlation is averaged. The masks themselves are scored as one
     more method, `CEILING`: what a perfect map would reach.
 
     Args:
@@ -236,7 +237,7 @@ def _scored(
     curve, ranking = sorted_iou_curve(pixels), ranking_scores(pixels)
     effects = jnp.full(len(heatmaps), jnp.nan)
     if "part_effects" in batch:
-        effects = part_effect_correlation(heatmaps, batch["part_masks"], batch["part_effects"])
+        effects = _part_scores(heatmaps, jnp.asarray(batch["part_masks"]), jnp.asarray(batch["part_effects"]))
     found = {
         "IoU area": iou_area(curve),
         "best IoU": best_iou(curve),
@@ -248,6 +249,13 @@ def _scored(
         "part-effect correlation": effects,
     }
     return jnp.stack([found[name] for name in SCORES], axis=1), curve
+
+
+def _part_scores(heatmaps: Heatmaps, masks: Array, effects: Array) -> Float[Array, " batch"]:
+    if effects.ndim == 2:
+        return part_effect_correlation(heatmaps, masks, effects)
+    each = [part_effect_correlation(heatmaps, masks, effects[:, n]) for n in range(effects.shape[1])]
+    return jnp.stack(each).mean(0)
 
 
 def _check_methods(methods: Mapping[str, Method], num_images: int) -> None:

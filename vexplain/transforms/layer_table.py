@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from vexplain.text import aligned
 from vexplain.transforms.interpreter import Equation, Path, Program, Value, equations, trace
 from vexplain.transforms.layer_kinds import KINDS, classify
 from vexplain.transforms.nonlinearities import SINGLE_STEPS
@@ -134,19 +135,14 @@ class LayerTable:
         return LayerTable(tuple(layer for layer in self.layers if layer.kind in kinds))
 
     def __str__(self) -> str:
-        rows = [("name", "kind", "shape", "receptive field", "sees")]
+        rows = []
         for layer in self.layers:
             shape = " × ".join(str(n) for a, n in enumerate(layer.shape) if a != layer.batch_axis)
             height, width = layer.receptive_field
             steps = "/".join(dict.fromkeys(str(abs(f.jump)) for f in layer.fields))
             sees = "the whole image" if layer.sees_whole_image else f"every {steps} px"
             rows.append((layer.name, layer.kind, shape, f"{height} × {width} px", sees))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+        return aligned(("name", "kind", "shape", "receptive field", "sees"), rows)
 
     __repr__ = __str__
 

@@ -1,0 +1,360 @@
+"""Which explanation covers what decides the class? All methods against ground truth, and against the network.
+
+Paper: J. Oramas, K. Wang, T. Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 4.3 and
+Table 1. Ours: graded difficulties, interventions as a second truth, controls, sanity checks, a deeper network
+with strides, and an own method, which was developed on `single_6c`, plain alone and frozen (commit 361cc72)
+before it was scored anywhere else.
+
+    python -m experiments.ground_truth laptop             64 px, 12 cells of 2 folds; see the README for times
+    python -m experiments.ground_truth accelerator        112 px, 1,000 images a class, 5 folds, 14 cells
+    python -m experiments.ground_truth laptop --study     what decides the rank of the paper's recipe
+
+It renders an8Flower, trains a network for each variant, difficulty and fold (kept, and gone on with), scores
+every method on held-out images, checks whether the maps explain the network, and leaves `report.html`,
+`metrics.json`, figures and one file a cell in `runs/ground_truth`. Call it again after an interruption.
+
+What to expect (Table 1 of the paper, IoU area in percent as recalled, unchecked; original data, 112 px): see
+`RECALLED`. The numbers of this code are in the README.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from tqdm.auto import tqdm
+
+from experiments.classifier_job import checked_mesh
+from experiments.ground_truth_cells import Cell, load_cell, over_folds, save_cell
+from experiments.ground_truth_report import write_figures_and_report
+from experiments.ground_truth_study import study_recipe
+from experiments.job import fingerprint, plain_settings, say, step, write_json
+from vexplain.datasets import Source
+from vexplain.evaluation import (
+    CEILING,
+    CONTROLS,
+    HINDSIGHT,
+    OWN,
+    Checks,
+    FlowerSettings,
+    MethodChoice,
+    Task,
+    check_task,
+    flower_task,
+    rendered_flowers,
+    score_task,
+)
+from vexplain.evaluation.comparison import compare, compare_over_cells
+from vexplain.evaluation.explained_network import ExplainedNetwork, heatmaps_of, make_sample
+from vexplain.transforms import layers
+
+Key = tuple[str, str, str]  # variant, difficulty, network
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of the benchmark."""
+
+    out: Path = Path("runs/ground_truth")
+    variants: tuple[str, ...] = ("single_6c", "double_12c")
+    difficulties: tuple[str, ...] = ("plain", "textured", "distractors")
+    networks: tuple[str, ...] = ("flower_net", "all_conv_net")
+    folds: tuple[int, ...] = (0, 1)
+    size: int = 64  # height and width of the images, in pixels
+    num_per_class: int = 300  # a fifth of them is held out
+    num_test: int = 100  # of these are scored, a cell and fold
+    samples: int = 3  # rays a pixel along each axis
+    width: int | None = None  # of the networks
+    epochs: int = 8
+    batch_size: int = 64  # of training
+    learning_rate: float = 1e-3
+    mu: float = 5.0
+    seed: int = 0
+    num_samples: int = 15  # of SmoothGrad
+    num_steps: int = 15  # of integrated gradients
+    window: int = 8  # of occlusion, in pixels
+    stride: int = 8
+    num_scored_at_once: int = 20
+    num_checked: int = 16  # images of the sanity checks, on the first fold of what is plain
+    num_shown: int = 4  # images of a cell in the gallery
+    methods: tuple[str, ...] | None = (
+        None  # all, if left out; our own, the recipe and the controls are needed
+    )
+    study: bool = False  # of the paper's recipe: mu, K, layers
+    devices: int | None = None  # all, if left out
+
+    def __post_init__(self):
+        """Raises ValueError for a setting that could only fail later, after minutes of training."""
+        for name in ("num_test", "num_checked", "num_shown", "num_scored_at_once", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        for name in ("variants", "difficulties", "networks", "folds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty: name one or more")
+
+    @property
+    def choice(self) -> MethodChoice:
+        """The methods, at the cost that this run allows."""
+        names = ("num_samples", "num_steps", "window", "stride")
+        return MethodChoice(names=self.methods, **{name: getattr(self, name) for name in names})
+
+    def flowers(self, key: Key, fold: int, **changes: Any) -> FlowerSettings:
+        """The task of a cell and fold.
+
+        Args:
+            key: variant, difficulty, network.
+            fold: which is held out.
+            **changes: other fields of `FlowerSettings`.
+        """
+        shared = ("size", "num_per_class", "num_test", "samples", "width", "epochs", "batch_size")
+        fields = {name: getattr(self, name) for name in (*shared, "learning_rate", "mu", "seed")}
+        variant, difficulty, network = key
+        return FlowerSettings(variant, difficulty, network, fold, **(fields | changes))
+
+
+_SMOKE = Config(
+    variants=("single_6c",),
+    difficulties=("plain",),
+    networks=("flower_net",),
+    size=16,
+    num_per_class=12,
+    num_test=8,
+    samples=1,
+    width=4,
+    epochs=3,
+    batch_size=16,
+    num_samples=2,
+    num_steps=2,
+    num_scored_at_once=8,
+    num_checked=4,
+    num_shown=2,
+    study=True,
+)
+_ALL = ("plain", "textured", "distractors", "occluded", "context", "low_contrast", "shortcut")
+PRESETS = {
+    "smoke": ("Minutes: does everything run?", _SMOKE),
+    "laptop": ("64 px, two folds: training and scoring on 2 CPU cores.", Config()),
+    "accelerator": (
+        "112 px, 1,000 images a class, five folds, every difficulty.",
+        Config(
+            difficulties=_ALL,
+            folds=(0, 1, 2, 3, 4),
+            size=112,
+            num_per_class=1000,
+            num_test=1000,
+            epochs=12,
+            batch_size=128,
+            num_samples=50,
+            num_steps=50,
+            window=14,
+            stride=7,
+            num_scored_at_once=64,
+            num_checked=64,
+            study=True,
+        ),
+    ),
+}
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Runs the benchmark and returns what `metrics.json` holds."""
+    started, timings = time.monotonic(), {}
+    mesh = checked_mesh(config.batch_size, config.devices)
+    config.out.mkdir(parents=True, exist_ok=True)
+    say(f"vexplain: all methods against ground truth on an8Flower, {config.size} px; results in {config.out}")
+    cells: dict[Key, list[Cell]] = {}
+    checks: dict[Key, dict[str, Any]] = {}
+    studies: dict[str, Any] = {}
+    for variant, difficulty in ((v, d) for v in config.variants for d in config.difficulties):
+        with step(f"{variant}, {difficulty}", timings):
+            flowers = _Flowers(config, variant, difficulty, mesh)
+            for key, fold in flowers.all:
+                cells.setdefault(key, []).append(scored_cell(config, flowers, key, fold))
+                say(_line(key, fold, cells[key][-1]))
+        if difficulty == config.difficulties[0]:
+            with step(f"Checks on {variant}, {difficulty}", timings):
+                for network in config.networks:
+                    key = (variant, difficulty, network)
+                    checks[key] = checked_cell(config, flowers, key, cells[key][0])
+        if config.study and difficulty in ("plain", "textured"):
+            with step(f"Study of the recipe on {variant}, {difficulty}", timings):
+                key = (variant, difficulty, config.networks[0])
+                studies[f"{variant}, {difficulty}"] = study_recipe(flowers.task(key, config.folds[0]))
+    metrics = summary(cells, checks) | {
+        "study": studies,
+        "seconds": timings | {"total": time.monotonic() - started},
+        "settings": plain_settings(config),
+    }
+    write_json(config.out / "metrics.json", metrics)
+    report = write_figures_and_report(config.out, cells, checks, metrics)
+    say(f"\nThe report is in {report}")
+    return metrics
+
+
+class _Flowers:
+    """The images of one variant and difficulty, rendered when the first network asks for them."""
+
+    def __init__(self, config: Config, variant: str, difficulty: str, mesh: Any):
+        self.config, self.kind, self.mesh = config, (variant, difficulty), mesh
+        self._images: Source | None = None
+
+    @property
+    def all(self) -> Iterator[tuple[Key, int]]:
+        """Cells and folds."""
+        for network in self.config.networks:
+            for fold in self.config.folds:
+                yield (*self.kind, network), fold
+
+    def task(self, key: Key, fold: int, **changes: Any) -> Task:
+        """The network of a cell and fold, trained if it is not there."""
+        settings = self.config.flowers(key, fold, **changes)
+        if self._images is None:
+            self._images = rendered_flowers(settings, progress=lambda r: tqdm(r, desc="Rendering"))
+        return flower_task(
+            settings,
+            images=self._images,
+            directory=self.config.out,
+            mesh=self.mesh,
+            description=f"Training, {settings.name}, fold {fold}",
+        )
+
+
+def scored_cell(config: Config, flowers: _Flowers, key: Key, fold: int) -> Cell:
+    """The scores of a cell and fold, from its file if there is one."""
+    path = _path(config, "cells", key, fold, ".npz", also=("num_checked",))
+    if path.exists():
+        return load_cell(path)
+    task = flowers.task(key, fold)
+    started = time.monotonic()
+    scores = score_task(
+        task,
+        config.choice,
+        batch_size=config.num_scored_at_once,
+        seed=config.seed,
+        mesh=flowers.mesh,
+        description="Scoring heatmaps",
+    )
+    seconds = time.monotonic() - started
+    shown, maps = gallery(config, task, scores)
+    assert task.accuracy is not None
+    cell = Cell(scores, task.accuracy, seconds, shown["images"], shown["masks"], maps)
+    save_cell(path, cell)
+    return cell
+
+
+def gallery(config: Config, task: Task, scores: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A few images, and what every method makes of them."""
+    batch = task.test[np.arange(min(config.num_shown, len(task.test)))]
+    network = ExplainedNetwork(task.variables, task.relevance)
+    choice = dataclasses.replace(config.choice, has_hindsight=False)
+    table = layers(task.apply, task.variables, batch["images"][:1])
+    readings = {name: s.reading for name, s in scores.items() if s.reading and HINDSIGHT not in name}
+    heatmaps_fn = heatmaps_of(
+        lambda relevance: choice.methods(task.apply, table, relevance),
+        readings=readings,
+        batch_size=config.num_shown,
+    )
+    sample = make_sample(task.apply, network, batch, key=jax.random.key(config.seed))
+    found = {name: np.asarray(maps) for name, maps in heatmaps_fn(network, sample).items()}
+    return {name: np.asarray(batch[name]) for name in ("images", "masks")}, found
+
+
+def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dict[str, Any]:
+    """Whether the maps explain the network of the first fold: sanity checks, deletion, insertion."""
+    path = _path(config, "checks", key, config.folds[0], ".json", also=("num_scored_at_once",))
+    if path.exists():
+        return json.loads(path.read_text())
+    fold = config.folds[0]
+    readings = {name: score.reading for name, score in cell.scores.items()}
+    found = check_task(
+        flowers.task(key, fold),
+        config.choice,
+        readings=readings,
+        random_labels=flowers.task(key, fold, has_random_labels=True),
+        num_images=config.num_checked,
+        batch_size=min(config.num_scored_at_once, config.num_checked),
+        seed=config.seed,
+    )
+    write_json(path, _plain_checks(found))
+    return json.loads(path.read_text())
+
+
+def _path(config: Config, kind: str, key: Key, fold: int, ending: str, *, also: tuple[str, ...] = ()) -> Path:
+    """A file whose name says what it depends on."""
+    free = ("out", "variants", "difficulties", "networks", "folds", "study", "devices", *also)
+    return config.out / kind / f"{'-'.join(key)}-{fold}-{fingerprint(config, without=free)}{ending}"
+
+
+def summary(cells: dict[Key, list[Cell]], checks: dict[Key, dict[str, Any]]) -> dict[str, Any]:
+    """What `metrics.json` says of cells and checks, and who is significantly above or below our method."""
+    joined = {", ".join(key): over_folds(folds) for key, folds in cells.items()}
+    rivals = [m for m in next(iter(joined.values())) if m not in (OWN, CEILING)]
+    versus = {name: compare(scores, OWN) for name, scores in joined.items()}
+    return {
+        "accuracy": {", ".join(key): [cell.accuracy for cell in folds] for key, folds in cells.items()},
+        "scoring_seconds": {", ".join(key): [c.seconds for c in folds] for key, folds in cells.items()},
+        "scores": {
+            ", ".join(key): {
+                name: {s: [cell.scores[name].mean(s) for cell in folds] for s in score.values}
+                for name, score in folds[0].scores.items()
+            }
+            for key, folds in cells.items()
+        },
+        "above_ours": {
+            name: {
+                s: [m for m, found in by_method.items() if m in rivals and found[s].is_above]
+                for s in ("IoU area", "best IoU", "part-effect correlation")
+                if s in next(iter(by_method.values()))
+            }
+            for name, by_method in versus.items()
+        },
+        "mean_difference_to_ours": {
+            m: {s: d._asdict() for s, d in by_score.items()}
+            for m, by_score in compare_over_cells(joined, OWN).items()
+        },
+        "checks": {", ".join(key): found for key, found in checks.items()},
+    }
+
+
+def _plain_checks(checks: Checks) -> dict[str, Any]:
+    def of(name: str) -> dict[str, Any]:
+        score, flips = checks.sanity.scores[name], checks.flipping[name]
+        labels = score.random_labels
+        return {
+            "cascade": {group: list(s.means) for group, s in score.stages["cascading"].items()},
+            "independent": {group: list(s.means) for group, s in score.stages["independent"].items()},
+            "random_labels": None if labels is None else list(labels.means),
+            "other_class": list(score.other_class.means),
+            "trained_area": float(np.mean(score.trained_area)),
+            "randomized_area": float(np.mean(score.randomized_area)),
+            "passes": score.passes,
+            "failures": list(score.failures),
+            "undecided": list(score.undecided),
+            "deletion": {name: float(np.mean(values)) for name, values in flips.deletion.items()},
+            "insertion": {name: float(np.mean(values)) for name, values in flips.insertion.items()},
+        }
+
+    jaccard = {
+        mode: {group: float(np.nanmean(values)) for group, values in by_group.items()}
+        for mode, by_group in checks.sanity.jaccard.items()
+    }
+    return {"methods": {name: of(name) for name in checks.sanity.scores}, "jaccard": jaccard}
+
+
+def _line(key: Key, fold: int, cell: Cell) -> str:
+    """One line of the log: where our methods stand."""
+    areas = {name: s.mean("IoU area") for name, s in cell.scores.items() if name not in (CEILING, *CONTROLS)}
+    best = max(areas, key=lambda name: areas[name])
+    return (
+        f"  {', '.join(key)}, fold {fold}: accuracy {cell.accuracy:.1%}; IoU area {areas[OWN]:.1%} (ours), "
+        f"best {best} {areas[best]:.1%}; scored in {cell.seconds:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.extras.overridable_config_cli(PRESETS, prog="python -m experiments.ground_truth"))
