@@ -68,7 +68,9 @@ def load_cell(path: Path) -> Cell:
         zip(found["methods"].tolist(), found["readings"].tolist(), strict=True)
     ):
         prefix = f"values/{n}/"
-        values = {k.removeprefix(prefix): np.float64(v) for k, v in found.items() if k.startswith(prefix)}
+        values = {
+            k.removeprefix(prefix): v.astype(np.float64) for k, v in found.items() if k.startswith(prefix)
+        }
         scores[name] = Score(values, found[f"curve/{n}"], reading)
     maps = {name: found[f"map/{n}"] / 255 for n, name in enumerate(found["shown"].tolist())}
     accuracy, seconds = found["numbers"].tolist()

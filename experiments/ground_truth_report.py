@@ -31,6 +31,7 @@ RECALLED = {  # Table 1 of the paper, as recalled and unchecked: original data, 
     "Grad-CAM++": ("15.6 ± 0.57", "14.6 ± 0.12"),
     "upsampled activation": ("16.8 ± 2.63", "16.1 ± 1.30"),
 }
+_VARIANTS = ("single_6c", "double_12c")  # the columns of that table
 NETWORKS = {
     "flower_net": "FlowerNet (the LeNet-type network of the paper)",
     "all_conv_net": "AllConvNet (five convolutions, three with stride 2)",
@@ -112,7 +113,7 @@ def _as_in_the_paper(network: str, cells: Mapping[Key, Sequence[Cell]]) -> Secti
     rows = []
     for method in order:
         measured = [_percent(*mean_and_deviation(plain[v], method, "IoU area")) for v in variants]
-        recalled = dict(zip(("single_6c", "double_12c"), RECALLED.get(method, ("", "")), strict=True))
+        recalled: dict[str, str] = dict(zip(_VARIANTS, RECALLED.get(method, ("", "")), strict=True))
         rows.append([method, *measured, *(recalled.get(v, "") for v in variants)])
     header = ["method", *variants, *(f"{v}, recalled" for v in variants)]
     accuracy = np.mean([c.accuracy for folds in plain.values() for c in folds])

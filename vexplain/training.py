@@ -1,7 +1,7 @@
-"""Supervised training and accuracy, as init/update pairs for `streaming.fold`, and the usual training loop."""
+"""Supervised training and accuracy, as init/update pairs for `streaming.fold`; and the usual training."""
 
-import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -127,7 +127,7 @@ def train(
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     seed: int = 0,
-    directory: str | os.PathLike[str] | None = None,
+    directory: str | Path | None = None,
     mesh: Mesh | None = None,
     description: str | None = None,
 ) -> Variables:

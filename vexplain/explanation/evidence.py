@@ -198,9 +198,9 @@ def _contributions(
     return jnp.where(weights > 0, found, 0)
 
 
-def _beside(chosen: Array, like: Array) -> Array:
+def _beside(chosen: AnyArray, like: Array) -> Array:
     """(batch, channels) in the shape of a layer whose channels are last."""
-    return chosen.reshape(len(chosen), *(1,) * (like.ndim - 2), -1).astype(like.dtype)
+    return jnp.asarray(chosen, like.dtype).reshape(len(chosen), *(1,) * (like.ndim - 2), -1)
 
 
 def _localized(signal: Array, activation: Array, images: Array) -> Heatmaps:
