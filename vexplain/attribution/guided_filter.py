@@ -54,7 +54,9 @@ def guided_filter(
     squares = _window_means(squares, radius).reshape(*colors.shape[:3], channels, channels)
     variance = squares - mean_color[..., :, None] * mean_color[..., None, :]
     covariance = _window_means(colors * heatmaps[..., None], radius) - mean_color * mean_map
-    slope = jnp.linalg.solve(variance + smoothness * jnp.eye(channels), covariance[..., None])[..., 0]
+    slope = jnp.linalg.solve(
+        variance + smoothness * jnp.eye(channels, dtype=variance.dtype), covariance[..., None]
+    )[..., 0]
     intercept = mean_map - (slope * mean_color).sum(-1, keepdims=True)
     slope, intercept = _window_means(slope, radius), _window_means(intercept, radius)
     return (slope * colors).sum(-1) + intercept[..., 0]
@@ -63,7 +65,7 @@ def guided_filter(
 def _window_means(
     values: Float[Array, "batch height width channels"], radius: int
 ) -> Float[Array, "batch height width channels"]:
-    rows, columns = (_window_matrix(n, radius) for n in values.shape[1:3])
+    rows, columns = (_window_matrix(n, radius).astype(values.dtype) for n in values.shape[1:3])
     means = jnp.einsum("yh,bhwc->bywc", rows, values, precision="highest")
     return jnp.einsum("xw,bywc->byxc", columns, means, precision="highest")
 
@@ -72,4 +74,4 @@ def _window_matrix(length: int, radius: int) -> np.ndarray:
     """The mean over a window along one axis as a matrix: products are fast on any device."""
     places = np.arange(length)
     is_near = np.abs(places[:, None] - places) <= radius
-    return (is_near / is_near.sum(1, keepdims=True)).astype(np.float32)
+    return is_near / is_near.sum(1, keepdims=True)
