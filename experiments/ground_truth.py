@@ -67,7 +67,7 @@ class Config:
     folds: tuple[int, ...] = (0, 1)
     size: int = 64  # height and width of the images, in pixels
     num_per_class: int = 300  # a fifth of them is held out
-    num_test: int = 100  # of these are scored, a cell and fold
+    num_test: int = 80  # of these are scored, a cell and fold
     samples: int = 3  # rays a pixel along each axis
     width: int | None = None  # of the networks
     epochs: int = 8

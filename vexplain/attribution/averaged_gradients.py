@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vexplain.attribution.backpropagation import gradient
+from vexplain.transforms import fast_in_loops
 from vexplain.typing import AnyArray, Array, Attributions, Images, Key, PyTree, ScoreFn, Shaped, Variables
 
 
@@ -140,6 +141,7 @@ def _noise(key: Any, n: Any, images: Array) -> Array:
 
 
 def _mean(sample: Callable[[Any], Array], count: int, images: Array) -> Array:
+    sample = fast_in_loops(sample)
     total = jax.lax.fori_loop(0, count, lambda n, total: total + sample(n), jnp.zeros_like(images))
     return total / count
 

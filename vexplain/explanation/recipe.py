@@ -32,6 +32,7 @@ from vexplain.transforms import (
     Rules,
     as_layer_output,
     channels_last,
+    fast_in_loops,
     layers,
     read,
     with_rules,
@@ -187,7 +188,8 @@ def _explain(apply, variables, images, relevance, targets, options) -> Explanati
         seeds = _seeds(rows, activations, relevance, indices, seed)
         return send((jnp.zeros_like(logits), seeds))[0]
 
-    backward = jax.lax.map(shown, features.indices.T)  # one after the other: memory is that of one
+    # One after the other: memory is that of one.
+    backward = jax.lax.map(fast_in_loops(shown), features.indices.T)
     maps = positive_heatmaps(jnp.moveaxis(backward, 0, 1))
     maps = jnp.where(features.valid[:, :, None, None], maps, 0)
     return Explanation(_combined(maps, features, combination), maps, features, targets, logits)

@@ -7,6 +7,7 @@ from vexplain.transforms.activations import read as read
 from vexplain.transforms.layer_table import Layer as Layer
 from vexplain.transforms.layer_table import LayerTable as LayerTable
 from vexplain.transforms.layer_table import layers as layers
+from vexplain.transforms.loops import fast_in_loops as fast_in_loops
 from vexplain.transforms.rules import DECONVNET as DECONVNET
 from vexplain.transforms.rules import GUIDED as GUIDED
 from vexplain.transforms.rules import RESAMPLED_STRIDE as RESAMPLED_STRIDE
