@@ -8,10 +8,10 @@ import pytest
 from flax import linen, nnx
 
 from vexplain import training
-from vexplain.classifiers import FlowerNet, functionalize
+from vexplain.classifiers import FlowerNet, build_small, functionalize
 from vexplain.datasets import ArraySource, shuffled_batches
 from vexplain.sharding import data_mesh
-from vexplain.streaming import fold
+from vexplain.streaming import fold, fold_epoch
 
 
 def linear(variables, images):
@@ -167,3 +167,98 @@ def test_statistics_without_a_word_about_them_are_refused(normalized):
     init, _ = training.supervised(apply, optax.adam(0.1), trainable=lambda path, leaf: False)
     with pytest.raises(ValueError, match="trainable: it is False for every variable"):
         init(variables)
+
+
+# ------------------------------------------------------------------------------- the usual training
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Watched:
+    """A source that counts its batches, and fails at one of them."""
+
+    def __init__(self, source, *, fails_at=None):
+        self.source, self.fails_at, self.num_batches = source, fails_at, 0
+        self.class_names = source.class_names
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, indices):
+        if self.num_batches == self.fails_at:
+            raise Interrupted
+        self.num_batches += 1
+        return self.source[indices]
+
+
+def normalized_linear(variables, images):
+    x = images.reshape(len(images), -1) - variables["norm"]["mean"]
+    return x / jnp.sqrt(variables["norm"]["var"]) @ variables["kernel"]
+
+
+@pytest.fixture
+def to_train():
+    statistics = {"mean": jnp.linspace(0, 1, 192), "var": jnp.linspace(1, 2, 192)}
+    variables = {"norm": statistics, "kernel": jnp.zeros((192, 4))}
+    return variables, {"epochs": 7, "batch_size": 16, "learning_rate": 0.01, "seed": 3}
+
+
+def test_an_interrupted_training_ends_as_one_that_was_not(to_train, tmp_path):
+    variables, options = to_train
+    expected = training.train(normalized_linear, variables, _flower_source(), **options)
+    broken = Watched(_flower_source(), fails_at=11)
+    with pytest.raises(Interrupted):
+        training.train(normalized_linear, variables, broken, directory=tmp_path, **options)
+    watched = Watched(_flower_source())
+    found = training.train(normalized_linear, variables, watched, directory=tmp_path, **options)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert watched.num_batches == 6  # of 14: it went on from the end of the fourth epoch
+    again = training.train(
+        normalized_linear, variables, Watched(watched, fails_at=0), directory=tmp_path, **options
+    )
+    jax.tree.map(np.testing.assert_array_equal, again, expected)
+
+
+def test_the_usual_training_is_adam_with_warmup_and_cosine_decay_of_all_but_statistics(to_train):
+    variables, options = to_train
+    found = training.train(normalized_linear, variables, _flower_source(), **options)
+    jax.tree.map(np.testing.assert_array_equal, found["norm"], variables["norm"])
+    assert not np.array_equal(found["kernel"], variables["kernel"])
+
+    num_steps = 14  # 32 images, 7 epochs; the first step of a warmup of one is at zero
+    schedule = [0.0, *(0.01 * (1 + np.cos(np.pi * np.arange(num_steps - 1) / (num_steps - 1))) / 2)]
+    kernel, first, second = np.zeros((192, 4)), np.zeros((192, 4)), np.zeros((192, 4))
+    batch_fn, _ = shuffled_batches(_flower_source(), 16, seed=3)
+    norm = jax.tree.map(np.asarray, variables["norm"])
+    for t, rate in enumerate(schedule):  # Kingma and Ba, Adam, 2015, Algorithm 1
+        batch = batch_fn(t)
+        x = (batch["images"].reshape(16, -1) - norm["mean"]) / np.sqrt(norm["var"])
+        logits = x @ kernel
+        shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        gradient = x.T @ (shares - np.eye(4)[batch["labels"]]) / 16
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        unbiased = first / (1 - 0.9 ** (t + 1)), second / (1 - 0.999 ** (t + 1))
+        kernel -= rate * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+    np.testing.assert_allclose(found["kernel"], kernel, rtol=1e-3, atol=1e-5)
+
+
+def test_the_network_without_pooling_learns_which_color_there_is():
+    images = np.random.default_rng(0).random((24, 12, 12, 3)).astype(np.float32) / 4
+    for label in range(3):
+        images[label::3, 3:9, 4:8, label] += 0.7
+    source = ArraySource(images, np.arange(24) % 3, class_names=("red", "green", "blue"))
+    apply, variables = build_small("all_conv_net", 3, image_size=12, width=4)
+    variables = training.train(apply, variables, source, epochs=20, batch_size=24, learning_rate=0.03)
+    init, update = training.confusion(apply, 3)
+    assert training.accuracy(fold_epoch(update, init(), source, batch_size=24, constants=variables)) == 1
+
+
+def test_training_for_no_epoch_is_refused_and_for_one_step_has_no_warmup(to_train):
+    variables, options = to_train
+    with pytest.raises(ValueError, match="epochs is 0: expected the number of passes"):
+        training.train(normalized_linear, variables, _flower_source(), **(options | {"epochs": 0}))
+    one_step = options | {"epochs": 1, "batch_size": 32}
+    found = training.train(normalized_linear, variables, _flower_source(), **one_step)
+    np.testing.assert_allclose(np.abs(found["kernel"]), 0.01, rtol=1e-3)  # a first step of Adam is the rate

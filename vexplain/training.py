@@ -16,9 +16,7 @@ from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Labels, Logits, P
 Trainable = Callable[[tuple[Any, ...], Any], bool]  # (path of keys, leaf) -> is it trained?
 
 _DECAY = 0.98  # of the running averages that the progress bar shows
-_STATISTICS = (
-    "batch_stats"  # the collection of Flax Linen for what a pass over images counts, not an optimizer
-)
+_STATISTICS = "batch_stats"  # Flax Linen's collection of what passes over images count, not an optimizer
 
 
 class TrainState(NamedTuple):
@@ -149,8 +147,21 @@ def train(
 
     Raises:
         TrainingDiverged: the loss was not finite.
-        ValueError: `batch_size` is below 1 or larger than the source.
+        ValueError: `epochs` is below 1, or `batch_size` is, or it is larger than the source.
+
+    Example:
+        >>> import numpy as np
+        >>> from vexplain.datasets import ArraySource
+        >>> images = np.zeros((8, 1, 1, 2))
+        >>> images[::2, ..., 0] = images[1::2, ..., 1] = 1  # of two colors in turn
+        >>> source = ArraySource(images, np.arange(8) % 2, class_names=("first", "second"))
+        >>> apply = lambda variables, images: images.mean((1, 2)) @ variables
+        >>> variables = train(apply, jnp.zeros((2, 2)), source, epochs=9, batch_size=8, learning_rate=0.1)
+        >>> print(apply(variables, images).argmax(-1))
+        [0 1 0 1 0 1 0 1]
     """
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}: expected the number of passes over the images, 1 or more")
     batch_fn, steps = shuffled_batches(source, batch_size, seed=seed)
     num_steps = epochs * steps
     warmup = min(num_steps // 20 + 1, num_steps - 1)
@@ -171,7 +182,7 @@ def train(
 
 def _is_weight(path: tuple[Any, ...], leaf: Any) -> bool:
     names = [jax.tree_util.keystr((step,), simple=True) for step in path]
-    return names[-1] not in ("mean", "var") and _STATISTICS not in names
+    return _STATISTICS not in names and not {"mean", "var"}.intersection(names[-1:])
 
 
 def training_report(state: TrainState) -> dict[str, Array]:
