@@ -149,6 +149,7 @@ def compare_shuffled(
     sets: Sequence[tuple[str, ...]],
     *,
     relearn: Callable[[Variables], Relevance],
+    targets_of: Callable[[Variables], Labels],
     draw: Literal["permutation", "normal"],
 ) -> dict[tuple[str, ...], Comparison]:
     """Returns the comparison for each set of groups; one that occurs twice is shuffled once.
@@ -158,13 +159,15 @@ def compare_shuffled(
         key: of the shuffling.
         sets: names of groups that are shuffled together.
         relearn: variables -> relevance of the changed network.
+        targets_of: variables -> (batch,), the classes that the changed network is asked about.
         draw: see `randomized_variables`.
     """
     found = {}
     for groups in dict.fromkeys(sets):
         _LOG.info("shuffled: %s", ", ".join(groups))
         variables = randomized_variables(key, reference.network.variables, groups=groups, draw=draw)
-        found[groups] = compare(reference, ExplainedNetwork(variables, relearn(variables)))
+        changed = ExplainedNetwork(variables, relearn(variables))
+        found[groups] = compare(reference, changed, targets=targets_of(variables))
     return found
 
 

@@ -44,6 +44,7 @@ SURVIVES = 0.5  # Spearman, or SSIM above chance: from here on the map of anothe
 SAME_FOR_ANOTHER_CLASS = 0.9  # Spearman and SSIM: from here on a map does not tell the class
 LEAST_COMPARED = 0.5  # share of the images whose maps both vary, below which a check is undecided
 OTHER_CLASSES = ("drawn", "runner-up")
+EXPLAINED = ("same class", "own prediction")
 
 
 class SanityScores(NamedTuple):
@@ -90,6 +91,7 @@ def sanity_checks(
     modes: Sequence[str] = MODES,
     draw: Literal["permutation", "normal"] = "permutation",
     other_class: Literal["drawn", "runner-up"] = "drawn",
+    explained: Literal["same class", "own prediction"] = "same class",
     targets: Labels | None = None,
     readings: Mapping[str, str] | None = None,
     batch_size: int = 32,
@@ -116,17 +118,19 @@ def sanity_checks(
         batch: "images" and "masks" of a sample, say 24 to 64, and optionally their "indices".
         key: of all that is drawn.
         relearn: variables -> relevance, over the layers of `network.relevance`: how the relevant features are
-            found in a changed network. A shuffled network may predict few of the classes: regress on the
-            true ones, `learn_relevance(..., labels="true")`, or let it leave classes out; the map of a class
-            without relevant features is zero, and is not compared.
+            found in a changed network. A shuffled network may predict few of the classes: let
+            `learn_relevance` leave the others out. A regression on the true labels would learn the classes
+            from the features of any network, shuffled or not, and bring the truth back into the maps.
         control_names: which of the methods see no network.
         random_labels: the same network trained on shuffled labels, with the features that are relevant for
             those labels.
         modes: of "cascading" and "independent"; the network with all layers shuffled is always looked at.
         draw: how weights are shuffled, see `randomized_variables`.
+        explained: which class a changed network is asked about: that of the trained one, or what it predicts
+            itself. For methods made of relevant features the second: for a class that a network never
+            predicts it has none, and the map of such a class is zero, and not compared.
         other_class: the other class is "drawn" among the others, or the "runner-up" of the trained network.
-        targets: (batch,), the classes explained, of all networks; what the trained one predicts when left
-            out.
+        targets: (batch,), the classes explained in the trained network; what it predicts when left out.
         readings: "positive part" or "absolute value", by the name of a method that returns signed
             attributions; the positive part for those not named.
         batch_size: images that are explained at once.
@@ -167,7 +171,7 @@ def sanity_checks(
         (True, False)
     """
     names = tuple(methods_fn(network.relevance))
-    _check(names, batch, control_names, modes, other_class)
+    _check(names, batch, control_names, modes, {"other_class": other_class, "explained": explained})
     check_readings(readings or {}, names)
     for_sample, for_weights, for_class, for_bootstrap = jax.random.split(key, 4)
     sample = make_sample(apply, network, batch, key=for_sample, targets=targets)
@@ -177,12 +181,17 @@ def sanity_checks(
     groups = parameter_groups_from_output(apply, network.variables, sample.images[:1])
     stages = {mode: shuffled_sets(groups, mode) for mode in modes}
     sets = [chosen for by_group in stages.values() for chosen in by_group.values()] + [groups]
-    shuffled = compare_shuffled(trained, for_weights, sets, relearn=relearn, draw=draw)
+    predict = jax.jit(lambda variables: apply(variables, sample.images).argmax(-1))
+
+    def targets_of(variables: Variables) -> Labels:
+        return sample.targets if explained == "same class" else predict(variables)
+
+    shuffled = compare_shuffled(trained, for_weights, sets, relearn=relearn, targets_of=targets_of, draw=draw)
     others = _other_targets(apply, network, sample, for_class, other_class)
     comparisons = _Comparisons(
         {mode: {g: shuffled[chosen] for g, chosen in by_group.items()} for mode, by_group in stages.items()},
         shuffled[groups],
-        None if random_labels is None else compare(trained, random_labels),
+        random_labels and compare(trained, random_labels, targets=targets_of(random_labels.variables)),
         compare(trained, network, targets=others),
     )
     return _checks(comparisons, iou_areas(trained.heatmaps, masks), control_names, for_bootstrap)
@@ -272,7 +281,11 @@ def _other_targets(
 
 
 def _check(
-    names: Sequence[str], batch: Batch, control_names: Sequence[str], modes: Sequence[str], other_class: str
+    names: Sequence[str],
+    batch: Batch,
+    control_names: Sequence[str],
+    modes: Sequence[str],
+    options: Mapping[str, str],
 ) -> None:
     unknown = [name for name in control_names if name not in names]
     if unknown or not len(control_names):
@@ -281,7 +294,8 @@ def _check(
         )
     if not set(modes) <= set(MODES):
         raise ValueError(f"modes is {list(modes)}: expected some of {MODES}")
-    if other_class not in OTHER_CLASSES:
-        raise ValueError(f"other_class is {other_class!r}: expected one of {OTHER_CLASSES}")
+    for option, allowed in (("other_class", OTHER_CLASSES), ("explained", EXPLAINED)):
+        if options[option] not in allowed:
+            raise ValueError(f"{option} is {options[option]!r}: expected one of {allowed}")
     if "masks" not in batch:
         raise KeyError(f"batch: the IoU of the maps needs 'masks', got {sorted(batch)}")
