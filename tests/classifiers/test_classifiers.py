@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from vexplain.classifiers import FlowerNet, LeNet, functionalize
+from vexplain.classifiers import SMALL_NAMES, AllConvNet, FlowerNet, LeNet, build_small, functionalize
 from vexplain.classifiers.fast_gradients import convolution, max_pool
-from vexplain.transforms import GUIDED, layers, with_rules
+from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, layers, matched_layers, with_rules
 
 NHWC = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
@@ -65,6 +65,40 @@ def test_the_mnist_network_is_that_of_matconvnet():
     table = layers(apply, variables, jnp.zeros((1, 28, 28, 1)))
     assert [row.shape[1:] for row in table.select("conv")] == [(24, 24, 20), (8, 8, 50), (1, 1, 500)]
     assert sum(p.size for p in jax.tree.leaves(variables)) == 431_080
+
+
+def test_the_network_without_pooling_reduces_by_strides_alone():
+    apply, variables = functionalize(AllConvNet(6, num_channels=1, width=4, rngs=nnx.Rngs(0)))
+    images = jnp.zeros((2, 26, 21, 1))
+    table = layers(apply, variables, images)
+    assert [row.shape[1:] for row in table.select("relu")] == [
+        (13, 11, 4), (13, 11, 4), (7, 6, 8), (7, 6, 8), (4, 3, 16),
+    ]  # fmt: skip
+    assert table.select("conv").names[-1] == "conv_6"
+    assert table["conv_6"].shape[1:] == (4, 3, 6)  # class scores of every position
+    matched = matched_layers(apply, GUIDED | RESAMPLED_STRIDE, variables, images)
+    assert matched["RESAMPLED_STRIDE"] == ("conv_1", "conv_3", "conv_5")
+    assert len(matched["GUIDED"]) == 5
+    assert apply(variables, images).shape == (2, 6)
+
+
+@pytest.mark.parametrize("name", SMALL_NAMES)
+def test_a_small_network_has_the_width_and_the_seed_that_it_is_told(name):
+    apply, variables = build_small(name, 3, image_size=16, width=4, seed=1)
+    again, same = build_small(name, 3, image_size=16, width=4, seed=1)
+    _, other = build_small(name, 3, image_size=16, width=4, seed=2)
+    assert apply == again
+    jax.tree.map(np.testing.assert_array_equal, variables, same)
+    assert variables["conv1"]["kernel"].shape[-1] == 4
+    assert not np.array_equal(variables["conv1"]["kernel"], other["conv1"]["kernel"])
+    assert build_small(name, 3, image_size=16)[1]["conv1"]["kernel"].shape[-1] >= 20
+
+
+def test_small_networks_that_there_are_not():
+    with pytest.raises(ValueError, match="name is 'lenet': expected one of flower_net, all_conv_net"):
+        build_small("lenet", 3, image_size=16)
+    with pytest.raises(ValueError, match="width is 0: expected a number of channels"):
+        build_small("all_conv_net", 3, image_size=16, width=0)
 
 
 def test_two_modules_of_one_architecture_share_what_is_compiled():

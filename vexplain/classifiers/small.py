@@ -34,7 +34,7 @@ def build_small(
         seed: of the weights.
 
     Raises:
-        ValueError: there is no such network.
+        ValueError: there is no such network, or `width` is below 1.
 
     Example:
         >>> apply, variables = build_small("flower_net", 6, image_size=16, width=4)
@@ -44,5 +44,7 @@ def build_small(
     """
     if name not in _SMALL:
         raise ValueError(f"name is {name!r}: expected one of {', '.join(SMALL_NAMES)}")
-    module = _SMALL[name](num_classes, image_size, width or _WIDTHS[name], nnx.Rngs(seed))
-    return functionalize(module)
+    width = _WIDTHS[name] if width is None else width
+    if width < 1:
+        raise ValueError(f"width is {width}: expected a number of channels, 1 or more")
+    return functionalize(_SMALL[name](num_classes, image_size, width, nnx.Rngs(seed)))
