@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vexplain.datasets import ArraySource, in_memory
 from vexplain.evaluation import heatmap_scores, summarize, with_part_effects
@@ -66,3 +67,23 @@ def test_every_image_has_its_masks_and_effects():
     scores = summarize(fold_epoch(update, init(), found, batch_size=2, constants=weights))
     np.testing.assert_allclose(scores["oracle"].values["part-effect correlation"], 1, rtol=1e-5)
     assert scores["true mask"].mean("part-effect correlation") < 0.9
+
+
+@pytest.mark.parametrize(
+    ("changed", "masks", "message"),
+    [
+        (
+            (5, 3, 8, 12, 3),
+            (5, 3, 8, 12),
+            r"images of shape \(5, 3, 8, 12, 3\) for images of .*\(5, parts, 4, 6",
+        ),
+        ((5, 4, 6, 3), (5, 4, 6), r"images of shape \(5, 4, 6, 3\)"),
+        ((4, 3, 4, 6, 3), (4, 3, 4, 6), r"images of shape \(4, 3, 4, 6, 3\)"),
+        ((5, 2, 3, 4, 6, 3), (5, 2, 4, 6), r"masks of shape \(5, 2, 4, 6\): .* \(5, 3, 4, 6\)"),
+    ],
+)
+def test_what_does_not_fit_the_images_is_named(changed, masks, message):
+    source = ArraySource(np.zeros((5, 4, 6, 3)), np.zeros(5, int), class_names=("a", "b"))
+    interventions = lambda indices: Changed(np.zeros(changed), np.zeros(masks))  # noqa: E731
+    with pytest.raises(ValueError, match=message):
+        with_part_effects(apply, jnp.ones(2), source, interventions, batch_size=5)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from vexplain.attribution import class_score
-from vexplain.evaluation.comparison import compare_over_cells
+from vexplain.evaluation.comparison import Difference, compare_over_cells
 from vexplain.evaluation.explained_network import ExplainedNetwork
 from vexplain.evaluation.flipping import FlippingScores, flipping_scores
 from vexplain.evaluation.methods import CONTROLS, Method, hindsight_methods, methods_for
@@ -25,6 +25,7 @@ from vexplain.typing import ApplyFn
 
 UserMethod = Callable[..., Any]  # (score_fn, variables, images, targets) -> attributions or heatmaps
 HINDSIGHT = ", best layer in hindsight"
+_AT = " @ "  # between method and layer in the names of `hindsight_methods`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class MethodChoice:
     Attributes:
         own: (name, method) of methods that the library does not have,
             `method(score_fn, variables, images, targets)`.
-        names: of those of `methods_for`; all if `None`.
+        names: of those of `methods_for`, the controls included; all if `None`.
         has_hindsight: class activation maps of every layer too.
         num_samples: of SmoothGrad.
         num_steps: of integrated gradients.
@@ -59,13 +60,15 @@ class MethodChoice:
             relevance: its relevant features.
 
         Raises:
-            ValueError: an own method has a name that is taken.
+            ValueError: an own method has a name that is taken, or holds " @ ".
         """
         options = {name: getattr(self, name) for name in ("num_samples", "num_steps", "window", "stride")}
         known = methods_for(apply, table, relevance, names=self.names, on_uncovered="gradient", **options)
-        taken = [name for name, _ in self.own if name in known or name == CEILING]
-        if taken:
-            raise ValueError(f"name is {taken[0]!r}, which is a method of the library: choose another")
+        for name, _ in self.own:
+            if name in known or name == CEILING:
+                raise ValueError(f"name is {name!r}, which is a method of the library: choose another")
+            if _AT in name:
+                raise ValueError(f"name is {name!r}: {_AT!r} is before the layer of a CAM: choose another")
         score = class_score(apply)
         own = {name: _as_method(score, method) for name, method in self.own}
         later = hindsight_methods(apply, table) if self.has_hindsight else {}
@@ -100,20 +103,19 @@ def score_task(
     Args:
         task: the network and the images.
         choice: of methods; all if left out.
-        batch_size: images a step.
+        batch_size: images a step; with several devices, a multiple of their number.
         seed: of the methods that draw.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
     """
-    network = ExplainedNetwork(task.variables, task.relevance)
     init, update = _scoring(task.apply, choice or MethodChoice(), len(task.test), seed)
     table = layers(task.apply, task.variables, task.test[[0]]["images"])
     state = fold_epoch(
         update,
         init(table, task.relevance),
         task.test,
-        batch_size=min(batch_size, len(task.test)),
-        constants=network,
+        batch_size=min(batch_size, len(task.test)) if mesh is None else batch_size,
+        constants=_network(task),
         mesh=mesh,
         description=description,
     )
@@ -144,7 +146,7 @@ def best_in_hindsight(scores: Mapping[str, Score]) -> dict[str, Score]:
     """
     best: dict[str, Score] = {}
     for name, score in sorted(scores.items(), key=lambda item: -item[1].mean("IoU area")):
-        kind, at, _ = name.partition(" @ ")
+        kind, at, _ = name.partition(_AT)
         best.setdefault(kind + HINDSIGHT if at else name, score)
     return best
 
@@ -175,7 +177,7 @@ def check_task(
     choice = dataclasses.replace(choice or MethodChoice(), has_hindsight=False)
     batch = task.test[np.arange(min(num_images, len(task.test)))]
     table = layers(task.apply, task.variables, batch["images"][:1])
-    network = ExplainedNetwork(task.variables, task.relevance)
+    network = _network(task)
 
     def methods_fn(relevance):
         return choice.methods(task.apply, table, relevance)
@@ -191,7 +193,8 @@ def check_task(
         key=key,
         relearn=task.relearn,
         control_names=[name for name in CONTROLS if name in names],
-        random_labels=random_labels and ExplainedNetwork(random_labels.variables, random_labels.relevance),
+        random_labels=None if random_labels is None else _network(random_labels),
+        explained="own prediction",
         readings=chosen,
         batch_size=batch_size,
     )
@@ -277,14 +280,15 @@ def benchmark(
             attributions (batch, height, width, channels); pure, since it is compiled.
         tasks: from `flower_task`, or a `Task` of one's own network and images with masks.
         name: of the method in the tables.
-        names: the other methods, of `methods_for`; all if left out.
+        names: the other methods, of `methods_for`, to which the controls are added; all if left out, and the
+            class activation maps of every layer too.
         has_checks: make the sanity checks, and delete and insert pixels.
         batch_size: images a step.
         description: of the progress bar; `None` shows none.
 
     Raises:
         TypeError: the method is no function.
-        ValueError: its name is taken, no task, or maps of another shape.
+        ValueError: its name is taken, an unknown one is in `names`, no task, or maps of another shape.
 
     Example:
         >>> from vexplain.attribution import gradient
@@ -303,7 +307,8 @@ def benchmark(
     tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
     if not tasks:
         raise ValueError("tasks is empty: leave it out, or give one or more of flower_task(...)")
-    choice = MethodChoice(own=((name, method),), names=None if names is None else tuple(names))
+    others = None if names is None else tuple(dict.fromkeys((*names, *CONTROLS)))
+    choice = MethodChoice(own=((name, method),), names=others, has_hindsight=names is None)
     cells, checks = {}, {}
     for n, task in enumerate(tasks):
         cell = task.name if task.name not in cells else f"{task.name} ({n})"
@@ -314,7 +319,11 @@ def benchmark(
     return Benchmark(name, cells, checks)
 
 
-def _mark(difference: Any) -> str:
-    if difference is None:
+def _network(task: Task) -> ExplainedNetwork:
+    return ExplainedNetwork(task.variables, task.relevance)
+
+
+def _mark(difference: Difference | None) -> str:
+    if difference is None:  # of one's own method, or of a score that some cell does not have
         return " "
     return "*" if difference.is_above else "-" if difference.is_below else " "

@@ -47,7 +47,7 @@ class _WithParts:
 
 class _Parts(NamedTuple):
     masks: Shaped[Array, "images parts height width"]  # 8 bits
-    effects: Float[Array, "images *interventions parts"]  # noqa: F821
+    effects: Float[Array, "images *interventions parts"]
     num_rows: Int[Array, ""]
 
 
@@ -75,7 +75,7 @@ def with_part_effects(
             part changed in each, and `masks` (n, parts, height, width) of the parts, in [0, 1]. For instance
             `rendered.interventions`; for a subset, `lambda n: rendered.interventions(chosen[n])`. Where each
             part is changed in several ways, `images` is (n, ways, parts, height, width, channels).
-        batch_size: images a step; a step holds so many for every part.
+        batch_size: images a step; a step holds as many again for every part and way.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
 
@@ -83,7 +83,7 @@ def with_part_effects(
         A source; it keeps the masks in memory, 8 bits a value.
 
     Raises:
-        ValueError: the source is empty, or the changed images are not those of the images, by their shape.
+        ValueError: the source is empty, or changed images or masks do not have the shapes above.
     """
     batch_fn, num_steps = epoch_batches(source, batch_size)
     score = class_score(apply)
@@ -108,6 +108,7 @@ def with_part_effects(
         )
 
     first = changed_batch(0)  # tells how many parts there are
+    _check_shapes(*(np.shape(first[name]) for name in ("images", "changed_images", "part_masks")))
     masks = jnp.zeros((len(source), *first["part_masks"].shape[1:]), jnp.uint8)
     effects = jnp.zeros((len(source), *first["changed_images"].shape[1:-3]))
     state = _Parts(masks, effects, jnp.zeros((), jnp.int32))
@@ -121,3 +122,18 @@ def with_part_effects(
         description=description,
     )
     return _WithParts(source, np.asarray(state.masks), np.asarray(state.effects))
+
+
+def _check_shapes(images: tuple[int, ...], changed: tuple[int, ...], masks: tuple[int, ...]) -> None:
+    n, height, width, channels = images
+    if len(changed) not in (5, 6) or (changed[0], *changed[-3:]) != images:
+        size = f"{height}, {width}, {channels})"
+        raise ValueError(
+            f"interventions returned images of shape {changed} for images of shape {images}: expected "
+            f"({n}, parts, {size}, or ({n}, ways, parts, {size}"
+        )
+    expected = (n, changed[-4], height, width)
+    if masks != expected:
+        raise ValueError(
+            f"interventions returned masks of shape {masks}: expected one of each part, {expected}"
+        )

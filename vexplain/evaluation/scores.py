@@ -94,9 +94,9 @@ def heatmap_scores(
 
     Batches have "images", "masks", "indices" and optionally "weights" (0 = padding), "targets" (the classes
     to explain; the predicted ones where they are missing), "part_masks" (batch, parts, height, width) and
-    "part_effects" (batch, parts), as `with_part_effects` adds them; or (batch, interventions, parts), over
-    which the correlation is averaged. The masks themselves are scored as one
-    more method, `CEILING`: what a perfect map would reach.
+    "part_effects" (batch, parts) or, with the correlation averaged over several ways to change a part,
+    (batch, ways, parts), as `with_part_effects` adds them. The masks themselves are scored as one more
+    method, `CEILING`: what a perfect map would reach.
 
     Args:
         apply: the network.

@@ -24,6 +24,8 @@ from vexplain.sharding import Mesh
 from vexplain.streaming import fold_epoch
 from vexplain.typing import ApplyFn, Variables
 
+_NUM_AT_ONCE = 40  # test images; with each goes one more for every part and intervention
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
@@ -48,7 +50,7 @@ class Task:
     accuracy: float | None = None
 
     def relearn(self, variables: Variables) -> Relevance:
-        """The relevant features of a changed network, by the true labels: a broken one predicts few classes.
+        """The relevant features of a changed network, by what it predicts: no truth comes in.
 
         Args:
             variables: of the changed network.
@@ -59,7 +61,6 @@ class Task:
             self.train,
             rows=self.relevance.layers,
             mu=float(self.relevance.mu),
-            labels="true",
             on_empty_class="leave_out",
         )
 
@@ -83,7 +84,8 @@ class FlowerSettings:
         learning_rate: at its peak.
         mu: of the relevant features.
         seed: of images, weights and order.
-        has_random_labels: the labels of training are shuffled: a network for a sanity check.
+        has_random_labels: the labels of training are shuffled: a network for a sanity check, on which the
+            effects of parts are not measured.
     """
 
     variant: str = "single_6c"
@@ -132,38 +134,37 @@ def flower_task(
         ValueError: an unknown variant, difficulty or network, or numbers out of range.
     """
     settings = settings or FlowerSettings()
-    images = rendered_flowers(settings) if images is None else images
     train_indices, test_indices = _split(settings)
-    train = subset(images, train_indices)
+    images = rendered_flowers(settings) if images is None else images
+    train, test = subset(images, train_indices), subset(images, test_indices)
     if settings.has_random_labels:
         train = _with_shuffled_labels(train, settings.seed)
+    kept = Path(directory) / f"networks/{settings.network}-{_fingerprint(settings)}"
+    apply, variables = _trained(settings, train, kept, mesh, description)
+    kept_relevance = kept.with_name(f"{kept.name}-mu-{settings.mu:g}.npz")
+    relevance = _relevance(kept_relevance, apply, variables, train, settings, mesh)
+    accuracy = _accuracy(apply, variables, test, mesh)
+    if not settings.has_random_labels:
+        interventions = _interventions(settings, test_indices)
+        test = with_part_effects(
+            apply, variables, test, interventions, batch_size=_batch_size(mesh), mesh=mesh
+        )
+    return Task(settings.name, apply, variables, relevance, train, test, accuracy)
+
+
+def _trained(
+    settings: FlowerSettings, train: Source, directory: Path, mesh: Mesh | None, description: str | None
+) -> tuple[ApplyFn, Variables]:
     apply, variables = build_small(
         settings.network,
-        len(images.class_names),
+        len(train.class_names),
         image_size=settings.size,
         width=settings.width,
         seed=settings.seed + settings.fold,
     )
-    kept = Path(directory) / f"networks/{settings.network}-{_fingerprint(settings)}"
-    variables = training.train(
-        apply,
-        variables,
-        train,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        seed=settings.seed,
-        directory=kept,
-        mesh=mesh,
-        description=description,
-    )
-    found = (apply, variables, train)
-    relevance = _relevance(kept.with_name(f"{kept.name}-mu-{settings.mu:g}.npz"), found, settings, mesh)
-    test = subset(images, test_indices)
-    accuracy = _accuracy(apply, variables, test, mesh)
-    interventions = _interventions(settings, test_indices)
-    test = with_part_effects(apply, variables, test, interventions, batch_size=40, mesh=mesh)
-    return Task(settings.name, apply, variables, relevance, train, test, accuracy)
+    options = {name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "seed")}
+    shown = {"mesh": mesh, "description": description}
+    return apply, training.train(apply, variables, train, directory=directory, **options, **shown)
 
 
 class _Changed(NamedTuple):
@@ -215,12 +216,18 @@ def _interventions(settings: FlowerSettings, chosen: np.ndarray) -> Callable[[np
     return of
 
 
-def _relevance(path: Path, task: Any, settings: FlowerSettings, mesh: Mesh | None) -> Relevance:
+def _relevance(
+    path: Path,
+    apply: ApplyFn,
+    variables: Variables,
+    train: Source,
+    settings: FlowerSettings,
+    mesh: Mesh | None,
+) -> Relevance:
+    """Read from the file if it is there."""
     if path.exists():
         return load_relevance(path)
-    apply, variables, train = task
-    labels = "true" if settings.has_random_labels else "predicted"
-    options = {"mu": settings.mu, "labels": labels, "on_empty_class": "leave_out", "mesh": mesh}
+    options = {"mu": settings.mu, "on_empty_class": "leave_out", "mesh": mesh}
     found = learn_relevance(apply, variables, train, batch_size=settings.batch_size, **options)
     save_relevance(found, path)
     return found
@@ -228,7 +235,14 @@ def _relevance(path: Path, task: Any, settings: FlowerSettings, mesh: Mesh | Non
 
 def _accuracy(apply: ApplyFn, variables: Variables, test: Source, mesh: Mesh | None) -> float:
     init, update = training.confusion(apply, len(test.class_names))
-    return training.accuracy(fold_epoch(update, init(), test, batch_size=40, constants=variables, mesh=mesh))
+    options = {"batch_size": _batch_size(mesh), "constants": variables, "mesh": mesh}
+    return training.accuracy(fold_epoch(update, init(), test, **options))
+
+
+def _batch_size(mesh: Mesh | None) -> int:
+    """Images at once, of all devices together."""
+    num_devices = 1 if mesh is None else len(mesh.local_devices)
+    return -(-_NUM_AT_ONCE // num_devices) * num_devices
 
 
 def _fingerprint(settings: FlowerSettings) -> str:
