@@ -18,11 +18,13 @@ What to expect (Table 1 of the paper, IoU area in percent as recalled, unchecked
 """
 
 import dataclasses
+import functools
+import itertools
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -34,11 +36,15 @@ from experiments.ground_truth_cells import Cell, load_cell, over_folds, save_cel
 from experiments.ground_truth_report import write_figures_and_report
 from experiments.ground_truth_study import study_recipe
 from experiments.job import fingerprint, plain_settings, say, step, write_json
+from vexplain.classifiers import SMALL_NAMES
 from vexplain.datasets import Source
+from vexplain.datasets.an8flower import DIFFICULTIES, VARIANTS
+from vexplain.datasets.an8flower.source import NUM_FOLDS
 from vexplain.evaluation import (
     CEILING,
     CONTROLS,
     HINDSIGHT,
+    OURS,
     OWN,
     Checks,
     FlowerSettings,
@@ -52,8 +58,10 @@ from vexplain.evaluation import (
 from vexplain.evaluation.comparison import compare, compare_over_cells
 from vexplain.evaluation.explained_network import ExplainedNetwork, heatmaps_of, make_sample
 from vexplain.transforms import layers
+from vexplain.typing import ApplyFn
 
 Key = tuple[str, str, str]  # variant, difficulty, network
+STUDIED = ("plain", "textured")  # difficulties of the study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Config:
     folds: tuple[int, ...] = (0, 1)
     size: int = 64  # height and width of the images, in pixels
     num_per_class: int = 300  # a fifth of them is held out
-    num_test: int = 80  # of these are scored, a cell and fold
+    num_test: int = 120  # of these are scored, a cell and fold
     samples: int = 3  # rays a pixel along each axis
     width: int | None = None  # of the networks
     epochs: int = 8
@@ -80,11 +88,9 @@ class Config:
     window: int = 8  # of occlusion, in pixels
     stride: int = 8
     num_scored_at_once: int = 20
-    num_checked: int = 16  # images of the sanity checks, on the first fold of what is plain
+    num_checked: int = 32  # images of the sanity checks, on the first fold and difficulty
     num_shown: int = 4  # images of a cell in the gallery
-    methods: tuple[str, ...] | None = (
-        None  # all, if left out; our own, the recipe and the controls are needed
-    )
+    methods: tuple[str, ...] | None = None  # all if left out; ours, the recipe and controls are needed
     study: bool = False  # of the paper's recipe: mu, K, layers
     devices: int | None = None  # all, if left out
 
@@ -93,15 +99,22 @@ class Config:
         for name in ("num_test", "num_checked", "num_shown", "num_scored_at_once", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
-        for name in ("variants", "difficulties", "networks", "folds"):
+        known = {"variants": VARIANTS, "difficulties": DIFFICULTIES, "networks": SMALL_NAMES}
+        for name, expected in (known | {"folds": range(NUM_FOLDS)}).items():
             if not getattr(self, name):
-                raise ValueError(f"{name} is empty: name one or more")
+                raise ValueError(f"{name} is empty: name one or more of {', '.join(map(str, expected))}")
+            for value in getattr(self, name):
+                if value not in expected:
+                    raise ValueError(f"{name}: {value!r} is none of {', '.join(map(str, expected))}")
+        if "flower_net" in self.networks and self.size % 4:
+            raise ValueError(f"size is {self.size}: expected a multiple of 4, for flower_net pools twice")
+        _check_methods(self.methods)
 
     @property
     def choice(self) -> MethodChoice:
         """The methods, at the cost that this run allows."""
-        names = ("num_samples", "num_steps", "window", "stride")
-        return MethodChoice(names=self.methods, **{name: getattr(self, name) for name in names})
+        options = {name: getattr(self, name) for name in ("num_samples", "num_steps", "window", "stride")}
+        return MethodChoice(names=self.methods, has_hindsight=self.methods is None, **options)
 
     def flowers(self, key: Key, fold: int, **changes: Any) -> FlowerSettings:
         """The task of a cell and fold.
@@ -115,6 +128,17 @@ class Config:
         fields = {name: getattr(self, name) for name in (*shared, "learning_rate", "mu", "seed")}
         variant, difficulty, network = key
         return FlowerSettings(variant, difficulty, network, fold, **(fields | changes))
+
+
+def _check_methods(names: tuple[str, ...] | None) -> None:
+    """The report needs our method and the recipe, the sanity checks the controls, and all of them a rival."""
+    if names is None:
+        return
+    needed = (OWN, OURS, *CONTROLS)
+    if missing := [name for name in needed if name not in names]:
+        raise ValueError(f"methods: {', '.join(map(repr, missing))} must be among them")
+    if not set(names) - set(needed):
+        raise ValueError("methods: expected one or more rivals, such as 'guided backprop'")
 
 
 _SMOKE = Config(
@@ -161,39 +185,59 @@ PRESETS = {
 }
 
 
+class _Found(NamedTuple):
+    """What a run has found so far."""
+
+    cells: dict[Key, list[Cell]]  # one a fold
+    checks: dict[Key, dict[str, Any]]  # of the first fold, on the first difficulty
+    studies: dict[str, list[dict[str, Any]]]
+
+
 def main(config: Config) -> dict[str, Any]:
     """Runs the benchmark and returns what `metrics.json` holds."""
-    started, timings = time.monotonic(), {}
-    mesh = checked_mesh(config.batch_size, config.devices)
+    started, timings, found = time.monotonic(), {}, _Found({}, {}, {})
+    mesh = _mesh(config)
     config.out.mkdir(parents=True, exist_ok=True)
     say(f"vexplain: all methods against ground truth on an8Flower, {config.size} px; results in {config.out}")
-    cells: dict[Key, list[Cell]] = {}
-    checks: dict[Key, dict[str, Any]] = {}
-    studies: dict[str, Any] = {}
-    for variant, difficulty in ((v, d) for v in config.variants for d in config.difficulties):
-        with step(f"{variant}, {difficulty}", timings):
-            flowers = _Flowers(config, variant, difficulty, mesh)
-            for key, fold in flowers.all:
-                cells.setdefault(key, []).append(scored_cell(config, flowers, key, fold))
-                say(_line(key, fold, cells[key][-1]))
-        if difficulty == config.difficulties[0]:
-            with step(f"Checks on {variant}, {difficulty}", timings):
-                for network in config.networks:
-                    key = (variant, difficulty, network)
-                    checks[key] = checked_cell(config, flowers, key, cells[key][0])
-        if config.study and difficulty in ("plain", "textured"):
-            with step(f"Study of the recipe on {variant}, {difficulty}", timings):
-                key = (variant, difficulty, config.networks[0])
-                studies[f"{variant}, {difficulty}"] = study_recipe(flowers.task(key, config.folds[0]))
-    metrics = summary(cells, checks) | {
-        "study": studies,
+    for variant, difficulty in itertools.product(config.variants, config.difficulties):
+        _run(config, _Flowers(config, variant, difficulty, mesh), found, timings)
+    metrics = summary(found.cells, found.checks) | {
+        "study": found.studies,
         "seconds": timings | {"total": time.monotonic() - started},
         "settings": plain_settings(config),
     }
     write_json(config.out / "metrics.json", metrics)
-    report = write_figures_and_report(config.out, cells, checks, metrics)
+    report = write_figures_and_report(config.out, found.cells, found.checks, metrics)
     say(f"\nThe report is in {report}")
     return metrics
+
+
+def _mesh(config: Config) -> Any:
+    mesh = checked_mesh(config.batch_size, config.devices)
+    if config.num_scored_at_once % len(mesh.local_devices):
+        raise ValueError(
+            f"num_scored_at_once is {config.num_scored_at_once}: expected a multiple of the "
+            f"{len(mesh.local_devices)} devices, or use fewer by --devices"
+        )
+    return mesh
+
+
+def _run(config: Config, flowers: "_Flowers", found: _Found, timings: dict[str, float]) -> None:
+    """Scores, checks and studies the networks of one variant and difficulty."""
+    name, difficulty = ", ".join(flowers.kind), flowers.kind[1]
+    with step(name, timings):
+        for key, fold in flowers.all:
+            found.cells.setdefault(key, []).append(scored_cell(config, flowers, key, fold))
+            say(_line(key, fold, found.cells[key][-1]))
+    if difficulty == config.difficulties[0]:
+        with step(f"Checks on {name}", timings):
+            for network in config.networks:
+                key = (*flowers.kind, network)
+                found.checks[key] = checked_cell(config, flowers, key, found.cells[key][0])
+    if config.study and difficulty in STUDIED:
+        with step(f"Study of the recipe on {name}", timings):
+            key = (*flowers.kind, config.networks[0])
+            found.studies[name] = study_recipe(flowers.task(key, config.folds[0]))
 
 
 class _Flowers:
@@ -202,6 +246,7 @@ class _Flowers:
     def __init__(self, config: Config, variant: str, difficulty: str, mesh: Any):
         self.config, self.kind, self.mesh = config, (variant, difficulty), mesh
         self._images: Source | None = None
+        self._tasks: dict[Any, Task] = {}  # checks and study ask for the first fold again
 
     @property
     def all(self) -> Iterator[tuple[Key, int]]:
@@ -215,13 +260,15 @@ class _Flowers:
         settings = self.config.flowers(key, fold, **changes)
         if self._images is None:
             self._images = rendered_flowers(settings, progress=lambda r: tqdm(r, desc="Rendering"))
-        return flower_task(
-            settings,
-            images=self._images,
-            directory=self.config.out,
-            mesh=self.mesh,
-            description=f"Training, {settings.name}, fold {fold}",
-        )
+        if settings not in self._tasks:
+            self._tasks[settings] = flower_task(
+                settings,
+                images=self._images,
+                directory=self.config.out,
+                mesh=self.mesh,
+                description=f"Training, {settings.name}, fold {fold}",
+            )
+        return self._tasks[settings]
 
 
 def scored_cell(config: Config, flowers: _Flowers, key: Key, fold: int) -> Cell:
@@ -251,17 +298,27 @@ def gallery(config: Config, task: Task, scores: Any) -> tuple[dict[str, np.ndarr
     """A few images, and what every method makes of them."""
     batch = task.test[np.arange(min(config.num_shown, len(task.test)))]
     network = ExplainedNetwork(task.variables, task.relevance)
-    choice = dataclasses.replace(config.choice, has_hindsight=False)
-    table = layers(task.apply, task.variables, batch["images"][:1])
     readings = {name: s.reading for name, s in scores.items() if s.reading and HINDSIGHT not in name}
-    heatmaps_fn = heatmaps_of(
-        lambda relevance: choice.methods(task.apply, table, relevance),
-        readings=readings,
-        batch_size=config.num_shown,
-    )
+    choice = dataclasses.replace(config.choice, has_hindsight=False)
+    heatmaps_fn = _heatmaps_fn(task.apply, choice, tuple(sorted(readings.items())))
     sample = make_sample(task.apply, network, batch, key=jax.random.key(config.seed))
     found = {name: np.asarray(maps) for name, maps in heatmaps_fn(network, sample).items()}
     return {name: np.asarray(batch[name]) for name in ("images", "masks")}, found
+
+
+@functools.lru_cache(maxsize=8)
+def _heatmaps_fn(apply: ApplyFn, choice: MethodChoice, readings: tuple[tuple[str, str], ...]):
+    """One compiled program for the networks of an architecture whose maps are read alike."""
+
+    @jax.jit
+    def heatmaps_fn(network, sample):
+        table = layers(apply, network.variables, sample.images)
+        methods_fn = functools.partial(choice.methods, apply, table)
+        return heatmaps_of(methods_fn, readings=dict(readings), batch_size=len(sample.images))(
+            network, sample
+        )
+
+    return heatmaps_fn
 
 
 def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dict[str, Any]:
@@ -335,15 +392,21 @@ def _plain_checks(checks: Checks) -> dict[str, Any]:
             "passes": score.passes,
             "failures": list(score.failures),
             "undecided": list(score.undecided),
-            "deletion": {name: float(np.mean(values)) for name, values in flips.deletion.items()},
-            "insertion": {name: float(np.mean(values)) for name, values in flips.insertion.items()},
+            "deletion": {baseline: float(np.mean(values)) for baseline, values in flips.deletion.items()},
+            "insertion": {baseline: float(np.mean(values)) for baseline, values in flips.insertion.items()},
         }
 
     jaccard = {
-        mode: {group: float(np.nanmean(values)) for group, values in by_group.items()}
+        mode: {group: _mean_of_numbers(values) for group, values in by_group.items()}
         for mode, by_group in checks.sanity.jaccard.items()
     }
     return {"methods": {name: of(name) for name in checks.sanity.scores}, "jaccard": jaccard}
+
+
+def _mean_of_numbers(values: np.ndarray) -> float:
+    """Of those that are not NaN; NaN where all are."""
+    numbers = values[~np.isnan(values)]
+    return float(numbers.mean()) if len(numbers) else float("nan")
 
 
 def _line(key: Key, fold: int, cell: Cell) -> str:

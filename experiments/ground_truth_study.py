@@ -1,5 +1,7 @@
 """What decides the rank of the paper's recipe: mu, the number of heatmaps K, the layers that are searched."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ from vexplain.relevance import (
     gram_statistics,
     layout_of,
     layout_size,
+    num_features,
     response_fn,
 )
 from vexplain.streaming import fold_epoch
@@ -37,35 +40,42 @@ def study_recipe(task: Task) -> list[dict[str, Any]]:
     Args:
         task: the network and its images.
     """
-    rows = []
+    rows, maps_fn = [], _maps_fn(task)
     table = layers(task.apply, task.variables, task.test[[0]]["images"])
     for which in LAYERS:
         chosen = candidate_layers(table, convolutional_only=which == "convolutions")
         layout = layout_of(chosen)
-        init, update, _ = gram_statistics(
-            response_fn(task.apply, chosen), layout_size(layout), len(task.train.class_names), labels="true"
-        )
+        responses, class_names = response_fn(task.apply, chosen), task.train.class_names
+        init, update, _ = gram_statistics(responses, layout_size(layout), len(class_names))
         statistics = fold_epoch(update, init(), task.train, constants=task.variables)
         for mu in tqdm(MUS, desc=f"Study, {which}"):
-            found = find_relevance(statistics, layout, mu=mu, class_names=task.train.class_names)
-            counts = (np.asarray(found.weights) != 0).sum(0)
-            shared = {"layers": which, "mu": mu, "features_per_class": float(counts.mean())}
-            rows += [shared | scored for scored in _scored(task, found)]
+            found = find_relevance(
+                statistics, layout, mu=mu, class_names=class_names, on_empty_class="leave_out"
+            )
+            shared = {"layers": which, "mu": mu, "features_per_class": float(num_features(found).mean())}
+            rows += [shared | scored for scored in _scored(task, functools.partial(maps_fn, found))]
     return rows
 
 
-def _scored(task: Task, found: Relevance) -> list[dict[str, Any]]:
+def _maps_fn(task: Task) -> Callable[[Relevance, Any], Any]:
+    """(relevance, images) -> the K maps of each image, K the largest of `COUNTS`.
+
+    The relevance is traced, so that a class without relevant features has maps of zeros.
+    """
+
+    @jax.jit
+    def maps_fn(found, images):
+        options = {"num_features": max(COUNTS), "on_uncovered": "gradient"}
+        return explain(task.apply, task.variables, images, found, **options).maps
+
+    return maps_fn
+
+
+def _scored(task: Task, maps_fn: Callable[[Any], Any]) -> list[dict[str, Any]]:
     values: dict[tuple[int, str], list[Any]] = {}
     for start in range(0, len(task.test), _BATCH):
         batch = task.test[np.arange(start, min(start + _BATCH, len(task.test)))]
-        maps = explain(
-            task.apply,
-            task.variables,
-            batch["images"],
-            found,
-            num_features=max(COUNTS),
-            on_uncovered="gradient",
-        ).maps
+        maps = maps_fn(batch["images"])
         for count in COUNTS:
             for how, combined in zip(COMBINATIONS, _combined(maps, count), strict=True):
                 values.setdefault((count, how), []).append(_area_and_best(combined, batch["masks"]))
