@@ -1,9 +1,10 @@
 """The relevant features of a network over a source of images: one pass, then one regression a class."""
 
+import functools
 import logging
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -85,13 +86,8 @@ def learn_relevance(
     _check(source, mu, on_empty_class)  # known before the pass over the images, which may take hours
     chosen = _chosen_layers(apply, variables, source, rows, max_gram_bytes)
     layout = layout_of(chosen)
-    init, update, _ = gram_statistics(
-        response_fn(apply, chosen),
-        layout_size(layout),
-        len(source.class_names),
-        labels=labels,
-        max_gram_bytes=max_gram_bytes,
-    )
+    make_pair = _statistics_pair if _has_hash(apply) else _statistics_pair.__wrapped__
+    init, update = make_pair(apply, tuple(chosen), len(source.class_names), labels, max_gram_bytes)
     statistics = fold_epoch(
         update,
         init(),
@@ -110,6 +106,26 @@ def learn_relevance(
         class_names=source.class_names,
         on_empty_class=on_empty_class,
     )
+
+
+def _has_hash(apply: ApplyFn) -> bool:
+    """False for instance for an Equinox module, whose hash would be that of its arrays."""
+    try:
+        hash(apply)
+    except TypeError:
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=8)
+def _statistics_pair(
+    apply: ApplyFn, chosen: tuple[Layer, ...], num_classes: int, labels: str, max_gram_bytes: int
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """One pair for all weights of an architecture, so that its pass is compiled once."""
+    size = layout_size(layout_of(chosen))
+    options = {"labels": labels, "max_gram_bytes": max_gram_bytes}
+    init, update, _ = gram_statistics(response_fn(apply, chosen), size, num_classes, **options)
+    return init, update
 
 
 def _chosen_layers(
