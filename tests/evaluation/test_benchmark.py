@@ -29,6 +29,7 @@ from vexplain.evaluation import tasks as tasks_module
 from vexplain.evaluation.benchmark import best_in_hindsight
 from vexplain.evaluation.scores import _part_scores
 from vexplain.metrics import part_effect_correlation
+from vexplain.sharding import data_mesh
 
 SETTINGS = FlowerSettings(
     size=16, num_per_class=12, num_test=10, samples=1, width=4, epochs=2, batch_size=16, learning_rate=0.01
@@ -100,7 +101,9 @@ def test_a_second_call_reads_what_the_first_one_kept(task, flowers, folder, monk
     monkeypatch.setattr(tasks_module, "learn_relevance", unexpected)
     monkeypatch.setattr(training, "shuffled_batches", lambda source, size, seed: (unexpected, 3))
     assert len(task.train) // SETTINGS.batch_size == 3  # steps an epoch, as above
-    again = flower_task(SETTINGS, images=flowers, directory=folder)
+    again = flower_task(SETTINGS, images=flowers, directory=folder, mesh=data_mesh(2))
+    devices = [leaf.devices() for leaf in jax.tree.leaves(again.variables)]
+    assert all(len(found) == 1 for found in devices)  # the checks of a task run on one
     jax.tree.map(np.testing.assert_array_equal, again.variables, task.variables)
     jax.tree.map(np.testing.assert_array_equal, again.relevance, task.relevance)
     with pytest.raises(AssertionError, match="was made again"):  # another mu has other features

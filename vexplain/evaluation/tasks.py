@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vexplain import training
@@ -164,7 +166,8 @@ def _trained(
     )
     options = {name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "seed")}
     shown = {"mesh": mesh, "description": description}
-    return apply, training.train(apply, variables, train, directory=directory, **options, **shown)
+    variables = training.train(apply, variables, train, directory=directory, **options, **shown)
+    return apply, jax.tree.map(jnp.asarray, jax.device_get(variables))  # checks run on one device
 
 
 class _Changed(NamedTuple):
