@@ -8,7 +8,7 @@ import pytest
 from tests.transforms import networks
 from vexplain import attribution, evaluation
 from vexplain.datasets import ArraySource
-from vexplain.explanation import explain
+from vexplain.explanation import explain, relevant_evidence
 from vexplain.relevance import Relevance, candidate_layers, layout_of
 from vexplain.streaming import fold_epoch
 from vexplain.transforms import layers
@@ -57,6 +57,7 @@ def expected_maps(apply, v, x, t, keys, relevance):
     ]
     return {
         evaluation.OURS: explain(apply, v, x, relevance, targets=t, **OPTIONS).heatmaps,
+        evaluation.OWN: relevant_evidence(apply, v, x, relevance, targets=t).heatmaps,
         "gradient": attribution.gradient(score, v, x, t),
         "input × gradient": attribution.input_x_gradient(score, v, x, t),
         "SmoothGrad": jnp.concatenate(one_by_one),
