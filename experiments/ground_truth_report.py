@@ -195,8 +195,9 @@ def _checks(checks: Mapping[Key, Mapping[str, Any]]) -> list[Section]:
             f"Does the map explain the network? {', '.join(key)}",
             (
                 "Spearman's correlation and SSIM with the map of the trained network: after all layers are "
-                "shuffled (the relevant features are found again), for a network trained on shuffled "
-                "labels, and for another class. IoU area of the maps of the shuffled network. Deletion "
+                "shuffled (one draw), for a network trained on shuffled labels, and for another class. A "
+                "changed network is asked about what it predicts itself, and its relevant features are found "
+                "again. IoU area of the maps of the shuffled network. Deletion "
                 "(small is good) and insertion (large is good) of pixels in the order of the map, class "
                 "probability, for two baselines.",
             ),
@@ -288,5 +289,6 @@ def _number(score: str, mean: float, deviation: float | None = None) -> str:
     return f"{mean:.2f}" if score == "part-effect correlation" else _percent(mean, deviation)
 
 
-def _pair(means: Sequence[float]) -> str:
-    return f"{means[0]:.2f} / {means[1]:.2f}"
+def _pair(means: Sequence[float | None]) -> str:
+    """Spearman's correlation and SSIM; a dash where too few maps vary."""
+    return " / ".join("–" if mean is None or np.isnan(mean) else f"{mean:.2f}" for mean in means[:2])
