@@ -36,6 +36,7 @@ NETWORKS = {
     "flower_net": "FlowerNet (the LeNet-type network of the paper)",
     "all_conv_net": "AllConvNet (five convolutions, three with stride 2)",
 }
+_NUM_IN_OVERVIEW = 6  # rivals
 PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -52,7 +53,7 @@ def write_figures_and_report(
         mine = {key: folds for key, folds in cells.items() if key[2] == network}
         sections += [*_as_in_the_paper(network, mine), *_over_cells(network, mine), _curves(network, mine)]
     sections += [_all_scores(cells), *_checks(checks), *_study(metrics["study"])]
-    sections += [_gallery(network, cells) for network in networks]
+    sections = [_overview(cells), *sections, *(_gallery(network, cells) for network in networks)]
     report = Report(
         title="All methods against ground truth: an8Flower",
         lead=lead(cells, metrics),
@@ -253,6 +254,28 @@ def _study(studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Section]:
             )
         )
     return sections
+
+
+def _overview(cells: Mapping[Key, Sequence[Cell]]) -> Section:
+    """One image of each variant and difficulty, by the methods that stand highest with the first network."""
+    network = next(iter(cells))[2]
+    mine = {f"{key[0]}, {key[1]}": folds[0] for key, folds in cells.items() if key[2] == network}
+    ranked = ranked_methods({name: [cell] for name, cell in mine.items()}, "IoU area")
+    first = [m for m in (OWN, OURS) if m in ranked]
+    rivals = [m for m in ranked if HINDSIGHT not in m and m not in (*first, CEILING, *CONTROLS)]
+    rows = {
+        "image": {column: cell.images[-1] for column, cell in mine.items()},
+        "true part": {column: cell.masks[-1] for column, cell in mine.items()},
+    }
+    for method in (*first, *rivals[:_NUM_IN_OVERVIEW]):
+        rows[method] = {column: cell.maps[method][-1] for column, cell in mine.items()}
+    picture = Picture(
+        map_sheet(rows),
+        f"Our map, the paper's recipe, and the rivals with the largest IoU area; {NETWORKS[network]}.",
+        "Images, true parts and heatmaps.",
+        "overview",
+    )
+    return Section("At a glance", (), (picture,))
 
 
 def _gallery(network: str, cells: Mapping[Key, Sequence[Cell]]) -> Section:
