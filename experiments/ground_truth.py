@@ -280,7 +280,7 @@ def scored_cell(config: Config, flowers: _Flowers, key: Key, fold: int) -> Cell:
     started = time.monotonic()
     scores = score_task(
         task,
-        config.choice,
+        choice=config.choice,
         batch_size=config.num_scored_at_once,
         seed=config.seed,
         mesh=flowers.mesh,
@@ -330,7 +330,7 @@ def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dic
     readings = {name: score.reading for name, score in cell.scores.items()}
     found = check_task(
         flowers.task(key, fold),
-        config.choice,
+        choice=config.choice,
         readings=readings,
         random_labels=flowers.task(key, fold, has_random_labels=True),
         num_images=config.num_checked,

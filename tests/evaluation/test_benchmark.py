@@ -65,7 +65,7 @@ def looked_up(task):
 
 @pytest.fixture(scope="module")
 def result(task, looked_up):
-    return benchmark(looked_up, task, name="truth", names=["gradient", OWN], description=None)
+    return benchmark(looked_up, tasks=task, name="truth", names=["gradient", OWN], description=None)
 
 
 # ----------------------------------------------------------------------------------------------- tasks
@@ -172,7 +172,9 @@ def test_a_method_that_does_not_look_at_the_network_fails_the_checks(result):
 
 def test_cells_count_alike_and_equal_names_stay_apart(result, task, looked_up):
     names = ["gradient", OWN]
-    two = benchmark(looked_up, [task, task], name="truth", names=names, has_checks=False, description=None)
+    two = benchmark(
+        looked_up, tasks=[task, task], name="truth", names=names, has_checks=False, description=None
+    )
     assert list(two.cells) == [task.name, f"{task.name} (1)"]
     assert two.checks == {}
     assert two.mean("gradient", "best IoU") == pytest.approx(result.mean("gradient", "best IoU"), abs=1e-6)
@@ -187,7 +189,7 @@ def test_a_second_network_of_the_same_architecture_compiles_nothing(task):
         return gradient(score_fn, variables, images, targets)
 
     choice = MethodChoice(own=(("counted", counted),), names=("gradient",), has_hindsight=False)
-    found = score_task(task, choice)
+    found = score_task(task, choice=choice)
     assert (once := len(traces)) > 0
     np.testing.assert_allclose(
         found["counted"].values["best IoU"], found["gradient"].values["best IoU"], atol=1e-5
@@ -196,7 +198,7 @@ def test_a_second_network_of_the_same_architecture_compiles_nothing(task):
     weights = dataclasses.replace(task.relevance, weights=np.asarray(task.relevance.weights)[::-1])
     other = dataclasses.replace(task, variables=moved, relevance=weights)
     equal_choice = MethodChoice(own=(("counted", counted),), names=("gradient",), has_hindsight=False)
-    changed = score_task(other, equal_choice)
+    changed = score_task(other, choice=equal_choice)
     assert len(traces) == once
     assert not np.allclose(changed["counted"].values["best IoU"], found["counted"].values["best IoU"])
 
@@ -217,21 +219,21 @@ def test_of_each_kind_of_map_the_best_layer_is_kept():
 @pytest.mark.parametrize("name", ["gradient", CEILING, "random map"])
 def test_a_name_that_is_taken_is_refused(name, task, looked_up):
     with pytest.raises(ValueError, match=f"name is '{name}', which is a method of the library"):
-        benchmark(looked_up, task, name=name, names=["gradient"], description=None)
+        benchmark(looked_up, tasks=task, name=name, names=["gradient"], description=None)
 
 
 def test_what_cannot_be_scored_is_named(task, looked_up):
     options = {"names": ["gradient"], "description": None}
     with pytest.raises(ValueError, match="name is 'mine @ relu_1': ' @ ' is before the layer"):
-        benchmark(looked_up, task, name="mine @ relu_1", **options)
+        benchmark(looked_up, tasks=task, name="mine @ relu_1", **options)
     with pytest.raises(ValueError, match="tasks is empty: leave it out, or give"):
-        benchmark(looked_up, [], **options)
+        benchmark(looked_up, tasks=[], **options)
     with pytest.raises(ValueError, match="no method 'gradent'; did you mean 'gradient'"):
-        benchmark(looked_up, task, names=["gradent"])
+        benchmark(looked_up, tasks=task, names=["gradent"])
     with pytest.raises(ValueError, match=r"methods\['yours'\] returned shape \(10, 3\): expected heatmaps"):
-        benchmark(lambda score_fn, v, images, targets: images.mean((1, 2)), task, **options)
+        benchmark(lambda score_fn, v, images, targets: images.mean((1, 2)), tasks=task, **options)
     with pytest.raises(TypeError, match=r"method is a str: expected a function \(score_fn, variables"):
-        inspect.unwrap(benchmark)("gradient", task)
+        inspect.unwrap(benchmark)("gradient", tasks=task)
 
 
 # ------------------------------------------------------------------------------------ effects of parts

@@ -15,7 +15,7 @@ from vexplain.evaluation.flipping import FlippingScores, flipping_scores
 from vexplain.evaluation.methods import CONTROLS, Method, hindsight_methods, methods_for
 from vexplain.evaluation.sanity import SanityChecks, sanity_checks
 from vexplain.evaluation.scores import CEILING, SCORES, Score, heatmap_scores, summarize
-from vexplain.evaluation.tasks import Task, flower_task
+from vexplain.evaluation.tasks import FlowerSettings, Task, flower_task
 from vexplain.relevance import Relevance
 from vexplain.sharding import Mesh
 from vexplain.streaming import fold_epoch
@@ -88,8 +88,8 @@ class Checks(NamedTuple):
 
 def score_task(
     task: Task,
-    choice: MethodChoice | None = None,
     *,
+    choice: MethodChoice | None = None,
     batch_size: int = 40,
     seed: int = 0,
     mesh: Mesh | None = None,
@@ -153,8 +153,8 @@ def best_in_hindsight(scores: Mapping[str, Score]) -> dict[str, Score]:
 
 def check_task(
     task: Task,
-    choice: MethodChoice | None = None,
     *,
+    choice: MethodChoice | None = None,
     readings: Mapping[str, str] | None = None,
     random_labels: Task | None = None,
     num_images: int = 24,
@@ -262,8 +262,8 @@ class Benchmark:
 
 def benchmark(
     method: UserMethod,
-    tasks: Task | Sequence[Task] | None = None,
     *,
+    tasks: Task | Sequence[Task] | None = None,
     name: str = "yours",
     names: Sequence[str] | None = None,
     has_checks: bool = True,
@@ -296,14 +296,14 @@ def benchmark(
         >>> def doubled_gradient(score_fn, variables, images, targets):
         ...     return 2 * gradient(score_fn, variables, images, targets)
         >>> task = flower_task(FlowerSettings(...))  # doctest: +SKIP
-        >>> print(benchmark(doubled_gradient, task, name="doubled"))  # doctest: +SKIP
+        >>> print(benchmark(doubled_gradient, tasks=task, name="doubled"))  # doctest: +SKIP
     """
     if not callable(method):
         raise TypeError(
             f"method is a {type(method).__name__}: expected a function (score_fn, variables, images, targets)"
         )
     if tasks is None:
-        tasks = [flower_task(description=description and "Training")]
+        tasks = [flower_task(FlowerSettings(), description=description and "Training")]
     tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
     if not tasks:
         raise ValueError("tasks is empty: leave it out, or give one or more of flower_task(...)")
@@ -312,10 +312,10 @@ def benchmark(
     cells, checks = {}, {}
     for n, task in enumerate(tasks):
         cell = task.name if task.name not in cells else f"{task.name} ({n})"
-        cells[cell] = score_task(task, choice, batch_size=batch_size, description=description)
+        cells[cell] = score_task(task, choice=choice, batch_size=batch_size, description=description)
         if has_checks:
             readings = {m: score.reading for m, score in cells[cell].items()}
-            checks[cell] = check_task(task, choice, readings=readings)
+            checks[cell] = check_task(task, choice=choice, readings=readings)
     return Benchmark(name, cells, checks)
 
 

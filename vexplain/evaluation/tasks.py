@@ -113,7 +113,7 @@ class FlowerSettings:
 
 
 def flower_task(
-    settings: FlowerSettings | None = None,
+    settings: FlowerSettings,
     *,
     images: Source | None = None,
     directory: str | Path = "runs/ground_truth",
@@ -126,7 +126,7 @@ def flower_task(
     its relevant features. A second call reads them; one that was interrupted goes on.
 
     Args:
-        settings: which; `FlowerSettings()` if left out.
+        settings: which flowers, and which network.
         images: what `rendered_flowers(settings)` returned; rendered if left out.
         directory: where networks are kept.
         mesh: devices; one if left out.
@@ -135,7 +135,6 @@ def flower_task(
     Raises:
         ValueError: an unknown variant, difficulty or network, or numbers out of range.
     """
-    settings = settings or FlowerSettings()
     train_indices, test_indices = _split(settings)
     images = rendered_flowers(settings) if images is None else images
     train, test = subset(images, train_indices), subset(images, test_indices)
