@@ -1,14 +1,8 @@
-"""The main job, in its smallest preset: everything is written, and what was interrupted goes on."""
+"""The main job, in its smallest preset: everything is written."""
 
 import dataclasses
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +12,6 @@ from vexplain.datasets.an8flower import class_names
 from vexplain.evaluation import CONTROLS, OURS, Score
 from vexplain.relevance import Relevance, load_relevance
 
-ROOT = Path(__file__).parent.parent.parent
 SMOKE = dataclasses.replace(an8flower.PRESETS["smoke"][1], devices=2)
 
 
@@ -65,36 +58,6 @@ def test_the_report_names_what_it_shows(run):
         f"{metrics['accuracy']:.1%}",
     ):
         assert words in report
-
-
-def test_a_job_that_is_killed_in_training_ends_as_one_that_was_not(run, tmp_path):
-    """SIGKILL as soon as a checkpoint is there; the second call goes on, and nothing differs."""
-    _, expected = run
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.an8flower",
-        "smoke",
-        "--out",
-        str(tmp_path),
-        "--devices",
-        "2",
-    ]
-    job = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("checkpoints-*/[0-9]*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    assert list(tmp_path.glob("checkpoints-*/[0-9]*"))
-    assert not (tmp_path / "metrics.json").exists()
-    metrics = an8flower.main(dataclasses.replace(SMOKE, out=tmp_path))
-    for name in ("accuracy", "num_features", "ablation"):
-        assert metrics[name] == expected[name]
-    for name, score in metrics["scores"].items():
-        np.testing.assert_array_equal(score["curve"], expected["scores"][name]["curve"])
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,9 @@ def intervene(
         ValueError: an unknown change, variant or difficulty, or factors of another difficulty.
 
     Example:
-        >>> from vexplain.datasets.an8flower.renderer import render
-        >>> _, _, factors = render(jax.random.key(0), 2, size=16)
-        >>> intervene(factors, 2, change="gray", size=16).images.shape
+        >>> from vexplain.datasets.an8flower.renderer import draw_view
+        >>> factors = draw_view(jax.random.key(0), 2, variant="single_6c")
+        >>> jax.eval_shape(lambda f: intervene(f, 2, change="gray", size=16), factors).images.shape
         (5, 16, 16, 3)
     """
     if change not in CHANGES:
