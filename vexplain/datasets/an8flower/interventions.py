@@ -64,8 +64,10 @@ def intervene(
 
     Example:
         >>> from vexplain.datasets.an8flower.renderer import draw_view
-        >>> factors = draw_view(jax.random.key(0), 2, variant="single_6c")
-        >>> jax.eval_shape(lambda f: intervene(f, 2, change="gray", size=16), factors).images.shape
+        >>> def changed(key):
+        ...     factors = draw_view(key, 2, variant="single_6c")
+        ...     return intervene(factors, 2, change="gray", size=16).images
+        >>> jax.eval_shape(changed, jax.random.key(0)).shape
         (5, 16, 16, 3)
     """
     if change not in CHANGES:
