@@ -56,7 +56,7 @@ from vexplain.evaluation import (
     score_task,
 )
 from vexplain.evaluation.comparison import compare, compare_over_cells
-from vexplain.evaluation.explained_network import ExplainedNetwork, heatmaps_of, make_sample
+from vexplain.evaluation.explained_network import heatmaps_of, make_sample
 from vexplain.transforms import layers
 from vexplain.typing import ApplyFn
 
@@ -297,12 +297,11 @@ def scored_cell(config: Config, flowers: _Flowers, key: Key, fold: int) -> Cell:
 def gallery(config: Config, task: Task, scores: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """A few images, and what every method makes of them."""
     batch = task.test[np.arange(min(config.num_shown, len(task.test)))]
-    network = ExplainedNetwork(task.variables, task.relevance)
     readings = {name: s.reading for name, s in scores.items() if s.reading and HINDSIGHT not in name}
     choice = dataclasses.replace(config.choice, has_hindsight=False)
     heatmaps_fn = _heatmaps_fn(task.apply, choice, tuple(sorted(readings.items())))
-    sample = make_sample(task.apply, network, batch, key=jax.random.key(config.seed))
-    found = {name: np.asarray(maps) for name, maps in heatmaps_fn(network, sample).items()}
+    sample = make_sample(task.apply, task.network, batch, key=jax.random.key(config.seed))
+    found = {name: np.asarray(maps) for name, maps in heatmaps_fn(task.network, sample).items()}
     return {name: np.asarray(batch[name]) for name in ("images", "masks")}, found
 
 
@@ -349,18 +348,19 @@ def _path(config: Config, kind: str, key: Key, fold: int, ending: str, *, also: 
 
 def summary(cells: dict[Key, list[Cell]], checks: dict[Key, dict[str, Any]]) -> dict[str, Any]:
     """What `metrics.json` says of cells and checks, and who is significantly above or below our method."""
-    joined = {", ".join(key): over_folds(folds) for key, folds in cells.items()}
+    named = {", ".join(key): folds for key, folds in cells.items()}
+    joined = {name: over_folds(folds) for name, folds in named.items()}
     rivals = [m for m in next(iter(joined.values())) if m not in (OWN, CEILING)]
     versus = {name: compare(scores, OWN) for name, scores in joined.items()}
     return {
-        "accuracy": {", ".join(key): [cell.accuracy for cell in folds] for key, folds in cells.items()},
-        "scoring_seconds": {", ".join(key): [c.seconds for c in folds] for key, folds in cells.items()},
+        "accuracy": {name: [cell.accuracy for cell in folds] for name, folds in named.items()},
+        "scoring_seconds": {name: [cell.seconds for cell in folds] for name, folds in named.items()},
         "scores": {
-            ", ".join(key): {
-                name: {s: [cell.scores[name].mean(s) for cell in folds] for s in score.values}
-                for name, score in folds[0].scores.items()
+            name: {
+                m: {s: [cell.scores[m].mean(s) for cell in folds] for s in score.values}
+                for m, score in folds[0].scores.items()
             }
-            for key, folds in cells.items()
+            for name, folds in named.items()
         },
         "above_ours": {
             name: {

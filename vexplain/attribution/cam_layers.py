@@ -1,7 +1,5 @@
 """What class activation maps are made of: a layer with positions, its gradient, and its way to the image."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
@@ -31,9 +29,9 @@ def cam_layer(table: LayerTable) -> str:
         >>> cam_layer(layers(apply, jnp.ones((3, 3, 1, 2)), jnp.ones((1, 5, 5, 1))))
         'relu_1'
     """
-    spatial = [row for row in table if None not in row.spatial_axes and row.batch_axis is not None]
+    spatial = [row for row in table if row.num_positions and row.batch_axis is not None]
     convolutions = [n for n, layer in enumerate(spatial) if layer.kind == "conv"]
-    convolutions = [n for n in convolutions if _num_positions(spatial[n]) > 1] or convolutions
+    convolutions = [n for n in convolutions if spatial[n].num_positions > 1] or convolutions
     if not convolutions:
         raise ValueError("no convolution of this network has spatial axes: name a layer for the map")
     last = convolutions[-1]
@@ -41,10 +39,6 @@ def cam_layer(table: LayerTable) -> str:
         if follower.kind not in (*_ENTRY, "named"):
             return follower.name if follower.kind != "pool" else spatial[last].name
     return spatial[last].name
-
-
-def _num_positions(layer: Layer) -> int:
-    return math.prod(layer.shape[axis] for axis in layer.spatial_axes if axis is not None)
 
 
 def activation_of(

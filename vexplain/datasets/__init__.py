@@ -25,4 +25,5 @@ from vexplain.datasets.sources import gather as gather
 from vexplain.datasets.sources import in_memory as in_memory
 from vexplain.datasets.sources import shuffled_batches as shuffled_batches
 from vexplain.datasets.sources import subset as subset
+from vexplain.datasets.sources import with_extras as with_extras
 from vexplain.datasets.tfds_source import from_tfds as from_tfds

@@ -71,9 +71,7 @@ class ArraySource:
             masks = np.asarray(self.masks)
             _check_masks(masks, images.shape[:3])
             object.__setattr__(self, "masks", masks)
-        for name, array in self.extras.items():
-            if len(array) != len(images):
-                raise ValueError(f"extras has {len(array)} rows of {name!r}: expected {len(images)}")
+        _check_extras(self.extras, len(images))
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels.astype(np.int32))
         object.__setattr__(self, "class_names", tuple(self.class_names))
@@ -95,15 +93,14 @@ class ArraySource:
         }
         if self.masks is not None:
             batch["masks"] = as_unit_floats(self.masks[indices])
-        for name, array in self.extras.items():
-            batch[name] = as_unit_floats(array[indices]) if array.dtype == np.uint8 else array[indices]
-        return batch
+        return {**batch, **_rows_of(self.extras, indices)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Subset:
+class _Derived:
+    """A source that is made of another one, as large as it unless it says otherwise."""
+
     source: Source
-    chosen: np.ndarray
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -115,11 +112,53 @@ class _Subset:
         return getattr(self.source, "skipped", {})
 
     def __len__(self) -> int:
+        return len(self.source)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Subset(_Derived):
+    chosen: np.ndarray
+
+    def __len__(self) -> int:
         return len(self.chosen)
 
     def __getitem__(self, indices: Any) -> dict[str, Any]:
         indices = np.asarray(indices)
         return {**self.source[self.chosen[indices]], "indices": indices.astype(np.int32)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _WithExtras(_Derived):
+    extras: Mapping[str, np.ndarray]
+
+    def __getitem__(self, indices: Any) -> dict[str, Any]:
+        return {**self.source[indices], **_rows_of(self.extras, indices)}
+
+
+def with_extras(source: Source, extras: Mapping[str, np.ndarray]) -> Source:
+    """Returns a source with other arrays in its batches too.
+
+    Args:
+        source: the images.
+        extras: arrays with a row an example, under the names that they have in a batch; 8-bit integers become
+            floats in [0, 1], as in `ArraySource`.
+
+    Raises:
+        ValueError: an array of another length.
+    """
+    _check_extras(extras, len(source))
+    return _WithExtras(source, extras)
+
+
+def _rows_of(extras: Mapping[str, np.ndarray], indices: Any) -> dict[str, np.ndarray]:
+    rows = {name: array[indices] for name, array in extras.items()}
+    return {name: as_unit_floats(r) if r.dtype == np.uint8 else r for name, r in rows.items()}
+
+
+def _check_extras(extras: Mapping[str, np.ndarray], num_images: int) -> None:
+    for name, array in extras.items():
+        if len(array) != num_images:
+            raise ValueError(f"extras has {len(array)} rows of {name!r}: expected {num_images}")
 
 
 def check_indices(indices: np.ndarray, count: int, *, what: str = "images") -> None:

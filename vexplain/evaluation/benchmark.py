@@ -10,7 +10,6 @@ import numpy as np
 
 from vexplain.attribution import class_score
 from vexplain.evaluation.comparison import Difference, compare_over_cells
-from vexplain.evaluation.explained_network import ExplainedNetwork
 from vexplain.evaluation.flipping import FlippingScores, flipping_scores
 from vexplain.evaluation.methods import CONTROLS, Method, hindsight_methods, methods_for
 from vexplain.evaluation.sanity import SanityChecks, sanity_checks
@@ -115,7 +114,7 @@ def score_task(
         init(table, task.relevance),
         task.test,
         batch_size=min(batch_size, len(task.test)) if mesh is None else batch_size,
-        constants=_network(task),
+        constants=task.network,
         mesh=mesh,
         description=description,
     )
@@ -177,7 +176,6 @@ def check_task(
     choice = dataclasses.replace(choice or MethodChoice(), has_hindsight=False)
     batch = task.test[np.arange(min(num_images, len(task.test)))]
     table = layers(task.apply, task.variables, batch["images"][:1])
-    network = _network(task)
 
     def methods_fn(relevance):
         return choice.methods(task.apply, table, relevance)
@@ -188,18 +186,18 @@ def check_task(
     checks = sanity_checks(
         task.apply,
         methods_fn,
-        network,
+        task.network,
         batch,
         key=key,
         relearn=task.relearn,
         control_names=[name for name in CONTROLS if name in names],
-        random_labels=None if random_labels is None else _network(random_labels),
+        random_labels=None if random_labels is None else random_labels.network,
         explained="own prediction",
         readings=chosen,
         batch_size=batch_size,
     )
     flips = flipping_scores(
-        task.apply, methods_fn, network, batch, key=flipping_key, num_steps=num_steps, readings=chosen
+        task.apply, methods_fn, task.network, batch, key=flipping_key, num_steps=num_steps, readings=chosen
     )
     return Checks(checks, flips)
 
@@ -317,10 +315,6 @@ def benchmark(
             readings = {m: score.reading for m, score in cells[cell].items()}
             checks[cell] = check_task(task, choice=choice, readings=readings)
     return Benchmark(name, cells, checks)
-
-
-def _network(task: Task) -> ExplainedNetwork:
-    return ExplainedNetwork(task.variables, task.relevance)
 
 
 def _mark(difference: Difference | None) -> str:

@@ -9,7 +9,6 @@ the best can be found afterwards with the truth at hand; nobody who explains a n
 """
 
 import difflib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -142,7 +141,7 @@ def hindsight_methods(apply: ApplyFn, table: LayerTable) -> dict[str, Method]:
         if (row.kind == "pool" or row.kind in ACTIVATION_KINDS)
         and row.inside is None
         and row.batch_axis is not None
-        and math.prod(row.shape[axis] if axis is not None else 0 for axis in row.spatial_axes) > 1
+        and row.num_positions > 1
     ]
     if not layers:
         raise ValueError(f"table: no activation function or pooling has spatial axes:\n{table}")

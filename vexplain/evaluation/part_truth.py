@@ -4,45 +4,20 @@ The effects need many images for each one, and are measured once for a network; 
 batches of the source, and every method is scored against them in the same pass as against the masks.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from vexplain.attribution import class_score
-from vexplain.datasets import Source, epoch_batches
-from vexplain.datasets.sources import as_unit_floats
+from vexplain.datasets import Source, epoch_batches, with_extras
 from vexplain.faithfulness import part_effects
 from vexplain.sharding import Mesh
 from vexplain.streaming import fold
 from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Shaped, Variables
 
 InterventionFn = Callable[[np.ndarray], Any]  # indices -> .images, .masks; see with_part_effects
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _WithParts:
-    source: Source
-    masks: np.ndarray  # (images, parts, height, width), 8 bits
-    effects: np.ndarray
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.source.class_names
-
-    @property
-    def skipped(self) -> Mapping[str, str]:
-        """The broken files that the source met so far."""
-        return getattr(self.source, "skipped", {})
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, indices: Any) -> dict[str, Any]:
-        parts = {"part_masks": as_unit_floats(self.masks[indices]), "part_effects": self.effects[indices]}
-        return {**self.source[indices], **parts}
 
 
 class _Parts(NamedTuple):
@@ -121,7 +96,8 @@ def with_part_effects(
         mesh=mesh,
         description=description,
     )
-    return _WithParts(source, np.asarray(state.masks), np.asarray(state.effects))
+    found = {"part_masks": np.asarray(state.masks), "part_effects": np.asarray(state.effects)}
+    return with_extras(source, found)
 
 
 def _check_shapes(images: tuple[int, ...], changed: tuple[int, ...], masks: tuple[int, ...]) -> None:

@@ -20,6 +20,7 @@ from vexplain import training
 from vexplain.classifiers import build_small
 from vexplain.datasets import ArraySource, Source, gather, in_memory, subset
 from vexplain.datasets.an8flower import CHANGES, RenderedSource, fold_indices
+from vexplain.evaluation.explained_network import ExplainedNetwork
 from vexplain.evaluation.part_truth import with_part_effects
 from vexplain.relevance import Relevance, learn_relevance, load_relevance, save_relevance
 from vexplain.sharding import Mesh
@@ -50,6 +51,11 @@ class Task:
     train: Source
     test: Source
     accuracy: float | None = None
+
+    @property
+    def network(self) -> ExplainedNetwork:
+        """The weights and the relevant features."""
+        return ExplainedNetwork(self.variables, self.relevance)
 
     def relearn(self, variables: Variables) -> Relevance:
         """The relevant features of a changed network, by what it predicts: no truth comes in.

@@ -9,7 +9,6 @@ relevant.
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -144,24 +143,19 @@ def evidence_layers(table: LayerTable) -> tuple[Layer, ...]:
         >>> [row.name for row in evidence_layers(layers(apply, None, jnp.ones((1, 4, 4, 3))))]
         ['relu_1', 'pool_1']
     """
-    spatial = [r for r in table if None not in r.spatial_axes and r.batch_axis is not None and not r.inside]
-    spatial = [row for row in spatial if _num_positions(row) > 1]
+    spatial = [r for r in table if r.num_positions > 1 and r.batch_axis is not None and not r.inside]
     if not spatial:
         raise ValueError(
             "apply: no layer of this network has positions (two spatial axes), so that evidence has no place"
         )
     by_resolution: dict[int, list[Layer]] = {}
     for row in spatial:
-        by_resolution.setdefault(_num_positions(row), []).append(row)
+        by_resolution.setdefault(row.num_positions, []).append(row)
     found = []
     for _, rows in sorted(by_resolution.items(), reverse=True):
         bends = [row for row in rows if row.kind not in LINEAR_KINDS] or rows
         found.append(bends[-1] if found else bends[0])
     return tuple(found)
-
-
-def _num_positions(row: Layer) -> int:
-    return math.prod(row.shape[axis] for axis in row.spatial_axes if axis is not None)
 
 
 def _backward(apply, variables, images, rows: dict[str, Layer]):

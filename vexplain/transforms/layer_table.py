@@ -9,6 +9,7 @@ names; elsewhere a layer is called after its kind and its place in the program: 
 import collections
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -64,6 +65,11 @@ class Layer:
     @property
     def num_channels(self) -> int:
         return self.shape[self.channel_axis] if self.shape else 1
+
+    @property
+    def num_positions(self) -> int:
+        """Along height and width together; 0 where one of these axes is gone."""
+        return math.prod(0 if axis is None else self.shape[axis] for axis in self.spatial_axes)
 
     @property
     def receptive_field(self) -> tuple[int, int]:
