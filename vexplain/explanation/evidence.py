@@ -2,10 +2,10 @@
 
 The recipe of the paper shows what its features look at: it sends their activation maps back to the pixels,
 through rules that keep edges. This map asks another question: at which pixels is what these features add to
-the score of the class? It follows the score down through the relevant features only, weighs the finest layer
-with positions by what comes back, keeps what the deeper layers agree with, and fills the regions of one color
-that the evidence lies in. It takes one forward pass and two backward passes, however many features are
-relevant.
+the score of the class, beyond what the features of other classes add to theirs? It follows the scores down
+through the relevant features only, weighs the finest layer with positions by what comes back, keeps what the
+deeper layers agree with, and fills the regions of one color that the evidence lies in. It takes one forward
+pass and three backward passes, however many features are relevant.
 """
 
 import functools
@@ -49,12 +49,14 @@ def relevant_evidence(
 ) -> Evidence:
     """Returns heatmaps of the regions that give the relevant features their evidence for the class (*ours*).
 
-    With y the score of the class, A the activation of a layer, and w the relevance weights of the class:
+    With y the score of the class, ȳ the mean of the other scores, A the activation of a layer, and w the
+    relevance weights:
 
-    1. c_f = Σ over positions of A_f ∂y/∂A_f is what feature f contributes to y. Features with w_f > 0 and
-       c_f > 0 count: relevant for the class, and speaking for it in this image.
-    2. ∂y/∂A_f of these, and of no others, is sent back. At a layer with positions arrives G, to which the
-       layer's own features among them add theirs.
+    1. c_f = Σ over positions of A_f ∂y/∂A_f is what feature f contributes to y. Features with w_f > 0 for the
+       class and c_f > 0 count: relevant for it, and speaking for it in this image. Where there are any, those
+       that are relevant for some other class and contribute to ȳ likewise speak against it.
+    2. ∂y/∂A_f of the first, less ∂ȳ/∂A_f of the second, is sent back, and nothing of other features. At a
+       layer with positions arrives G, to which the layer's own features among them add theirs.
     3. E = max(0, Σ_k Ḡ_k A_k), where Ḡ is G under a Gaussian of an eighth of the layer. (The mean over all
        positions instead would be Grad-CAM's weight, no averaging LayerCAM's.)
     4. The finest layer says where, the deeper ones whether: E_fine (D + 0.1), with D in [0, 1] the mean of
@@ -108,10 +110,19 @@ def _evidence(apply, variables, images, relevance, targets) -> Evidence:
     logits, activations, send = _backward(apply, variables, images, rows)
     check_score_count(relevance, logits.shape[1])
     targets = logits.argmax(-1) if targets is None else targets
-    gradients = send(jax.nn.one_hot(targets, logits.shape[1], dtype=logits.dtype), {})
-    contributions = _contributions(gradients, activations, relevance, targets)
-    speaking = split_features(relevance.layout, contributions > 0)
-    seeds = {name: gradients[name] * _beside(speaking[name], gradients[name]) for name in relevance.layers}
+    own = jax.nn.one_hot(targets, logits.shape[1], dtype=logits.dtype)
+    others = (1 - own) / max(logits.shape[1] - 1, 1)
+
+    def speaking(scores: Array) -> tuple[Array, dict[str, Array]]:
+        """What relevant features contribute to a weighted sum of scores, and its gradients where they do."""
+        gradients = send(scores, {})
+        contributions = _contributions(gradients, activations, relevance, scores)
+        chosen = split_features(relevance.layout, contributions > 0)
+        return contributions, {n: gradients[n] * _beside(chosen[n], gradients[n]) for n in relevance.layers}
+
+    contributions, for_class = speaking(own)
+    _, for_others = speaking(jnp.where((contributions > 0).any(1, keepdims=True), others, 0))
+    seeds = {name: for_class[name] - for_others[name] for name in relevance.layers}
     arrived = send(jnp.zeros_like(logits), seeds)
 
     def evidence_of(row: Layer) -> Heatmaps:
@@ -181,15 +192,17 @@ def _backward(apply, variables, images, rows: dict[str, Layer]):
 
 
 def _contributions(
-    gradients: dict[str, Array], activations: dict[str, Array], relevance: Relevance, targets: Labels
+    gradients: dict[str, Array], activations: dict[str, Array], relevance: Relevance, scores: Array
 ) -> Float[Array, "batch features"]:
+    """Of the features with a positive weight for some class whose score counts; else 0."""
+
     def of_layer(name: str) -> Array:
         products = gradients[name] * activations[name]
         return products.sum(tuple(range(1, products.ndim - 1)))
 
     found = jnp.concatenate([of_layer(name) for name in relevance.layers], axis=1)
-    weights = jnp.asarray(relevance.weights).T.at[targets].get(mode="fill", fill_value=jnp.nan)
-    return jnp.where(weights > 0, found, 0)
+    is_relevant = jnp.asarray(relevance.weights > 0, scores.dtype)
+    return jnp.where(scores @ is_relevant.T > 0, found, 0)
 
 
 def _beside(chosen: AnyArray, like: Array) -> Array:

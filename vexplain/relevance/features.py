@@ -92,7 +92,8 @@ def find_relevance(
         mu: bound on the L1 norm of each class's weights, positive; larger lets in more features.
         nonnegative: demand weights >= 0.
         class_names: one name per class; their numbers when left out.
-        on_empty_class: "raise" for a class without images, or "leave_out": all of its weights are 0.
+        on_empty_class: "raise" for a class without images, or "leave_out": all of its weights are 0. So are
+            those of the only class that has images, for there is nothing to tell it from.
 
     Returns:
         The weights, each class's relative duality gap at most 1e-6.
@@ -124,6 +125,8 @@ def find_relevance(
     solved = ~is_empty
     if not solved.any():
         raise ValueError("statistics: no class has an image")
+    if solved.sum() == 1 < len(solved):
+        return _none_relevant(mu, layout, names)
     solution = mu_lasso(
         _accurate(statistics.gram, statistics.gram_residual),
         _accurate(statistics.cross, statistics.cross_residual)[:, solved],
@@ -140,6 +143,13 @@ def find_relevance(
         layout=layout,
         class_names=names,
     )
+
+
+def _none_relevant(mu: float | int, layout: FeatureLayout, names: tuple[str, ...]) -> Relevance:
+    """The regression on a class that every image is of would fit a constant, with features of any kind."""
+    zeros = np.zeros(len(names))
+    weights = np.zeros((layout_size(layout), len(names)))
+    return Relevance(weights, zeros, zeros, np.asarray(mu, np.float64), layout, names)
 
 
 def _with_zeros(values: Float[np.ndarray, "*rows solved"], solved: np.ndarray) -> Any:

@@ -61,7 +61,8 @@ def learn_relevance(
         labels: regress on the "predicted" class or on the "true" one.
         batch_size: images a step.
         on_empty_class: "raise" for a class that no image has (by its label, or by the prediction of the
-            network), or "leave_out": such a class gets no relevant feature, and a WARNING names it.
+            network), or "leave_out": such a class gets no relevant feature, and a WARNING names it. Where
+            all images are of one class, no feature tells it from others, and it gets none either.
         max_gram_bytes: largest Gram matrix that is allowed; the pass takes about four times as much.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
@@ -209,6 +210,9 @@ def _check_every_class_has_images(
     empty = ", ".join(absent[:_MAX_NAMED]) + more
     if on_empty_class == "leave_out":
         _LOG.warning("left out, for no image is of this class by its %s label: %s", labels, empty)
+        if np.count_nonzero(counts) == 1:
+            only = class_names[int(counts.argmax())]
+            _LOG.warning("no feature is relevant: by its %s label every image is of class %r", labels, only)
         return
     if labels == "true":
         raise ValueError(
