@@ -88,7 +88,9 @@ class Config:
     window: int = 8  # of occlusion, in pixels
     stride: int = 8
     num_scored_at_once: int = 20
-    num_checked: int = 32  # images of the sanity checks, on the first fold and difficulty
+    checked: tuple[str, ...] = ("plain",)  # of the difficulties: their first fold goes through sanity checks
+    num_checked: int = 32  # images of these
+    num_draws: int = 5  # shufflings of all weights
     num_shown: int = 4  # images of a cell in the gallery
     methods: tuple[str, ...] | None = None  # all if left out; ours, the recipe and controls are needed
     study: bool = False  # of the paper's recipe: mu, K, layers
@@ -96,12 +98,13 @@ class Config:
 
     def __post_init__(self):
         """Raises ValueError for a setting that could only fail later, after minutes of training."""
-        for name in ("num_test", "num_checked", "num_shown", "num_scored_at_once", "epochs"):
+        for name in ("num_test", "num_checked", "num_draws", "num_shown", "num_scored_at_once", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
         known = {"variants": VARIANTS, "difficulties": DIFFICULTIES, "networks": SMALL_NAMES}
-        for name, expected in (known | {"folds": range(NUM_FOLDS)}).items():
-            if not getattr(self, name):
+        known |= {"folds": range(NUM_FOLDS), "checked": DIFFICULTIES}
+        for name, expected in known.items():
+            if not getattr(self, name) and name != "checked":
                 raise ValueError(f"{name} is empty: name one or more of {', '.join(map(str, expected))}")
             for value in getattr(self, name):
                 if value not in expected:
@@ -156,6 +159,7 @@ _SMOKE = Config(
     num_steps=2,
     num_scored_at_once=8,
     num_checked=4,
+    num_draws=2,
     num_shown=2,
     study=True,
 )
@@ -178,6 +182,7 @@ PRESETS = {
             window=14,
             stride=7,
             num_scored_at_once=64,
+            checked=_ALL,
             num_checked=64,
             study=True,
         ),
@@ -189,7 +194,7 @@ class _Found(NamedTuple):
     """What a run has found so far."""
 
     cells: dict[Key, list[Cell]]  # one a fold
-    checks: dict[Key, dict[str, Any]]  # of the first fold, on the first difficulty
+    checks: dict[Key, dict[str, Any]]  # of the first fold
     studies: dict[str, list[dict[str, Any]]]
 
 
@@ -229,7 +234,7 @@ def _run(config: Config, flowers: "_Flowers", found: _Found, timings: dict[str, 
         for key, fold in flowers.all:
             found.cells.setdefault(key, []).append(scored_cell(config, flowers, key, fold))
             say(_line(key, fold, found.cells[key][-1]))
-    if difficulty == config.difficulties[0]:
+    if difficulty in config.checked:
         with step(f"Checks on {name}", timings):
             for network in config.networks:
                 key = (*flowers.kind, network)
@@ -273,7 +278,7 @@ class _Flowers:
 
 def scored_cell(config: Config, flowers: _Flowers, key: Key, fold: int) -> Cell:
     """The scores of a cell and fold, from its file if there is one."""
-    path = _path(config, "cells", key, fold, ".npz", also=("num_checked",))
+    path = _path(config, "cells", key, fold, ".npz", also=("num_checked", "num_draws"))
     if path.exists():
         return load_cell(path)
     task = flowers.task(key, fold)
@@ -333,6 +338,7 @@ def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dic
         readings=readings,
         random_labels=flowers.task(key, fold, has_random_labels=True),
         num_images=config.num_checked,
+        num_draws=config.num_draws,
         batch_size=min(config.num_scored_at_once, config.num_checked),
         seed=config.seed,
     )
@@ -342,7 +348,7 @@ def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dic
 
 def _path(config: Config, kind: str, key: Key, fold: int, ending: str, *, also: tuple[str, ...] = ()) -> Path:
     """A file whose name says what it depends on."""
-    free = ("out", "variants", "difficulties", "networks", "folds", "study", "devices", *also)
+    free = ("out", "variants", "difficulties", "networks", "folds", "checked", "study", "devices", *also)
     return config.out / kind / f"{'-'.join(key)}-{fold}-{fingerprint(config, without=free)}{ending}"
 
 
@@ -383,8 +389,11 @@ def _plain_checks(checks: Checks) -> dict[str, Any]:
         score, flips = checks.sanity.scores[name], checks.flipping[name]
         labels = score.random_labels
         return {
+            "randomized": list(score.randomized.means),
             "cascade": {group: list(s.means) for group, s in score.stages["cascading"].items()},
             "independent": {group: list(s.means) for group, s in score.stages["independent"].items()},
+            "draws": [list(s.means) for s in score.draws],
+            "controls": {control: list(s.means) for control, s in score.controls.items()},
             "random_labels": None if labels is None else list(labels.means),
             "other_class": list(score.other_class.means),
             "trained_area": float(np.mean(score.trained_area)),

@@ -1,5 +1,6 @@
 """The recipe step by step against an explicit loop, and what it must refuse."""
 
+import dataclasses
 import inspect
 
 import jax
@@ -33,12 +34,13 @@ def images(key):
     return jax.random.uniform(key, SHAPE)
 
 
-@pytest.mark.parametrize("style", ["nnx", "plain"])
-def test_the_recipe_against_a_loop_over_images_and_features(style, images):
+@pytest.mark.parametrize(("style", "measure"), [("nnx", "energy"), ("plain", "maximum")])
+def test_the_recipe_against_a_loop_over_images_and_features(style, measure, images):
     apply, variables = networks.ALL[style]()
     relevance, rows = made_relevance(apply, variables, images)
+    relevance = dataclasses.replace(relevance, measure=measure)
     found = explain(apply, variables, images, relevance, num_features=3)
-    x, logits = response_fn(apply, rows)(variables, images)
+    x, logits = response_fn(apply, rows, measure=measure)(variables, images)
     np.testing.assert_array_equal(found.targets, logits.argmax(-1))
     ruled = with_rules(apply, GUIDED | RESAMPLED_STRIDE)
     for n in range(len(images)):

@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 
 from vexplain import ArraySource, explain, learn_relevance
 from vexplain.attribution import class_score, gradient, random_map, sobel_edges
+from vexplain.evaluation import changed_networks, sanity
 from vexplain.evaluation.changed_networks import MapSimilarity
 from vexplain.evaluation.explained_network import ExplainedNetwork
 from vexplain.evaluation.sanity import sanity_checks
@@ -82,6 +83,7 @@ def arguments(network, batch):
         "random_labels": network,  # which is the trained one: all maps are alike
         "targets": TARGETS,
         "readings": {"class-blind": "absolute value"},
+        "num_draws": 2,
         "batch_size": 4,  # does not divide the images
     }
 
@@ -97,7 +99,7 @@ def test_stages_go_from_the_output_down_and_a_group_alone_is_the_first_of_the_ca
     assert set(stages) == {"cascading", "independent"}
     assert set(stages["cascading"]) == {"head", "stem"}
     last = list(stages["cascading"])[-1]
-    np.testing.assert_array_equal(stages["cascading"][last].ssim, checks.scores["gradient"].randomized.ssim)
+    np.testing.assert_array_equal(stages["cascading"][last].ssim, checks.scores["gradient"].draws[0].ssim)
     np.testing.assert_allclose(stages["independent"]["stem"].rank_correlation, 1, rtol=1e-5)
     assert (stages["independent"]["head"].rank_correlation < 0.5).all()
 
@@ -107,15 +109,16 @@ def positive_map(weights, target):
 
 
 def test_the_gradient_of_a_linear_network_changes_as_its_weights_do(checks, network):
-    """Which draw was made follows from the key as `sanity_checks` splits it."""
-    old = network.variables
-    new = randomized_variables(jax.random.split(jax.random.key(7), 4)[1], old)
-    maps = [[positive_map(np.asarray(v["head"], np.float64), t) for t in TARGETS] for v in (old, new)]
-    expected = [spearmanr(first, second).statistic for first, second in zip(*maps, strict=True)]
-    found = checks.scores["gradient"].randomized
-    np.testing.assert_allclose(found.rank_correlation, expected, atol=1e-5)
-    assert checks.scores["gradient"].randomized.means[0] == pytest.approx(np.mean(expected), abs=1e-5)
-    assert found.num_compared == NUM_IMAGES
+    """Which draws were made follows from the key as `sanity_checks` splits it."""
+    key, old = jax.random.split(jax.random.key(7), 4)[1], network.variables
+    every = [randomized_variables(k, old) for k in (key, jax.random.fold_in(key, 1))]
+    maps = [[positive_map(np.asarray(v["head"], np.float64), t) for t in TARGETS] for v in (old, *every)]
+    expected = [[spearmanr(*pair).statistic for pair in zip(maps[0], new, strict=True)] for new in maps[1:]]
+    found = checks.scores["gradient"]
+    np.testing.assert_allclose([draw.rank_correlation for draw in found.draws], expected, atol=1e-5)
+    np.testing.assert_allclose(found.randomized.rank_correlation, np.mean(expected, axis=0), atol=1e-5)
+    assert found.randomized.means[0] == pytest.approx(np.mean(expected), abs=1e-5)
+    assert found.randomized.num_compared == NUM_IMAGES
 
 
 def test_another_class_is_never_the_same_and_gives_the_correlation_of_the_weights(checks, network):
@@ -183,6 +186,38 @@ def test_a_map_that_needs_no_network_scores_above_the_controls(checks, batch):
     assert best.above_control == (0.0, 0.0)
 
 
+def test_a_map_survives_only_where_it_is_more_alike_than_that_of_a_control(checks):
+    """By hand: the map of the changed network, of a control that is as alike, and of one that is less so."""
+
+    def similarity(rho):
+        return MapSimilarity(np.full(NUM_IMAGES, rho), np.zeros(NUM_IMAGES), np.zeros(NUM_IMAGES))
+
+    def survives(rho, *controls):
+        return sanity._survives(
+            similarity(rho), controls=[similarity(c) for c in controls], key=jax.random.key(0)
+        )
+
+    assert survives(0.6)
+    assert survives(0.6, 0.5, 0.59)
+    assert not survives(0.6, 0.5, 0.6)
+    assert not survives(0.49, 0.1)
+    found = checks.scores["gradient"].controls
+    assert set(found) == {"Sobel edges", "random map"}
+    assert abs(found["random map"].means[0]) < 0.2
+    assert set(checks.scores["Sobel edges"].controls) == {"random map"}
+
+
+def test_a_map_that_became_constant_shares_nothing_with_the_old_one():
+    varies, constant = jnp.arange(12.0).reshape(1, 3, 4) / 11, jnp.zeros((1, 3, 4))
+    for first, second, expected in (
+        (varies, varies, [1, 1]),
+        (varies, constant, [0, 0]),
+        (constant, varies, [np.nan, np.nan]),
+    ):
+        found = changed_networks._similarity(*(jnp.tile(maps, (1, 4, 3)) for maps in (first, second)))
+        np.testing.assert_allclose([value[0] for value in found[:2]], expected, atol=1e-5)
+
+
 def test_constant_maps_are_neither_alike_nor_a_pass(checks):
     for name in ("zero", "NaN"):
         score = checks.scores[name]
@@ -195,9 +230,9 @@ def test_constant_maps_are_neither_alike_nor_a_pass(checks):
 
 def test_the_relevance_that_was_found_again_is_what_explains(checks, network):
     """Class b weighs two ramps, whose order changes with the weights; class c has no feature."""
-    new = randomized_variables(jax.random.split(jax.random.key(7), 4)[1], network.variables)
+    new = randomized_variables(jax.random.split(jax.random.key(7), 4)[1], network.variables)  # the first
     ramps = np.asarray(ramp(None)).reshape(2, -1)
-    found = checks.scores["by relevance"].randomized.rank_correlation
+    found = checks.scores["by relevance"].draws[0].rank_correlation
     for n, target in enumerate(TARGETS):
         maps = [relevance_of(v).weights.T[target] @ ramps for v in (network.variables, new)]
         expected = np.nan if target == 2 else spearmanr(*maps).statistic
@@ -245,6 +280,8 @@ def test_mistakes_are_named(arguments, batch):
         check(control_names=["edge"])
     with pytest.raises(ValueError, match="control_names is \\[\\]"):
         check(control_names=[])
+    with pytest.raises(ValueError, match="num_draws is 0: expected 1 or more"):
+        check(num_draws=0)
     with pytest.raises(ValueError, match="modes is \\['cascade'\\]"):
         check(modes=["cascade"])
     with pytest.raises(ValueError, match="readings: there is no method 'grad'"):

@@ -22,7 +22,7 @@ def run(tmp_path_factory):
     """(configuration, metrics)."""
     config = dataclasses.replace(SMOKE, out=tmp_path_factory.mktemp("ground_truth"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ground_truth_study, "LAYERS", ("convolutions",))
+        patch.setattr(ground_truth_study, "SEARCHED", (("convolutions", "norm"),))
         patch.setattr(ground_truth_study, "MUS", (2.0, 5.0))
         patch.setattr(ground_truth_study, "COUNTS", (1, 2))
         return config, ground_truth.main(config)
@@ -163,6 +163,7 @@ def test_the_lead_says_what_the_numbers_bear_out(above, words):
         ({"folds": ()}, "folds is empty: name one or more of 0, 1, 2, 3, 4"),
         ({"folds": (5,)}, "folds: 5 is none of 0, 1"),
         ({"networks": ("lenet",)}, "networks: 'lenet' is none of flower_net, all_conv_net"),
+        ({"checked": ("plane",)}, "checked: 'plane' is none of plain, textured"),
         ({"difficulties": ("plane",)}, "difficulties: 'plane' is none of plain, textured"),
         ({"size": 18}, "size is 18: expected a multiple of 4"),
         ({"methods": METHODS[1:]}, "must be among them"),

@@ -34,7 +34,7 @@ def relevance():
         ]
     )
     gaps, penalties = np.array([1e-12, 2e-9, 0.0, 0.0]), np.array([0.5, 0.0, 0.0, 0.0])
-    return Relevance(weights, gaps, penalties, np.array(8.0), LAYOUT, NAMES)
+    return Relevance(weights, gaps, penalties, np.array(8.0), LAYOUT, NAMES, "norm")
 
 
 def _statistics(responses, indicators):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vexplain.relevance import feature_layout, responses
+from vexplain.relevance.responses import check_measure
 
 LAYERS = ("conv_2", "conv_10", "dense_1")
 
@@ -22,14 +23,18 @@ def _activations(*, dtype=jnp.float32):
     }
 
 
-def _oracle(activations):
+def _energy(channel):
+    return np.linalg.norm(channel.ravel()) ** 2
+
+
+def _oracle(activations, of_channel=_energy):
     """The definition, image by image and channel by channel, in float64."""
     vectors = []
     for image in range(2):
         blocks = []
         for activation in activations.values():
             maps = np.moveaxis(np.asarray(activation[image], np.float64), -1, 0)
-            energies = np.array([np.linalg.norm(channel.ravel()) ** 2 for channel in maps])
+            energies = np.array([of_channel(channel) for channel in maps])
             blocks.append(energies / energies.sum())
         vector = np.concatenate(blocks)
         vectors.append(vector / np.linalg.norm(vector))
@@ -45,6 +50,23 @@ def test_responses_follow_the_definition():
     np.testing.assert_allclose(_jitted(activations), found, rtol=2e-6)
     one_by_one = jax.vmap(_jitted)(jax.tree.map(lambda array: array[:, None], activations))
     np.testing.assert_allclose(one_by_one[:, 0], found, rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("measure", "of_channel"),
+    [
+        ("norm", lambda channel: np.linalg.norm(channel.ravel())),
+        ("magnitude", lambda channel: np.abs(channel).sum()),
+        ("maximum", lambda channel: np.abs(channel).max()),
+    ],
+)
+def test_other_measures_of_a_channel(measure, of_channel):
+    activations = _activations()
+    found = responses(activations, measure=measure)
+    np.testing.assert_allclose(found, _oracle(activations, of_channel), rtol=3e-6)
+    dead = dict(activations, conv_10=activations["conv_10"].at[..., 2].set(0))
+    gradient = jax.grad(lambda a: responses(a, measure=measure)[:, 0].sum())(dead)
+    assert all(jnp.isfinite(leaf).all() for leaf in gradient.values())
 
 
 def test_half_precision_is_squared_in_single_precision():
@@ -127,3 +149,8 @@ def test_not_finite_activations_show():
 def test_bad_activations_raise(activations, layers, message):
     with pytest.raises(ValueError, match=message):
         responses(activations, layers=layers)
+
+
+def test_another_measure_is_named():
+    with pytest.raises(ValueError, match=r"measure is 'l2': expected one of .*'energy', 'norm'"):
+        check_measure("l2")

@@ -1,5 +1,6 @@
 """The report of the command and its results as JSON: what a reader sees, and what a program reads."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -187,8 +188,12 @@ def _learned(found: Relevance, sheets: Mapping[str, Path]) -> Section:
 
 def _of_classes(found: Relevance, names: list[str]) -> Relevance:
     kept = [found.class_names.index(name) for name in names]
-    return Relevance(
-        found.weights[:, kept], found.gaps[kept], found.penalties[kept], found.mu, found.layout, tuple(names)
+    return dataclasses.replace(
+        found,
+        weights=found.weights[:, kept],
+        gaps=found.gaps[kept],
+        penalties=found.penalties[kept],
+        class_names=tuple(names),
     )
 
 

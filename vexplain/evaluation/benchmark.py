@@ -157,6 +157,7 @@ def check_task(
     readings: Mapping[str, str] | None = None,
     random_labels: Task | None = None,
     num_images: int = 24,
+    num_draws: int = 5,
     num_steps: int = 32,
     batch_size: int = 24,
     seed: int = 0,
@@ -169,6 +170,7 @@ def check_task(
         readings: of methods with signed attributions, from `Score.reading`.
         random_labels: the same network, trained on shuffled labels.
         num_images: the first test images.
+        num_draws: of networks with all weights shuffled.
         num_steps: of the curves of deletion and insertion.
         batch_size: images that are explained at once.
         seed: of all that is drawn.
@@ -193,6 +195,7 @@ def check_task(
         control_names=[name for name in CONTROLS if name in names],
         random_labels=None if random_labels is None else random_labels.network,
         explained="own prediction",
+        num_draws=num_draws,
         readings=chosen,
         batch_size=batch_size,
     )

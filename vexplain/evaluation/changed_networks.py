@@ -1,7 +1,7 @@
 """The maps of a changed network beside those of the trained one: other weights, other labels, another class.
 
-Two maps are compared only where both vary. A constant map orders nothing: it is neither like another map nor
-unlike it, so that it is left out of every mean, and counted.
+Two maps are compared only where that of the trained network varies: a constant map orders nothing, so that
+there is nothing that could survive. A map that became constant counts 0: it shares nothing with the old one.
 """
 
 import logging
@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class MapSimilarity(NamedTuple):
-    """How alike two maps of each image are, (batch,) each; NaN where one of the two is constant.
+    """How alike two maps of each image are, (batch,) each; NaN where the first is constant.
 
     `chance_ssim` is the SSIM with the second map moved by half its height and width (*ours*): sparse maps
     have a high SSIM wherever their few points are, for their backgrounds agree.
@@ -34,7 +34,7 @@ class MapSimilarity(NamedTuple):
 
     @property
     def num_compared(self) -> int:
-        """How many images have two maps that vary."""
+        """How many images are compared."""
         return int(np.isfinite(self.ssim).sum())
 
     @property
@@ -96,6 +96,19 @@ def compare(reference: Reference, other: ExplainedNetwork, *, targets: Labels | 
         for name, maps in heatmaps.items()
     }
     return Comparison(similarities, iou_areas(heatmaps, reference.masks), selected_jaccard(ours, theirs))
+
+
+def compare_with(reference: Reference, name: str) -> dict[str, MapSimilarity]:
+    """Returns how alike the map of each method is to that of one of them, in the trained network.
+
+    Args:
+        reference: the trained network.
+        name: of the one, for instance of a control.
+    """
+    return {
+        method: MapSimilarity(*jax.device_get(_similarity(maps, reference.heatmaps[name])))
+        for method, maps in reference.heatmaps.items()
+    }
 
 
 def iou_areas(heatmaps: dict[str, Heatmaps], masks: Masks) -> dict[str, np.ndarray]:
@@ -173,11 +186,11 @@ def compare_shuffled(
 
 @jax.jit
 def _similarity(first: Heatmaps, second: Heatmaps) -> tuple[Float[Array, " batch"], ...]:
-    """Spearman, SSIM and SSIM by chance; NaN where a map is constant."""
-    both_vary = jnp.logical_and(*(jnp.ptp(maps, axis=(1, 2)) > 0 for maps in (first, second)))
+    """Spearman, SSIM and SSIM by chance; NaN where the first is constant, 0 where only the second is."""
+    first_varies, second_varies = (jnp.ptp(maps, axis=(1, 2)) > 0 for maps in (first, second))
     moved = jnp.roll(second, (second.shape[1] // 2, second.shape[2] // 2), axis=(1, 2))
     found = (*map_similarity(first, second), heatmap_ssim(first, moved))
-    return tuple(jnp.where(both_vary, values, jnp.nan) for values in found)
+    return tuple(jnp.where(first_varies, jnp.where(second_varies, values, 0), jnp.nan) for values in found)
 
 
 @jax.jit

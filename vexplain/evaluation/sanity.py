@@ -5,11 +5,14 @@ compared with those of other networks, of the same shape and on the same images:
 after layer, and trained on random labels; and with those of another class of the same network. The relevant
 features are part of an explanation and are found again in each of these networks.
 
-A constant map is neither like another nor unlike it: it is left out of every mean. Where less than half of
-the images can be compared a check is *undecided*, and a method passes only when no check failed and none is
-undecided. The thresholds are *ours*.
+An image whose map is constant in the trained network is left out of every mean. Where less than half of the
+images can be compared a check is *undecided*, and a method passes only when no check failed and none is
+undecided. The thresholds are *ours*. How alike two maps of the same image are depends on the image too: where
+there is one object before a plain background, a blob at the center is like any map. So a map is only said to
+survive where it is more like that of the trained network than a control's map is, which sees no network.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +26,7 @@ from vexplain.evaluation.changed_networks import (
     Reference,
     compare,
     compare_shuffled,
+    compare_with,
     iou_areas,
     shuffled_sets,
 )
@@ -51,11 +55,12 @@ class SanityScores(NamedTuple):
     """What the checks found for one method; per image, in the order of the batch."""
 
     stages: dict[str, dict[str, MapSimilarity]]  # by mode, then by the group that the stage shuffled
-    randomized: MapSimilarity  # with all groups shuffled: the end of the cascade
+    draws: tuple[MapSimilarity, ...]  # with all groups shuffled; the first is the end of the cascade
+    controls: dict[str, MapSimilarity]  # by control: its map with that of the trained network
     random_labels: MapSimilarity | None
     other_class: MapSimilarity
     trained_area: np.ndarray  # IoU area with the mask, (batch,)
-    randomized_area: np.ndarray  # the same, of the network with all groups shuffled
+    randomized_area: np.ndarray  # the same, of the networks with all groups shuffled, mean over the draws
     best_control: str  # the control with the largest mean area
     above_control: tuple[float, float]  # 95 % interval of randomized_area - control; NaN where no map varies
     failures: tuple[str, ...] = ()  # in words
@@ -65,6 +70,11 @@ class SanityScores(NamedTuple):
     def passes(self) -> bool:
         """No check failed, and none is undecided."""
         return not self.failures and not self.undecided
+
+    @property
+    def randomized(self) -> MapSimilarity:
+        """With all groups shuffled, mean over the draws."""
+        return MapSimilarity(*np.mean(self.draws, axis=0))
 
 
 class SanityChecks(NamedTuple):
@@ -89,6 +99,7 @@ def sanity_checks(
     control_names: Sequence[str],
     random_labels: ExplainedNetwork | None = None,
     modes: Sequence[str] = MODES,
+    num_draws: int = 5,
     draw: Literal["permutation", "normal"] = "permutation",
     other_class: Literal["drawn", "runner-up"] = "drawn",
     explained: Literal["same class", "own prediction"] = "same class",
@@ -101,14 +112,16 @@ def sanity_checks(
     A check fails where
 
     - all layers are shuffled and the mean Spearman correlation with the map of the trained network is still
-      0.5 or more, or the SSIM is by 0.5 or more of what is possible above chance ("survives randomization");
-    - on that network the IoU area is significantly (paired bootstrap over the images, 95 %) above that of the
-      best control, which sees no network ("scores without a trained network");
+      0.5 or more, or the SSIM is by 0.5 or more of what is possible above chance, and significantly (paired
+      bootstrap over the images, 95 %) above that of the map of every control, which sees no network
+      ("survives randomization"); a map that became constant counts as 0;
+    - on that network the IoU area is significantly above that of the best control ("scores without a trained
+      network");
     - the map of the network with random labels is as alike as that ("same map for random labels");
     - Spearman and SSIM with the map of another class are 0.9 or more ("same map for another class").
 
-    The shuffling is one draw: repeat with another key for its spread. All networks go through one compiled
-    program; the maps of one are kept at a time beside those of the trained one.
+    All networks go through one compiled program; the maps of one are kept at a time beside those of the
+    trained one.
 
     Args:
         apply: the network.
@@ -125,10 +138,11 @@ def sanity_checks(
         random_labels: the same network trained on shuffled labels, with the features that are relevant for
             those labels.
         modes: of "cascading" and "independent"; the network with all layers shuffled is always looked at.
+        num_draws: of networks with all layers shuffled; the stages are of the first.
         draw: how weights are shuffled, see `randomized_variables`.
         explained: which class a changed network is asked about: that of the trained one, or what it predicts
             itself. For methods made of relevant features the second: for a class that a network never
-            predicts it has none, and the map of such a class is zero, and not compared.
+            predicts it has none, and says nothing of it.
         other_class: the other class is "drawn" among the others, or the "runner-up" of the trained network.
         targets: (batch,), the classes explained in the trained network; what it predicts when left out.
         readings: "positive part" or "absolute value", by the name of a method that returns signed
@@ -171,6 +185,8 @@ def sanity_checks(
         (True, False)
     """
     names = tuple(methods_fn(network.relevance))
+    if num_draws < 1:
+        raise ValueError(f"num_draws is {num_draws}: expected 1 or more")
     _check(names, batch, control_names, modes, {"other_class": other_class, "explained": explained})
     check_readings(readings or {}, names)
     for_sample, for_weights, for_class, for_bootstrap = jax.random.split(key, 4)
@@ -186,53 +202,60 @@ def sanity_checks(
     def targets_of(variables: Variables) -> Labels:
         return sample.targets if explained == "same class" else predict(variables)
 
-    shuffled = compare_shuffled(trained, for_weights, sets, relearn=relearn, targets_of=targets_of, draw=draw)
-    others = _other_targets(apply, network, sample, for_class, other_class)
-    comparisons = _Comparisons(
-        {mode: {g: shuffled[chosen] for g, chosen in by_group.items()} for mode, by_group in stages.items()},
-        shuffled[groups],
+    shuffle = functools.partial(compare_shuffled, trained, relearn=relearn, targets_of=targets_of, draw=draw)
+    first = shuffle(for_weights, sets)
+    others = [shuffle(jax.random.fold_in(for_weights, n), [groups]) for n in range(1, num_draws)]
+    another = _other_targets(apply, network, sample, for_class, other_class)
+    found = _Comparisons(
+        {mode: {g: first[chosen] for g, chosen in by_group.items()} for mode, by_group in stages.items()},
+        [comparisons[groups] for comparisons in (first, *others)],
         random_labels and compare(trained, random_labels, targets=targets_of(random_labels.variables)),
-        compare(trained, network, targets=others),
+        compare(trained, network, targets=another),
+        {name: compare_with(trained, name) for name in control_names},
     )
-    return _checks(comparisons, iou_areas(trained.heatmaps, masks), control_names, for_bootstrap)
+    return _checks(found, iou_areas(trained.heatmaps, masks), for_bootstrap)
 
 
 class _Comparisons(NamedTuple):
     stages: dict[str, dict[str, Comparison]]
-    randomized: Comparison
+    draws: list[Comparison]
     random_labels: Comparison | None
     other_class: Comparison
+    controls: dict[str, dict[str, MapSimilarity]]  # by control, then by method
 
 
-def _checks(found: _Comparisons, areas: dict[str, np.ndarray], controls: Sequence[str], key: Any):
-    best = max(controls, key=lambda name: areas[name].mean())
+def _checks(found: _Comparisons, areas: dict[str, np.ndarray], key: Any) -> SanityChecks:
+    best = max(found.controls, key=lambda name: areas[name].mean())
     labels = found.random_labels
     scores = {}
     for name, trained_area in areas.items():
-        randomized, area = found.randomized.similarities[name], found.randomized.areas[name]
+        draws = tuple(comparison.similarities[name] for comparison in found.draws)
+        area = np.mean([comparison.areas[name] for comparison in found.draws], axis=0)
         scores[name] = SanityScores(
             stages={
                 mode: {group: comparison.similarities[name] for group, comparison in by_group.items()}
                 for mode, by_group in found.stages.items()
             },
-            randomized=randomized,
+            draws=draws,
+            controls={control: of[name] for control, of in found.controls.items() if control != name},
             random_labels=None if labels is None else labels.similarities[name],
             other_class=found.other_class.similarities[name],
             trained_area=trained_area,
             randomized_area=area,
             best_control=best,
-            above_control=_difference(key, area, areas[best], np.isfinite(randomized.ssim)),
+            above_control=_difference(key, area, areas[best], np.isfinite(draws[0].ssim)),
         )
     jaccard = {mode: {g: c.jaccard for g, c in by_group.items()} for mode, by_group in found.stages.items()}
-    judged = {name: _judged(score, areas[best]) for name, score in scores.items()}
+    judged = {name: _judged(score, areas[best], key) for name, score in scores.items()}
     return SanityChecks(judged, jaccard, None if labels is None else labels.jaccard)
 
 
-def _judged(score: SanityScores, control_area: np.ndarray) -> SanityScores:
+def _judged(score: SanityScores, control_area: np.ndarray, key: Any) -> SanityScores:
     """Adds the verdict: which checks failed, and which could not be decided."""
+    survives = functools.partial(_survives, controls=list(score.controls.values()), key=key)
     checks = {
-        "survives randomization": (score.randomized, _survives),
-        "same map for random labels": (score.random_labels, _survives),
+        "survives randomization": (score.randomized, survives),
+        "same map for random labels": (score.random_labels, survives),
         "same map for another class": (score.other_class, _is_same),
     }
     failures, undecided = [], []
@@ -252,8 +275,21 @@ def _judged(score: SanityScores, control_area: np.ndarray) -> SanityScores:
     return score._replace(failures=tuple(failures), undecided=tuple(undecided))
 
 
-def _survives(similarity: MapSimilarity) -> bool:
-    return similarity.means[0] >= SURVIVES or similarity.ssim_above_chance >= SURVIVES
+def _survives(similarity: MapSimilarity, *, controls: Sequence[MapSimilarity], key: Any) -> bool:
+    """Alike beyond the threshold, and more so than every control."""
+    is_beyond = {
+        "rank_correlation": similarity.means[0] >= SURVIVES,
+        "ssim": similarity.ssim_above_chance >= SURVIVES,
+    }
+    varies = np.isfinite(similarity.ssim)
+
+    def is_above(control: MapSimilarity, measure: str) -> bool:
+        return _difference(key, getattr(similarity, measure), getattr(control, measure), varies)[0] > 0
+
+    return any(
+        beyond and all(is_above(control, measure) for control in controls)
+        for measure, beyond in is_beyond.items()
+    )
 
 
 def _is_same(similarity: MapSimilarity) -> bool:

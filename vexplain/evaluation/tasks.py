@@ -69,6 +69,7 @@ class Task:
             self.train,
             rows=self.relevance.layers,
             mu=float(self.relevance.mu),
+            measure=self.relevance.measure,
             on_empty_class="leave_out",
         )
 

@@ -9,5 +9,6 @@ from vexplain.explanation.evidence import relevant_evidence as relevant_evidence
 from vexplain.explanation.recipe import OPTIONS as OPTIONS
 from vexplain.explanation.recipe import Explanation as Explanation
 from vexplain.explanation.recipe import check_options as check_options
+from vexplain.explanation.recipe import combined_maps as combined_maps
 from vexplain.explanation.recipe import explain as explain
 from vexplain.explanation.recipe import feature_name as feature_name

@@ -181,7 +181,8 @@ def _explain(apply, variables, images, relevance, targets, options) -> Explanati
     check_score_count(relevance, logits.shape[1])
     targets = logits.argmax(-1) if targets is None else targets
     activations = {row.name: channels_last(found[row.name], row) for row in rows}
-    scores = feature_scores(responses(activations, layers=relevance.layers), relevance, targets)
+    x = responses(activations, layers=relevance.layers, measure=relevance.measure)
+    scores = feature_scores(x, relevance, targets)
     features = top_features(scores, num_features)
 
     def shown(indices):  # one feature an image, (batch,)
@@ -192,7 +193,7 @@ def _explain(apply, variables, images, relevance, targets, options) -> Explanati
     backward = jax.lax.map(fast_in_loops(shown), features.indices.T)
     maps = positive_heatmaps(jnp.moveaxis(backward, 0, 1))
     maps = jnp.where(features.valid[:, :, None, None], maps, 0)
-    return Explanation(_combined(maps, features, combination), maps, features, targets, logits)
+    return Explanation(combined_maps(maps, features, combination), maps, features, targets, logits)
 
 
 def _seeds(
@@ -215,9 +216,16 @@ def _seeds(
     return seeds
 
 
-def _combined(
+def combined_maps(
     maps: Float[Array, "batch K height width"], features: TopFeatures, combination: str
 ) -> Heatmaps:
+    """Returns one map an image, of those of its features.
+
+    Args:
+        maps: in [0, 1]; zero where a feature is not valid.
+        features: (batch, K) each.
+        combination: "maximum", "mean" over the valid features, or "weighted" by their scores.
+    """
     if combination == "maximum":
         return maps.max(1)
     scores = features.scores if combination == "weighted" else features.valid.astype(maps.dtype)

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from vexplain.relevance.layout import FeatureLayout
-from vexplain.relevance.responses import responses
+from vexplain.relevance.responses import Measure, check_measure, responses
 from vexplain.transforms import Layer, LayerTable, channels_last, read
 from vexplain.transforms.nonlinearities import ACTIVATION_KINDS
 from vexplain.typing import ApplyFn, Array, Float, Images, Logits, Variables
@@ -136,18 +136,24 @@ def layout_of(rows: Sequence[Layer]) -> FeatureLayout:
     return tuple((row.name, row.num_channels) for row in rows)
 
 
-def response_fn(apply: ApplyFn, rows: Sequence[Layer]) -> ResponseFn:
+def response_fn(apply: ApplyFn, rows: Sequence[Layer], *, measure: Measure = "energy") -> ResponseFn:
     """Returns the function `(variables, images) -> (responses, logits)` that `gram_statistics` takes.
 
     Args:
         apply: the network.
         rows: the candidate layers, in the order of the features.
+        measure: of a channel, see `responses`.
+
+    Raises:
+        ValueError: another measure.
     """
+    check_measure(measure)
     names = [row.name for row in rows]
     reading = read(apply, names)
 
     def respond(variables, images):
         logits, found = reading(variables, images)
-        return responses({row.name: channels_last(found[row.name], row) for row in rows}), logits
+        activations = {row.name: channels_last(found[row.name], row) for row in rows}
+        return responses(activations, measure=measure), logits
 
     return respond

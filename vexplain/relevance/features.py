@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 from vexplain.relevance.lasso import mu_lasso
 from vexplain.relevance.layout import FeatureLayout, layer_and_channel, layout_size, split_features
+from vexplain.relevance.responses import Measure, check_measure
 from vexplain.relevance.statistics import Statistics
 from vexplain.typing import Array
 
@@ -47,6 +48,7 @@ class Relevance:
         mu: (), the bound on the L1 norm of each class.
         layout: the (layer name, number of channels) that the features come from, in order.
         class_names: one name per class.
+        measure: of a channel's response, see `responses`: how the features of one image are ranked, too.
     """
 
     # Transformations put placeholders into the leaves, so that their types are not checked here.
@@ -56,6 +58,7 @@ class Relevance:
     mu: Any
     layout: FeatureLayout = field(metadata={"static": True})
     class_names: tuple[str, ...] = field(metadata={"static": True})
+    measure: Measure = field(default="energy", metadata={"static": True})
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -79,6 +82,7 @@ def find_relevance(
     nonnegative: bool = True,
     class_names: Sequence[str] | None = None,
     on_empty_class: Literal["raise", "leave_out"] = "raise",
+    measure: Measure = "energy",
 ) -> Relevance:
     """The relevant features of every class, from the sums over a dataset.
 
@@ -94,14 +98,15 @@ def find_relevance(
         class_names: one name per class; their numbers when left out.
         on_empty_class: "raise" for a class without images, or "leave_out": all of its weights are 0. So are
             those of the only class that has images, for there is nothing to tell it from.
+        measure: what the responses were made with.
 
     Returns:
         The weights, each class's relative duality gap at most 1e-6.
 
     Raises:
-        ValueError: `mu` is not positive, the layout or the class names do not fit the statistics,
-            a sum is not finite, a class has no image (none has one, if they may be left out), or labels lie
-            outside the classes.
+        ValueError: another measure, `mu` is not positive, the layout or the class names do not fit the
+            statistics, a sum is not finite, a class has no image (none has one, if they may be left out), or
+            labels lie outside the classes.
         RuntimeError: the gap of a class stayed above 1e-6.
 
     References:
@@ -118,6 +123,7 @@ def find_relevance(
         >>> features(found, "dog")
         (Feature(layer='conv_2', channel=0, weight=2.0),)
     """
+    check_measure(measure)
     counts = np.asarray(statistics.counts, np.float64)
     _check_statistics(statistics, layout)
     names = tuple(map(str, range(len(counts)))) if class_names is None else tuple(class_names)
@@ -126,7 +132,7 @@ def find_relevance(
     if not solved.any():
         raise ValueError("statistics: no class has an image")
     if solved.sum() == 1 < len(solved):
-        return _none_relevant(mu, layout, names)
+        return _none_relevant(mu, layout, names, measure)
     solution = mu_lasso(
         _accurate(statistics.gram, statistics.gram_residual),
         _accurate(statistics.cross, statistics.cross_residual)[:, solved],
@@ -142,14 +148,17 @@ def find_relevance(
         mu=np.asarray(mu, np.float64),
         layout=layout,
         class_names=names,
+        measure=measure,
     )
 
 
-def _none_relevant(mu: float | int, layout: FeatureLayout, names: tuple[str, ...]) -> Relevance:
+def _none_relevant(
+    mu: float | int, layout: FeatureLayout, names: tuple[str, ...], measure: Measure
+) -> Relevance:
     """The regression on a class that every image is of would fit a constant, with features of any kind."""
     zeros = np.zeros(len(names))
     weights = np.zeros((layout_size(layout), len(names)))
-    return Relevance(weights, zeros, zeros, np.asarray(mu, np.float64), layout, names)
+    return Relevance(weights, zeros, zeros, np.asarray(mu, np.float64), layout, names, measure)
 
 
 def _with_zeros(values: Float[np.ndarray, "*rows solved"], solved: np.ndarray) -> Any:

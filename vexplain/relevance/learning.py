@@ -20,6 +20,7 @@ from vexplain.relevance.candidates import (
 )
 from vexplain.relevance.features import ON_EMPTY_CLASS, Relevance, find_relevance
 from vexplain.relevance.layout import layout_size
+from vexplain.relevance.responses import Measure, check_measure
 from vexplain.relevance.statistics import Statistics, gram_statistics
 from vexplain.sharding import Mesh
 from vexplain.streaming import fold_epoch
@@ -41,6 +42,7 @@ def learn_relevance(
     labels: Literal["predicted", "true"] = "predicted",
     batch_size: int = 64,
     on_empty_class: Literal["raise", "leave_out"] = "raise",
+    measure: Measure = "energy",
     max_gram_bytes: int = MAX_GRAM_BYTES,
     mesh: Mesh | None = None,
     description: str | None = None,
@@ -63,13 +65,14 @@ def learn_relevance(
         on_empty_class: "raise" for a class that no image has (by its label, or by the prediction of the
             network), or "leave_out": such a class gets no relevant feature, and a WARNING names it. Where
             all images are of one class, no feature tells it from others, and it gets none either.
+        measure: of the response of a channel: its "energy" (*paper*), or another one of `responses`.
         max_gram_bytes: largest Gram matrix that is allowed; the pass takes about four times as much.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
 
     Raises:
-        ValueError: no source or an empty one, too many features for `max_gram_bytes`, a class without images,
-            `mu` not positive.
+        ValueError: no source or an empty one, another measure, too many features for `max_gram_bytes`, a
+            class without images, `mu` not positive.
         KeyError: a name in `rows` that no layer has.
 
     Example:
@@ -84,11 +87,12 @@ def learn_relevance(
         >>> features(relevance, "green")
         (Feature(layer='pool_1', channel=1, weight=1.0),)
     """
+    check_measure(measure)
     _check(source, mu, on_empty_class)  # known before the pass over the images, which may take hours
     chosen = _chosen_layers(apply, variables, source, rows, max_gram_bytes)
     layout = layout_of(chosen)
     make_pair = _statistics_pair if _has_hash(apply) else _statistics_pair.__wrapped__
-    init, update = make_pair(apply, tuple(chosen), len(source.class_names), labels, max_gram_bytes)
+    init, update = make_pair(apply, tuple(chosen), len(source.class_names), labels, measure, max_gram_bytes)
     statistics = fold_epoch(
         update,
         init(),
@@ -106,6 +110,7 @@ def learn_relevance(
         nonnegative=nonnegative,
         class_names=source.class_names,
         on_empty_class=on_empty_class,
+        measure=measure,
     )
 
 
@@ -120,12 +125,19 @@ def _has_hash(apply: ApplyFn) -> bool:
 
 @functools.lru_cache(maxsize=8)
 def _statistics_pair(
-    apply: ApplyFn, chosen: tuple[Layer, ...], num_classes: int, labels: str, max_gram_bytes: int
+    apply: ApplyFn,
+    chosen: tuple[Layer, ...],
+    num_classes: int,
+    labels: str,
+    measure: Measure,
+    max_gram_bytes: int,
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """One pair for all weights of an architecture, so that its pass is compiled once."""
     size = layout_size(layout_of(chosen))
     options = {"labels": labels, "max_gram_bytes": max_gram_bytes}
-    init, update, _ = gram_statistics(response_fn(apply, chosen), size, num_classes, **options)
+    init, update, _ = gram_statistics(
+        response_fn(apply, chosen, measure=measure), size, num_classes, **options
+    )
     return init, update
 
 

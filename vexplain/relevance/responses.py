@@ -7,7 +7,8 @@ one. A fully connected layer is a 1x1 map. The shares do not depend on the scale
 is used to compute them: each layer is divided by its largest magnitude before it is squared.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,12 @@ import jax.numpy as jnp
 from vexplain.relevance.layout import feature_layout
 from vexplain.typing import Activations, Array, Float, Shaped
 
+Measure: TypeAlias = Literal["energy", "norm", "magnitude", "maximum"]
+MEASURES: tuple[str, ...] = get_args(Measure)
+
 
 def responses(
-    activations: Activations, *, layers: Sequence[str] | None = None
+    activations: Activations, *, layers: Sequence[str] | None = None, measure: Measure = "energy"
 ) -> Float[Array, "batch features"]:
     """The response of every channel of every layer, each image's vector of Euclidean length one.
 
@@ -27,6 +31,10 @@ def responses(
         d_q = e_q / sum_{q'} e_{q'}       share of the layer's energy             (*paper*)
         x   = concatenation of d over layers,  x <- x / ||x||_2                   (*paper*)
 
+    Other measures of a channel instead of its energy (*ours*, but for the norm, which the prose of the paper
+    is recalled to say): "norm", the square root of the energy; "magnitude", the sum of |A|; "maximum", the
+    largest |A|.
+
     A layer that is zero everywhere has responses 0 (*ours*: the division is 0/0), and gradients 0.
 
     Args:
@@ -35,14 +43,15 @@ def responses(
         layers: the layers to take and their order; all, in the mapping's order, when left out. A
             dict that crosses `jax.jit` comes back sorted by name: give the layers wherever this
             happens, so that the vector agrees with its `feature_layout`.
+        measure: of a channel: "energy", "norm", "magnitude" or "maximum".
 
     Returns:
         Non-negative responses, float32 or wider. An activation that is not finite makes the whole
         vector of its image NaN.
 
     Raises:
-        ValueError: no layer, an unknown or repeated one, a layer without a channel axis, a batch
-            size that differs between layers, or activations that are not floating point.
+        ValueError: another measure, no layer, an unknown or repeated one, a layer without a channel axis, a
+            batch size that differs between layers, or activations that are not floating point.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, section 3.1.
@@ -53,16 +62,38 @@ def responses(
         >>> [round(float(value), 3) for value in x[0]]
         [0.243, 0.97, 0.0, 0.0]
     """
+    check_measure(measure)
     names = [name for name, _ in feature_layout(activations, layers=layers)]
     batch_sizes = {name: activations[name].shape[0] for name in names}
     if len(set(batch_sizes.values())) > 1:
         raise ValueError(f"activations: batch sizes differ between the layers, {batch_sizes}")
-    shares = jnp.concatenate([_energy_shares(name, activations[name]) for name in names], axis=1)
+    shares = jnp.concatenate([_shares(name, activations[name], measure) for name in names], axis=1)
     squares = jnp.sum(shares**2, axis=1, keepdims=True)
     return shares / jnp.sqrt(jnp.where(squares == 0, 1, squares))
 
 
-def _energy_shares(name: str, activation: Shaped[Array, "batch ..."]) -> Float[Array, "batch channels"]:
+def check_measure(measure: str) -> None:
+    """Raises ValueError for a measure that `responses` does not know."""
+    if measure not in MEASURES:
+        raise ValueError(f"measure is {measure!r}: expected one of {MEASURES}")
+
+
+_OF_CHANNELS: dict[str, Callable[..., Array]] = {  # of maps whose largest magnitude is 1
+    "energy": lambda maps, axes: jnp.sum(maps**2, axis=axes),
+    "norm": lambda maps, axes: _root(jnp.sum(maps**2, axis=axes)),
+    "magnitude": lambda maps, axes: jnp.sum(jnp.abs(maps), axis=axes),
+    "maximum": lambda maps, axes: jnp.max(jnp.abs(maps), axis=axes),
+}
+
+
+def _root(values: Array) -> Array:
+    """The square root, whose gradient at 0 is 0."""
+    return jnp.where(values > 0, jnp.sqrt(jnp.where(values > 0, values, 1)), 0)
+
+
+def _shares(
+    name: str, activation: Shaped[Array, "batch ..."], measure: str
+) -> Float[Array, "batch channels"]:
     if not jnp.issubdtype(activation.dtype, jnp.floating):
         raise ValueError(f"activations: {name!r} must be floating point, got {activation.dtype}; convert it")
     activation = activation.astype(jnp.promote_types(activation.dtype, jnp.float32))
@@ -70,6 +101,6 @@ def _energy_shares(name: str, activation: Shaped[Array, "batch ..."]) -> Float[A
     # The shares do not depend on this divisor, so neither does their gradient.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(activation), axis=not_batch, keepdims=True))
     scaled = activation / jnp.where(largest == 0, 1, largest)
-    energies = jnp.sum(scaled**2, axis=not_batch[:-1])
-    total = jnp.sum(energies, axis=1, keepdims=True)
-    return energies / jnp.where(total == 0, 1, total)
+    measured = _OF_CHANNELS[measure](scaled, not_batch[:-1])
+    total = jnp.sum(measured, axis=1, keepdims=True)
+    return measured / jnp.where(total == 0, 1, total)

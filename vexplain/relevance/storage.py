@@ -15,6 +15,7 @@ import numpy as np
 from vexplain.files import write_whole
 from vexplain.relevance.features import Relevance
 from vexplain.relevance.layout import layout_size
+from vexplain.relevance.responses import check_measure
 
 _ARRAYS = ("weights", "gaps", "penalties", "mu")
 _VERSION = 1
@@ -40,6 +41,7 @@ def save_relevance(relevance: Relevance, path: str | os.PathLike[str]) -> None:
         "version": _VERSION,
         "layout": [list(entry) for entry in relevance.layout],
         "class_names": list(relevance.class_names),
+        "measure": relevance.measure,
     }
     arrays: dict[str, Any] = {name: np.asarray(getattr(relevance, name)) for name in _ARRAYS}
     arrays["metadata"] = np.array(json.dumps(metadata))
@@ -70,7 +72,9 @@ def load_relevance(path: str | os.PathLike[str]) -> Relevance:
         if metadata["version"] != _VERSION:
             raise ValueError(f"format version {metadata['version']}, expected {_VERSION}")
         layout = tuple((str(name), int(size)) for name, size in metadata["layout"])
-        relevance = Relevance(**arrays, layout=layout, class_names=tuple(map(str, metadata["class_names"])))
+        class_names, measure = tuple(map(str, metadata["class_names"])), metadata.get("measure", "energy")
+        check_measure(measure)
+        relevance = Relevance(**arrays, layout=layout, class_names=class_names, measure=measure)
         _check_shapes(relevance)
     except FileNotFoundError:
         raise
