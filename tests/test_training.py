@@ -11,7 +11,7 @@ from vexplain import training
 from vexplain.classifiers import FlowerNet, build_small, functionalize
 from vexplain.datasets import ArraySource, shuffled_batches
 from vexplain.sharding import data_mesh
-from vexplain.streaming import fold, fold_epoch
+from vexplain.streaming import CheckpointError, fold, fold_epoch
 
 
 def linear(variables, images):
@@ -219,6 +219,10 @@ def test_an_interrupted_training_ends_as_one_that_was_not(to_train, tmp_path):
         normalized_linear, variables, Watched(watched, fails_at=0), directory=tmp_path, **options
     )
     jax.tree.map(np.testing.assert_array_equal, again, expected)
+    for change in ({"seed": 4}, {"epochs": 8}, {"learning_rate": 0.02}):
+        other = {**options, **change, "directory": tmp_path}
+        with pytest.raises(CheckpointError, match=r"made with other settings .'images 32, epochs 7"):
+            training.train(normalized_linear, variables, _flower_source(), **other)
 
 
 def test_the_usual_training_is_adam_with_warmup_and_cosine_decay_of_all_but_statistics(to_train):

@@ -141,12 +141,14 @@ def train(
         batch_size: images a step; what does not fill a batch is left out of an epoch.
         learning_rate: at its peak, after a twentieth of the steps.
         seed: of the order of the images.
-        directory: of checkpoints, four epochs apart, for these settings alone; none if left out.
+        directory: of checkpoints, four epochs apart; none if left out. One of other settings, or of another
+            number of images, is refused.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
 
     Raises:
         TrainingDiverged: the loss was not finite.
+        CheckpointError: the directory holds a checkpoint of other settings, or a damaged one.
         ValueError: `epochs` is below 1, or `batch_size` is, or it is larger than the source.
 
     Example:
@@ -167,13 +169,15 @@ def train(
     warmup = min(num_steps // 20 + 1, num_steps - 1)
     schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, num_steps)
     init, update = supervised(apply, optax.adam(schedule), trainable=_is_weight)
+    settings = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    fingerprint = ", ".join(f"{k} {v}" for k, v in {"images": len(source), **settings}.items())
     state = fold(
         update,
         init(variables),
         batch_fn,
         num_steps=num_steps,
         mesh=mesh,
-        checkpoint=None if directory is None else Checkpoint(directory, every=4 * steps),
+        checkpoint=None if directory is None else Checkpoint(directory, 4 * steps, fingerprint),
         description=description,
         report=training_report,
     )
