@@ -10,7 +10,7 @@ import pytest
 
 from vexplain import training
 from vexplain.attribution import gradient
-from vexplain.datasets.an8flower import fold_indices
+from vexplain.datasets.an8flower import fold_indices, part_names
 from vexplain.evaluation import (
     CEILING,
     CONTROLS,
@@ -121,6 +121,13 @@ def test_random_labels_are_those_of_other_images(task, flowers, folder):
     assert not np.array_equal(random.variables["conv1"]["kernel"], task.variables["conv1"]["kernel"])
     assert random.relevance.layout == task.relevance.layout
     assert "part_effects" not in random.test[[0]]
+
+
+def test_with_a_shortcut_the_truth_is_what_the_network_uses_of_all_but_the_background():
+    names, shortcut = part_names("shortcut"), dataclasses.replace(SETTINGS, difficulty="shortcut")
+    found = [names[part] for part in tasks_module._truth_parts(shortcut)]
+    assert found == ["stem", "leaves", "petals", "disc", "cue"]
+    assert tasks_module._truth_parts(SETTINGS) is None
 
 
 def test_too_few_images_are_named():

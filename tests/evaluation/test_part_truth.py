@@ -69,6 +69,28 @@ def test_every_image_has_its_masks_and_effects():
     assert scores["true mask"].mean("part-effect correlation") < 0.9
 
 
+def test_the_truth_may_be_what_the_network_uses():
+    """Class 0 is the red of the upper row: of two parts in it, the redder one alone or both."""
+    images = np.zeros((4, HEIGHT, WIDTH, 3), np.float32)
+    masks = np.zeros((4, NUM_PARTS, HEIGHT, WIDTH), np.float32)
+    masks[:, 0, 2:] = masks[:, 1, 0, :2] = masks[:, 2, 0, 3:5] = 1
+    for n, (first, second) in enumerate([(1.0, 0.4), (1.0, 0.6), (0.3, 0.9), (0.0, 0.0)]):
+        images[n, 0, :2, 0], images[n, 0, 3:5, 0] = first, second
+    given = masks[:, 1]
+    source = ArraySource(images, np.zeros(4, int), given, class_names=("a", "b"))
+
+    def interventions(indices):
+        black = images[indices, None] * (1 - masks[indices, ..., None])
+        return Changed(np.stack([black, black], 1), masks[indices])  # the same way, twice
+
+    options = {"truth_parts": [1, 2], "batch_size": 2}
+    found = with_part_effects(apply, jnp.array([1.0, 0.5]), source, interventions, **options)
+    expected = [masks[0, 1], masks[1, 1:].sum(0), masks[2, 2], given[3]]
+    np.testing.assert_array_equal(found[np.arange(4)]["masks"], expected)
+    with pytest.raises(ValueError, match=r"truth_parts is \[3\]: expected some of 0 to 2"):
+        with_part_effects(apply, jnp.ones(2), source, interventions, truth_parts=[3], batch_size=2)
+
+
 @pytest.mark.parametrize(
     ("changed", "masks", "message"),
     [

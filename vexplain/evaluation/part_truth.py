@@ -4,7 +4,7 @@ The effects need many images for each one, and are measured once for a network; 
 batches of the source, and every method is scored against them in the same pass as against the masks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from vexplain.faithfulness import part_effects
 from vexplain.sharding import Mesh
 from vexplain.streaming import fold
 from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Shaped, Variables
+
+USED = 0.5  # of the largest effect of an image: from here on the network uses a part
 
 InterventionFn = Callable[[np.ndarray], Any]  # indices -> .images, .masks; see with_part_effects
 
@@ -32,6 +34,7 @@ def with_part_effects(
     source: Source,
     interventions: InterventionFn,
     *,
+    truth_parts: Sequence[int] | None = None,
     batch_size: int = 64,
     mesh: Mesh | None = None,
     description: str | None = None,
@@ -50,6 +53,9 @@ def with_part_effects(
             part changed in each, and `masks` (n, parts, height, width) of the parts, in [0, 1]. For instance
             `rendered.interventions`; for a subset, `lambda n: rendered.interventions(chosen[n])`. Where each
             part is changed in several ways, `images` is (n, ways, parts, height, width, channels).
+        truth_parts: where given, the "masks" become what the network uses: of these parts, those whose effect
+            (mean over the ways) is at least half of the largest one. Where none of them has a positive
+            effect, the mask of the image stays as it was.
         batch_size: images a step; a step holds as many again for every part and way.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
@@ -58,7 +64,8 @@ def with_part_effects(
         A source; it keeps the masks in memory, 8 bits a value.
 
     Raises:
-        ValueError: the source is empty, or changed images or masks do not have the shapes above.
+        ValueError: the source is empty, a part that there is not, or changed images or masks do not have the
+            shapes above.
     """
     batch_fn, num_steps = epoch_batches(source, batch_size)
     score = class_score(apply)
@@ -84,6 +91,7 @@ def with_part_effects(
 
     first = changed_batch(0)  # tells how many parts there are
     _check_shapes(*(np.shape(first[name]) for name in ("images", "changed_images", "part_masks")))
+    _check_parts(truth_parts or (), first["part_masks"].shape[1])
     masks = jnp.zeros((len(source), *first["part_masks"].shape[1:]), jnp.uint8)
     effects = jnp.zeros((len(source), *first["changed_images"].shape[1:-3]))
     state = _Parts(masks, effects, jnp.zeros((), jnp.int32))
@@ -97,7 +105,43 @@ def with_part_effects(
         description=description,
     )
     found = {"part_masks": np.asarray(state.masks), "part_effects": np.asarray(state.effects)}
+    if truth_parts is not None:
+        found["masks"] = _used_masks(source, found, list(truth_parts))
     return with_extras(source, found)
+
+
+def used_parts(effects: Float[np.ndarray, "images *ways parts"], parts: Sequence[int]) -> np.ndarray:
+    """Returns which of some parts a network uses in each image, (images, parts) with False at the others.
+
+    Args:
+        effects: what the score loses when a part is changed, in one or more ways.
+        parts: the indices of those that count.
+
+    Example:
+        >>> used_parts(np.array([[9.0, 2.0, 0.5], [9.0, 1.0, 0.6], [9.0, -1.0, 0.0]]), [1, 2]).astype(int)
+        array([[0, 1, 0],
+               [0, 1, 1],
+               [0, 0, 0]])
+    """
+    num_parts = effects.shape[-1]
+    means = effects.reshape(len(effects), -1, num_parts).mean(1)
+    counts = np.isin(np.arange(num_parts), list(parts))
+    largest = np.where(counts, means, -np.inf).max(1, keepdims=True)
+    return counts & (largest > 0) & (means >= USED * largest)
+
+
+def _used_masks(source: Source, found: dict[str, np.ndarray], parts: list[int]) -> np.ndarray:
+    """(images, height, width), 8 bits."""
+    used = used_parts(found["part_effects"], parts)
+    masks = (found["part_masks"] * used[:, :, None, None]).sum(1, dtype=np.int64)
+    for n in np.flatnonzero(~used.any(1)):
+        masks[n] = np.round(255 * np.asarray(source[[n]]["masks"][0]))
+    return np.minimum(masks, 255).astype(np.uint8)
+
+
+def _check_parts(parts: Sequence[int], num_parts: int) -> None:
+    if not set(parts) <= set(range(num_parts)):
+        raise ValueError(f"truth_parts is {list(parts)}: expected some of 0 to {num_parts - 1}")
 
 
 def _check_shapes(images: tuple[int, ...], changed: tuple[int, ...], masks: tuple[int, ...]) -> None:

@@ -8,7 +8,7 @@ what each part of every test image is worth.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 from vexplain import training
 from vexplain.classifiers import build_small
 from vexplain.datasets import ArraySource, Source, gather, in_memory, subset
-from vexplain.datasets.an8flower import CHANGES, RenderedSource, fold_indices
+from vexplain.datasets.an8flower import CHANGES, RenderedSource, fold_indices, part_names
 from vexplain.evaluation.explained_network import ExplainedNetwork
 from vexplain.evaluation.part_truth import with_part_effects
 from vexplain.relevance import Relevance, learn_relevance, load_relevance, save_relevance
@@ -40,7 +40,8 @@ class Task:
         variables: its weights.
         relevance: its relevant features.
         train: the images that these were found on.
-        test: the images that are explained; batches have "masks", and where it is known "part_effects".
+        test: the images that are explained; batches have "masks" of the truth, and where it is known
+            "part_effects".
         accuracy: of the network on the test images, where it was measured.
     """
 
@@ -132,6 +133,10 @@ def flower_task(
     What took long is kept in the directory, under a name that follows from the settings: the network, and
     its relevant features. A second call reads them; one that was interrupted goes on.
 
+    The truth is the mask of what determines the class. Under "shortcut", where a patch in a corner shows the
+    class too, it is what this network uses: the parts whose intervention costs at least half of the largest
+    effect (`with_part_effects`).
+
     Args:
         settings: which flowers, and which network.
         images: what `rendered_flowers(settings)` returned; rendered if left out.
@@ -154,10 +159,14 @@ def flower_task(
     accuracy = _accuracy(apply, variables, test, mesh)
     if not settings.has_random_labels:
         interventions = _interventions(settings, test_indices)
-        test = with_part_effects(
-            apply, variables, test, interventions, batch_size=_batch_size(mesh), mesh=mesh
-        )
+        options = {"truth_parts": _truth_parts(settings), "batch_size": _batch_size(mesh), "mesh": mesh}
+        test = with_part_effects(apply, variables, test, interventions, **options)
     return Task(settings.name, apply, variables, relevance, train, test, accuracy)
+
+
+def _truth_parts(settings: FlowerSettings) -> Sequence[int] | None:
+    """Where a patch shows the class too, what the network uses is the truth: any part but the background."""
+    return range(1, len(part_names(settings.difficulty))) if settings.difficulty == "shortcut" else None
 
 
 def _trained(
