@@ -409,7 +409,12 @@ def _plain_checks(checks: Checks) -> dict[str, Any]:
         mode: {group: _mean_of_numbers(values) for group, values in by_group.items()}
         for mode, by_group in checks.sanity.jaccard.items()
     }
-    return {"methods": {name: of(name) for name in checks.sanity.scores}, "jaccard": jaccard}
+    labels = checks.sanity.random_labels_jaccard
+    return {
+        "methods": {name: of(name) for name in checks.sanity.scores},
+        "jaccard": jaccard,
+        "random_labels_jaccard": None if labels is None else _mean_of_numbers(labels),
+    }
 
 
 def _mean_of_numbers(values: np.ndarray) -> float:

@@ -17,6 +17,7 @@ from vexplain.figures import (
     iou_curves,
     map_sheet,
     package_versions,
+    randomization_curves,
     save_pictures,
     write_report,
 )
@@ -52,7 +53,7 @@ def write_figures_and_report(
     for network in networks:
         mine = {key: folds for key, folds in cells.items() if key[2] == network}
         sections += [*_as_in_the_paper(network, mine), *_over_cells(network, mine), _curves(network, mine)]
-    sections += [_all_scores(cells), *_checks(checks), *_study(metrics["study"])]
+    sections += [_all_scores(cells, checks), *_checks(checks), *_study(metrics["study"])]
     sections = [_overview(cells), *sections, *(_gallery(network, cells) for network in networks)]
     report = Report(
         title="All methods against ground truth: an8Flower",
@@ -161,17 +162,29 @@ _MEANINGS = {
 }
 
 
-def _all_scores(cells: Mapping[Key, Sequence[Cell]]) -> Section:
+def _all_scores(cells: Mapping[Key, Sequence[Cell]], checks: Mapping[Key, Mapping[str, Any]]) -> Section:
     order = ranked_methods(cells, "IoU area")
     every = [cell for folds in cells.values() for cell in folds]
     names = [name for name in SCORES if all(name in c.scores[OWN].values for c in every)]
-    rows = [[m, *(f"{np.mean([c.scores[m].mean(s) for c in every]):.3f}" for s in names)] for m in order]
+    rows = [
+        [m, *(f"{np.mean([c.scores[m].mean(s) for c in every]):.3f}" for s in names), _num_passed(m, checks)]
+        for m in order
+    ]
     return Section(
         "All scores, mean over cells and folds",
-        ("Each cell counts alike. The true mask shows the ceiling of each score.",),
+        (
+            "Each cell counts alike. The true mask shows the ceiling of each score. A method whose maps do "
+            "not explain the network may score well all the same: the last column says on how many networks "
+            "it passed the sanity checks.",
+        ),
         (),
-        Table(["method", *names], rows, bold_rows=_of_relevant_features(order)),
+        Table([*("method", *names), "checks passed"], rows, bold_rows=_of_relevant_features(order)),
     )
+
+
+def _num_passed(method: str, checks: Mapping[Key, Mapping[str, Any]]) -> str:
+    found = [of["methods"][method]["passes"] for of in checks.values() if method in of["methods"]]
+    return f"{sum(found)} of {len(found)}" if found else "–"
 
 
 def _curves(network: str, cells: Mapping[Key, Sequence[Cell]]) -> Section:
@@ -192,24 +205,44 @@ def _curves(network: str, cells: Mapping[Key, Sequence[Cell]]) -> Section:
 
 
 def _checks(checks: Mapping[Key, Mapping[str, Any]]) -> list[Section]:
-    return [
-        Section(
-            f"Does the map explain the network? {', '.join(key)}",
-            (
-                "Spearman's correlation and SSIM with the map of the trained network: after all layers are "
-                "shuffled (mean over the draws, and Spearman of the most alike), for a network trained on "
-                "shuffled labels, and for another class. A changed network is asked about what it predicts "
-                "itself, and its relevant features are found again. Beside them the Spearman's correlation "
-                "of the most alike control, which sees no network. IoU area of the maps of the shuffled "
-                "networks. Deletion "
-                "(small is good) and insertion (large is good) of pixels in the order of the map, class "
-                "probability, for two baselines.",
-            ),
-            (),
-            _check_table(found["methods"]),
-        )
-        for key, found in checks.items()
-    ]
+    return [_check_section(", ".join(key), found) for key, found in checks.items()]
+
+
+def _check_section(name: str, found: Mapping[str, Any]) -> Section:
+    groups, labels = found["jaccard"]["cascading"], found["random_labels_jaccard"]
+    shared = [f"shuffled down to {group}: {_share(value)}" for group, value in groups.items()]
+    shared += [] if labels is None else [f"trained on shuffled labels: {_share(labels)}"]
+    cascade = {
+        method: {group: np.nan if means[0] is None else means[0] for group, means in of["cascade"].items()}
+        for method, of in found["methods"].items()
+    }
+    picture = Picture(
+        randomization_curves(cascade),
+        f"{name}: what the maps keep as layer after layer is shuffled (the first draw).",
+        "Curves of the methods, the most alike at the end listed first.",
+        f"cascade-{name.replace(', ', '-')}",
+    )
+    return Section(
+        f"Does the map explain the network? {name}",
+        (
+            "Spearman's correlation and SSIM with the map of the trained network: after all layers are "
+            "shuffled (mean over the draws, and Spearman of the most alike), for a network trained on "
+            "shuffled labels, and for another class. A changed network is asked about what it predicts "
+            "itself, and its relevant features are found again. Beside them the Spearman's correlation "
+            "of the most alike control, which sees no network. IoU area of the maps of the shuffled "
+            "networks. Deletion "
+            "(small is good) and insertion (large is good) of pixels in the order of the map, class "
+            "probability, for two baselines.",
+            "The relevant features that the changed networks share with the trained one, mean Jaccard "
+            f"index over the classes: {', '.join(shared)}.",
+        ),
+        (picture,),
+        _check_table(found["methods"]),
+    )
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None or np.isnan(value) else f"{value:.2f}"
 
 
 def _check_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 
 from tests.figures import material
 from vexplain.evaluation import CONTROLS, OURS, Score
-from vexplain.figures import ablation_bars, iou_curves, score_bars, style
+from vexplain.figures import ablation_bars, iou_curves, randomization_curves, score_bars, style
 
 
 def lines_of(figure):
@@ -41,6 +41,31 @@ def test_twenty_methods_are_all_listed_and_look_different():
     looks = {(line.get_color(), str(line._dash_pattern)) for line in figure.axes[0].lines}
     assert len(looks) == 20
     assert not material.overlaps_or_clips(figure)
+
+
+def test_what_survives_shuffling_begins_at_one_and_is_listed_by_its_end():
+    stages = {
+        "gradient": {"dense": 0.5, "conv": -0.1},
+        OURS: {"dense": 0.25, "conv": 0.125},
+        CONTROLS[1]: {"dense": 1.0, "conv": 1.0},
+        "constant": {"dense": 0.75, "conv": np.nan},
+    }
+    figure = randomization_curves(stages)
+    written = material.texts(figure)
+    places = [written.index(name) for name in (CONTROLS[1], OURS, "gradient", "constant")]
+    assert places == sorted(places)
+    assert [written[n - 1] for n in places] == ["1.00", "0.12", "−0.10", "–"]
+    lines = lines_of(figure)
+    assert lines[1.0, 0.25, 0.125].get_color() == style.OURS
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["none", "dense", "conv"]
+    low, high = figure.axes[0].get_ylim()
+    assert low < -0.1
+    assert high > 1
+    assert not material.overlaps_or_clips(figure)
+    with pytest.raises(ValueError, match="stages is empty"):
+        randomization_curves({})
+    with pytest.raises(ValueError, match=r"stages\['b'\] has groups \['x'\]: expected \['y'\]"):
+        randomization_curves({"a": {"y": 0.5}, "b": {"x": 0.5}})
 
 
 def test_every_method_has_two_bars_and_two_values():

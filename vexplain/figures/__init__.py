@@ -7,6 +7,7 @@ keeps or saves them (`save_figure`).
 from vexplain.figures.ablation import ablation_bars as ablation_bars
 from vexplain.figures.class_sheets import class_sheet as class_sheet
 from vexplain.figures.curves import iou_curves as iou_curves
+from vexplain.figures.curves import randomization_curves as randomization_curves
 from vexplain.figures.explanation_sheets import explanation_sheet as explanation_sheet
 from vexplain.figures.histograms import hue_histogram as hue_histogram
 from vexplain.figures.loss_curves import loss_curves as loss_curves

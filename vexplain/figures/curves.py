@@ -1,9 +1,10 @@
-"""How well heatmaps meet the true region: the curve of each method over all thresholds."""
+"""A curve for each method: how well its heatmaps meet the true region, what of them survives shuffling."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -14,6 +15,15 @@ from vexplain.figures.sheet import fit_alike, place, write
 WIDTH, HEIGHT, LEGEND, ROW = 10.4, 4.2, 3.75, 0.33  # inches
 _NOT_METHODS = (*CONTROLS, CEILING)
 _DASHES = [(0, (4, 2)), (0, (1.2, 1.6)), (0, (6, 1.5)), (0, (6, 1.5, 1.2, 1.5)), (0, (2.5, 1))]
+
+
+class _Line(NamedTuple):
+    """One method of a figure, in the order of the legend."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    value: str  # beside the name
 
 
 @style.context()
@@ -34,30 +44,85 @@ def iou_curves(scores: Mapping[str, Score]) -> Figure:
         >>> [text.get_text() for text in figure.texts][-2:]
         ['20.0 % ± 1.0', 'gradient']
     """
-    ranked = ranked_methods(scores)
-    height = max(HEIGHT, 0.9 + ROW * len(ranked))
+    lines = []
+    for name, score in ranked_methods(scores):
+        area, error = score.mean("IoU area"), score.standard_error("IoU area")
+        thresholds = np.linspace(0, 1, len(score.curve))
+        value = f"{style.percent(area)} ± {100 * error:.1f}"
+        lines.append(_Line(name, thresholds, 100 * score.curve, value))
+    axes = _drawn(lines, "mean IoU with the true part, %", "area under the curve")
+    axes.set(xlim=(0, 1), ylim=(0, 1.05 * max(10, *(float(np.max(line.y)) for line in lines))))
+    axes.set_xlabel("threshold of the heatmap", labelpad=6, loc="left")
+    return cast(Figure, axes.figure)
+
+
+@style.context()
+def randomization_curves(stages: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Returns how the map of each method loses what it had as layer after layer is shuffled.
+
+    Spearman's correlation with the map of the trained network over the stages of cascading randomization,
+    from the output down; the most alike at the end is listed first. A method that explains the network falls.
+
+    Args:
+        stages: by name of the method, the mean correlation by the group of weights that the stage shuffled,
+            the same groups in the same order for all; NaN where no map varies.
+
+    Raises:
+        ValueError: `stages` is empty, or the groups of two methods differ.
+
+    Example:
+        >>> figure = randomization_curves({"gradient": {"head": 0.6, "stem": 0.1}})
+        >>> [text.get_text() for text in figure.texts][-2:]
+        ['0.10', 'gradient']
+    """
+    if not stages:
+        raise ValueError("stages is empty: pass the correlations of one or more methods")
+    groups = list(next(iter(stages.values())))
+    for name, found in stages.items():
+        if list(found) != groups or not groups:
+            raise ValueError(f"stages[{name!r}] has groups {list(found)}: expected {groups or 'one or more'}")
+    ends = {name: found[groups[-1]] for name, found in stages.items()}
+    lines = [
+        _Line(
+            name,
+            np.arange(len(groups) + 1.0),
+            np.array([1.0, *stages[name].values()]),
+            "–" if np.isnan(ends[name]) else f"{ends[name]:.2f}".replace("-", "\N{MINUS SIGN}"),
+        )
+        for name in sorted(stages, key=lambda name: -np.nan_to_num(ends[name], nan=-2))
+    ]
+    axes = _drawn(
+        lines, "Spearman\N{RIGHT SINGLE QUOTATION MARK}s correlation with the trained map", "at the end"
+    )
+    axes.set(xlim=(0, len(groups)), ylim=(min(0, np.nanmin([line.y for line in lines])) - 0.05, 1.05))
+    axes.set_xticks(range(len(groups) + 1), ["none", *groups])
+    first, *_, last = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
+    axes.set_xlabel("shuffled down to", labelpad=6, loc="left")
+    return cast(Figure, axes.figure)
+
+
+def _drawn(lines: Sequence[_Line], title: str, of_values: str) -> Axes:
+    """The lines on axes, beside a legend that lists them with their values."""
+    names = [line.name for line in lines]
+    height = max(HEIGHT, 0.9 + ROW * len(lines))
     figure = style.new_figure(WIDTH, height)
     axes = place(figure, 0.65, 0.62, WIDTH - LEGEND - 1.3, height - 1.3)
     style.quiet_axes(axes, grid="y")
-    axes.set(xlim=(0, 1))
-    axes.set_xlabel("threshold of the heatmap", labelpad=6, loc="left")
-    write(figure, 0.65, 0.3, "mean IoU with the true part, %", color=style.MUTED)
-    for order, (name, score) in enumerate(ranked):
-        thresholds = np.linspace(0, 1, len(score.curve))
-        axes.plot(
-            thresholds, 100 * score.curve, zorder=3 + (name == OURS) - order / 100, **look_of(name, ranked)
-        )
-    top = max(float(np.max(score.curve)) for _, score in ranked)
-    axes.set_ylim(0, 105 * max(top, 0.1))
+    write(figure, 0.65, 0.3, title, color=style.MUTED)
+    for order, line in enumerate(lines):
+        zorder = 3 + (line.name == OURS) - order / 100
+        axes.plot(line.x, line.y, zorder=zorder, **look_of(line.name, names))
     left = WIDTH - LEGEND - 0.2
     write(figure, left, 0.3, "method", color=style.MUTED)
-    write(figure, WIDTH - 0.3, 0.3, "area under the curve", color=style.MUTED, ha="right")
-    names = [
-        _legend_row(figure, left, 0.66 + ROW * n, name, score, look_of(name, ranked))
-        for n, (name, score) in enumerate(ranked)
+    write(figure, WIDTH - 0.3, 0.3, of_values, color=style.MUTED, ha="right")
+    rows = [
+        _legend_row(figure, left, 0.66 + ROW * n, line, look_of(line.name, names))
+        for n, line in enumerate(lines)
     ]
-    fit_alike(names, LEGEND - 1.65)
-    return figure
+    fit_alike(rows, LEGEND - 1.65)
+    return axes
 
 
 def ranked_methods(scores: Mapping[str, Score]) -> list[tuple[str, Score]]:
@@ -74,33 +139,30 @@ def ranked_methods(scores: Mapping[str, Score]) -> list[tuple[str, Score]]:
     return sorted(scores.items(), key=lambda item: -item[1].mean("IoU area"))
 
 
-def look_of(name: str, ranked: list[tuple[str, Score]]) -> dict[str, Any]:
+def look_of(name: str, names: Sequence[str]) -> dict[str, Any]:
     """Returns color, width and dashes of the line of a method.
 
     Args:
         name: of the method.
-        ranked: from `ranked_methods`.
+        names: of all methods.
     """
     if name == OURS:
         return {"color": style.OURS, "linewidth": 2.8, "solid_capstyle": "round"}
     if name in _NOT_METHODS:
         dashes = _DASHES[_NOT_METHODS.index(name) % len(_DASHES)]
         return {"color": style.CONTROL, "linewidth": 1.4, "linestyle": dashes}
-    rivals = sorted(other for other, _ in ranked if other != OURS and other not in _NOT_METHODS)
+    rivals = sorted(other for other in names if other != OURS and other not in _NOT_METHODS)
     turn, place_in_palette = divmod(rivals.index(name), len(style.RIVALS))
     dashes = ["-", (0, (7, 1.5)), (0, (5, 1.5, 1, 1.5))][turn % 3]  # where there are more than colors
     return {"color": style.RIVALS[place_in_palette], "linewidth": 1.6, "linestyle": dashes}
 
 
-def _legend_row(
-    figure: Figure, left: float, top: float, name: str, score: Score, look: dict[str, Any]
-) -> Text:
+def _legend_row(figure: Figure, left: float, top: float, line: _Line, look: dict[str, Any]) -> Text:
     sample = place(figure, left, top, 0.28, 0.16)
     sample.plot([0.06, 0.94], [0.5, 0.5], **look)
     sample.set(xlim=(0, 1), ylim=(0, 1))
     sample.set_axis_off()
-    text: dict[str, Any] = {"weight": "bold", "color": style.OURS} if name == OURS else {"color": style.INK}
-    area, error = score.mean("IoU area"), score.standard_error("IoU area")
-    value = f"{style.percent(area)} ± {100 * error:.1f}"
-    write(figure, WIDTH - 0.3, top + 0.08, value, va="center_baseline", ha="right", **text)
-    return write(figure, left + 0.38, top + 0.08, name, va="center_baseline", **text)
+    is_ours = line.name == OURS
+    text: dict[str, Any] = {"weight": "bold", "color": style.OURS} if is_ours else {"color": style.INK}
+    write(figure, WIDTH - 0.3, top + 0.08, line.value, va="center_baseline", ha="right", **text)
+    return write(figure, left + 0.38, top + 0.08, line.name, va="center_baseline", **text)
