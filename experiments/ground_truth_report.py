@@ -211,7 +211,7 @@ def _checks(checks: Mapping[Key, Mapping[str, Any]]) -> list[Section]:
 def _check_section(name: str, found: Mapping[str, Any]) -> Section:
     groups, labels = found["jaccard"]["cascading"], found["random_labels_jaccard"]
     shared = [f"shuffled down to {group}: {_share(value)}" for group, value in groups.items()]
-    shared += [] if labels is None else [f"trained on shuffled labels: {_share(labels)}"]
+    shared.append(f"trained on shuffled labels: {_share(labels)}")
     cascade = {
         method: {group: np.nan if means[0] is None else means[0] for group, means in of["cascade"].items()}
         for method, of in found["methods"].items()
@@ -228,11 +228,12 @@ def _check_section(name: str, found: Mapping[str, Any]) -> Section:
             "Spearman's correlation and SSIM with the map of the trained network: after all layers are "
             "shuffled (mean over the draws, and Spearman of the most alike), for a network trained on "
             "shuffled labels, and for another class. A changed network is asked about what it predicts "
-            "itself, and its relevant features are found again. Beside them the Spearman's correlation "
-            "of the most alike control, which sees no network. IoU area of the maps of the shuffled "
-            "networks. Deletion "
-            "(small is good) and insertion (large is good) of pixels in the order of the map, class "
-            "probability, for two baselines.",
+            "itself, and its relevant features are found again; where it predicts one class for all images "
+            "it has none, and the map is empty, which counts 0. Beside them the control that has most in "
+            "common with the map of the trained network, by Spearman's correlation: it sees no network, and "
+            "a check is undecided where a changed network leaves no more than that. Deletion (small is good) "
+            "and insertion (large is good) of pixels in the order of the map, class probability, for two "
+            "baselines.",
             "The relevant features that the changed networks share with the trained one, mean Jaccard "
             f"index over the classes: {', '.join(shared)}.",
         ),
@@ -249,24 +250,24 @@ def _check_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = []
     for name, found in methods.items():
         labels = found["random_labels"]
-        verdict = [text.partition(":")[0] for text in (*found["failures"], *found["undecided"])]
         rows.append(
             [
                 name,
                 f"{_pair(found['randomized'])} ({_largest(found['draws'])})",
+                _share(found["share_gone"]),
                 "" if labels is None else _pair(labels),
                 _pair(found["other_class"]),
-                _largest(found["controls"].values()),
+                _most_alike(found["controls"]),
                 f"{100 * found['trained_area']:.1f}",
                 f"{100 * found['randomized_area']:.1f}",
                 *(f"{found[kind][b]:.2f}" for kind in ("deletion", "insertion") for b in found[kind]),
-                "passes" if found["passes"] else "; ".join(verdict),
+                "passes" if found["passes"] else "; ".join(found["reasons"]),
             ]
         )
     baselines = list(next(iter(methods.values()))["deletion"])
     flips = [f"{kind}, {b}" for kind in ("deletion", "insertion") for b in baselines]
-    header = ["method", "shuffled", "random labels", "other class", "control"]
-    header += ["IoU area", "shuffled", *flips, "verdict"]
+    header = ["method", "shuffled", "of these empty", "random labels", "other class", "most alike control"]
+    header += ["IoU area", "IoU area, shuffled", *flips, "verdict"]
     return Table(header, rows, bold_rows=_of_relevant_features(methods))
 
 
@@ -274,35 +275,23 @@ def _study(studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Section]:
     sections = []
     for name, rows in studies.items():
         best = max(range(len(rows)), key=lambda n: rows[n]["area"])
-        shown = [
-            [
-                *(
-                    row["layers"],
-                    row["measure"],
-                    f"{row['mu']:g}",
-                    f"{row['features_per_class']:.1f}",
-                    row["K"],
-                ),
-                *(row["combination"], f"{100 * row['area']:.1f}", f"{100 * row['best']:.1f}"),
-            ]
-            for row in rows
-        ]
-        header = [
-            "searched",
-            "response",
-            "mu",
-            "features a class",
-            "K",
-            "combined by",
-            "IoU area",
-            "best IoU",
-        ]
+        columns = {
+            "searched": lambda row: row["layers"],
+            "response": lambda row: row["measure"],
+            "mu": lambda row: f"{row['mu']:g}",
+            "features a class": lambda row: f"{row['features_per_class']:.1f}",
+            "K": lambda row: row["K"],
+            "combined by": lambda row: row["combination"],
+            "IoU area": lambda row: f"{100 * row['area']:.1f}",
+            "best IoU": lambda row: f"{100 * row['best']:.1f}",
+        }
+        shown = [[cell(row) for cell in columns.values()] for row in rows]
         sections.append(
             Section(
                 f"What decides the rank of the paper's recipe: {name}",
                 (),
                 (),
-                Table(header, shown, bold_rows=[best]),
+                Table(list(columns), shown, bold_rows=[best]),
             )
         )
     return sections
@@ -364,10 +353,19 @@ def _number(score: str, mean: float, deviation: float | None = None) -> str:
     return f"{mean:.2f}" if score == "part-effect correlation" else _percent(mean, deviation)
 
 
-def _largest(pairs: Iterable[Sequence[float | None]]) -> str:
+def _largest(draws: Iterable[Sequence[float | None]]) -> str:
     """The largest of the rank correlations."""
-    known = [rho for rho, *_ in pairs if rho is not None and not np.isnan(rho)]
+    known = [rho for rho, *_ in draws if rho is not None and not np.isnan(rho)]
     return f"{max(known):.2f}" if known else "–"
+
+
+def _most_alike(controls: Mapping[str, Sequence[float | None]]) -> str:
+    """The control with the largest rank correlation, and that."""
+    known = {name: rho for name, (rho, *_) in controls.items() if rho is not None and not np.isnan(rho)}
+    if not known:
+        return "–"
+    name = max(known, key=lambda name: known[name])
+    return f"{known[name]:.2f} ({name})"
 
 
 def _pair(means: Sequence[float | None]) -> str:

@@ -74,14 +74,16 @@ def test_the_truth_may_be_what_the_network_uses():
     images = np.zeros((4, HEIGHT, WIDTH, 3), np.float32)
     masks = np.zeros((4, NUM_PARTS, HEIGHT, WIDTH), np.float32)
     masks[:, 0, 2:] = masks[:, 1, 0, :2] = masks[:, 2, 0, 3:5] = 1
-    for n, (first, second) in enumerate([(1.0, 0.4), (1.0, 0.6), (0.3, 0.9), (0.0, 0.0)]):
+    # Effects in the mean of the ways are half of the first part, three quarters of the second.
+    for n, (first, second) in enumerate([(1.0, 0.3), (1.0, 0.4), (0.6, 0.9), (0.0, 0.0)]):
         images[n, 0, :2, 0], images[n, 0, 3:5, 0] = first, second
     given = masks[:, 1]
     source = ArraySource(images, np.zeros(4, int), given, class_names=("a", "b"))
 
     def interventions(indices):
-        black = images[indices, None] * (1 - masks[indices, ..., None])
-        return Changed(np.stack([black, black], 1), masks[indices])  # the same way, twice
+        """In two ways: without the part, and with half of the second part and the first as it was."""
+        shares = np.stack([masks, masks * np.array([0, 0, 0.5])[:, None, None]], 1)[indices]
+        return Changed(images[indices, None, None] * (1 - shares[..., None]), masks[indices])
 
     options = {"truth_parts": [1, 2], "batch_size": 2}
     found = with_part_effects(apply, jnp.array([1.0, 0.5]), source, interventions, **options)

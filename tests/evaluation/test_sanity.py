@@ -50,6 +50,8 @@ def methods_fn(relevance):
         "gradient": lambda v, x, t, keys: gradient(score, v, x, t),
         "class-blind": lambda v, x, t, keys: gradient(score, v, x, jnp.zeros_like(t)),
         "bright": lambda v, x, t, keys: (x > 0.7).astype(x.dtype).sum(-1),
+        "copy of the edges": lambda v, x, t, keys: sobel_edges(x),
+        "empties": lambda v, x, t, keys: x.sum(-1) * (v["stem"][0] == 1),  # which shuffling moves
         "zero": lambda v, x, t, keys: 0 * x,
         "NaN": lambda v, x, t, keys: x / 0,
         "by relevance": by_relevance,
@@ -186,36 +188,80 @@ def test_a_map_that_needs_no_network_scores_above_the_controls(checks, batch):
     assert best.above_control == (0.0, 0.0)
 
 
-def test_a_map_survives_only_where_it_is_more_alike_than_that_of_a_control(checks):
-    """By hand: the map of the changed network, of a control that is as alike, and of one that is less so."""
+def made_similarity(rho, ssim=0.0, chance=0.0):
+    """(batch,) values, or one for all of 40 images."""
+    arrays = (np.broadcast_to(value, 40).astype(float) for value in (rho, ssim, chance, 0.0))
+    return MapSimilarity(*arrays)
 
-    def similarity(rho):
-        return MapSimilarity(np.full(NUM_IMAGES, rho), np.zeros(NUM_IMAGES), np.zeros(NUM_IMAGES))
 
-    def survives(rho, *controls):
-        return sanity._survives(
-            similarity(rho), controls=[similarity(c) for c in controls], key=jax.random.key(0)
-        )
+@pytest.mark.parametrize(
+    ("changed", "controls", "expected"),
+    [
+        ((0.49, 0.49), [], False),
+        ((0.49, 0.49), [(0.1, 0.1)], False),
+        ((0.6,), [], True),
+        ((0.6,), [(0.5,), (0.3, 0.9)], True),
+        ((0.6,), [(0.5,), (0.7,)], "second"),
+        ((0.6,), [(0.6,), (0.1,)], "first"),  # its own map under another name
+        ((0.1, 0.6), [(0.9, 0.2)], True),  # by the SSIM alone
+        ((0.1, 0.6), [(0.9, 0.7)], "first"),
+        ((0.1, 0.9, 0.85), [(0.9, 0.2)], False),  # sparse maps: the SSIM is that of chance
+        ((0.1, 0.9, 0.5), [(0.1, 0.95, 0.9)], True),  # above chance the control has less
+    ],
+)
+def test_a_map_survives_where_it_is_beyond_a_threshold_and_above_every_control(changed, controls, expected):
+    named = dict(zip(("first", "second"), (made_similarity(*c) for c in controls), strict=False))
+    found = sanity._survives(made_similarity(*changed), controls=named, key=jax.random.key(0))
+    assert found == expected
+    assert type(found) is type(expected)
 
-    assert survives(0.6)
-    assert survives(0.6, 0.5, 0.59)
-    assert not survives(0.6, 0.5, 0.6)
-    assert not survives(0.49, 0.1)
+
+def test_a_difference_to_a_control_has_to_be_significant():
+    noise = np.random.default_rng(0).normal(size=40)
+    noise -= noise.mean()
+    key, map_of = jax.random.key(0), made_similarity(0.55 + noise / 5)
+    assert sanity._survives(map_of, controls={"near": made_similarity(0.54)}, key=key) == "near"
+    assert sanity._survives(map_of, controls={"far": made_similarity(0.3)}, key=key) is True
+
+
+def test_a_control_under_another_name_is_undecided_and_does_not_pass(checks):
+    copy = checks.scores["copy of the edges"]
+    assert not copy.passes
+    assert "survives randomization: Spearman 1.00" in copy.undecided[0]
+    assert copy.undecided[0].endswith("no more alike than Sobel edges")
+    assert copy.reasons[-1] == "same map for random labels (undecided)"
+
+
+def test_what_the_controls_share_with_a_map_is_measured_on_the_trained_network(checks, network, batch):
     found = checks.scores["gradient"].controls
     assert set(found) == {"Sobel edges", "random map"}
-    assert abs(found["random map"].means[0]) < 0.2
+    edges = np.asarray(sobel_edges(jnp.asarray(batch["images"]))).reshape(NUM_IMAGES, -1)
+    weights = np.asarray(network.variables["head"], np.float64)
+    expected = [
+        spearmanr(positive_map(weights, t), edge).statistic for t, edge in zip(TARGETS, edges, strict=True)
+    ]
+    np.testing.assert_allclose(found["Sobel edges"].rank_correlation, expected, atol=1e-5)
     assert set(checks.scores["Sobel edges"].controls) == {"random map"}
+
+
+def test_maps_that_shuffled_networks_empty_are_counted(checks):
+    found = checks.scores["empties"]
+    assert found.draws[0].is_gone.tolist() == [1] * NUM_IMAGES
+    assert found.randomized.share_gone == 1
+    assert found.randomized.means[:2] == (0, 0)
+    assert not [text for text in (*found.failures, *found.undecided) if "randomization" in text]
+    assert checks.scores["gradient"].randomized.share_gone == 0
 
 
 def test_a_map_that_became_constant_shares_nothing_with_the_old_one():
     varies, constant = jnp.arange(12.0).reshape(1, 3, 4) / 11, jnp.zeros((1, 3, 4))
     for first, second, expected in (
-        (varies, varies, [1, 1]),
-        (varies, constant, [0, 0]),
-        (constant, varies, [np.nan, np.nan]),
+        (varies, varies, [1, 1, 0]),
+        (varies, constant, [0, 0, 1]),
+        (constant, varies, [np.nan, np.nan, np.nan]),
     ):
         found = changed_networks._similarity(*(jnp.tile(maps, (1, 4, 3)) for maps in (first, second)))
-        np.testing.assert_allclose([value[0] for value in found[:2]], expected, atol=1e-5)
+        np.testing.assert_allclose([found[n][0] for n in (0, 1, 3)], expected, atol=1e-5)
 
 
 def test_constant_maps_are_neither_alike_nor_a_pass(checks):
@@ -250,10 +296,10 @@ def test_jaccard_of_the_features(checks):
 
 
 def test_sparse_maps_that_share_no_place_are_alike_by_chance_only():
-    similarity = MapSimilarity(np.array([0.1, np.nan]), np.array([0.9, np.nan]), np.array([0.9, np.nan]))
+    similarity = MapSimilarity(*(np.array([value, np.nan]) for value in (0.1, 0.9, 0.9, 0.0)))
     assert similarity.means == (0.1, 0.9, 0.9)
     assert similarity.ssim_above_chance == 0
-    assert MapSimilarity(np.ones(1), np.ones(1), np.array([0.9])).ssim_above_chance == pytest.approx(1)
+    assert made_similarity(1, 1, 0.9).ssim_above_chance == pytest.approx(1)
 
 
 def test_all_networks_share_one_program(arguments, checks):

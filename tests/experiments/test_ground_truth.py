@@ -8,7 +8,7 @@ import pytest
 
 from experiments import ground_truth, ground_truth_study
 from experiments.ground_truth_cells import Cell, load_cell, mean_and_deviation, over_folds, save_cell
-from experiments.ground_truth_report import lead
+from experiments.ground_truth_report import _num_passed, lead
 from vexplain.evaluation import CEILING, CONTROLS, HINDSIGHT, OURS, OWN, READINGS, SCORES, Score
 
 METHODS = (OWN, OURS, "gradient", "Grad-CAM", *CONTROLS)
@@ -42,6 +42,7 @@ def test_the_folder_holds_metrics_figures_and_a_report_that_names_all_methods(ru
     for words in (*METHODS, CEILING, "sanity checks", "hindsight", "features a class", "jax"):
         assert words in report, words
     figures = {path.name for path in (config.out / "figures").iterdir()}
+    assert "cascade-single_6c-plain-flower_net.png" in figures
     assert {"gallery-single_6c-flower_net.png", "curves-single_6c-plain-flower_net.png"} <= figures
     assert len(list((config.out / "cells").iterdir())) == len(config.folds) == 2
     assert not list(config.out.rglob("*.tmp")) + list(config.out.rglob("*.part"))
@@ -62,6 +63,10 @@ def test_the_metrics_are_complete_and_in_range(run):
     assert set(checks["methods"]) == set(METHODS)
     assert "survives randomization" in checks["methods"]["Sobel edges"]["failures"][0]
     assert checks["methods"][OWN]["random_labels"] is not None
+    assert len(checks["methods"][OWN]["draws"]) == SMOKE.num_draws
+    assert set(checks["methods"][OWN]["controls"]) == set(CONTROLS)
+    assert set(checks["jaccard"]["cascading"]) == {"scores", "dense", "conv2", "conv1"}
+    assert "random_labels_jaccard" in checks
     rows = metrics["study"]["single_6c, plain"]
     assert len(rows) == 2 * 2 * len(ground_truth_study.COMBINATIONS)
     assert all(0 <= row["area"] <= row["best"] <= 1 for row in rows)
@@ -134,6 +139,20 @@ def test_folds_are_joined_by_images_and_their_means_have_a_deviation():
     assert mean_and_deviation(folds[:1], OWN, "IoU area") == pytest.approx((means[0], 0))
 
 
+def test_the_table_says_on_how_many_networks_a_method_passed():
+    checks = {
+        n: {"methods": {"gradient": {"passes": passes}}} for n, passes in enumerate([True, False, True])
+    }
+    assert _num_passed("gradient", checks) == "2 of 3"
+    assert _num_passed("Grad-CAM", checks) == _num_passed("gradient", {}) == "–"
+
+
+def test_the_first_difficulty_is_checked_where_none_is_named():
+    config = dataclasses.replace(SMOKE, difficulties=("textured", "plain"))
+    assert config.all_checked == ("textured",)
+    assert dataclasses.replace(config, checked=()).all_checked == ()
+
+
 def with_areas(areas):
     empty = np.zeros((1, 2, 2))
     scores = {name: Score({"IoU area": np.array([a])}, np.zeros(101), "") for name, a in areas.items()}
@@ -163,7 +182,7 @@ def test_the_lead_says_what_the_numbers_bear_out(above, words):
         ({"folds": ()}, "folds is empty: name one or more of 0, 1, 2, 3, 4"),
         ({"folds": (5,)}, "folds: 5 is none of 0, 1"),
         ({"networks": ("lenet",)}, "networks: 'lenet' is none of flower_net, all_conv_net"),
-        ({"checked": ("plane",)}, "checked: 'plane' is none of plain, textured"),
+        ({"checked": ("textured",)}, "checked: 'textured' is none of plain"),
         ({"difficulties": ("plane",)}, "difficulties: 'plane' is none of plain, textured"),
         ({"size": 18}, "size is 18: expected a multiple of 4"),
         ({"methods": METHODS[1:]}, "must be among them"),

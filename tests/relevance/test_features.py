@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,6 +143,21 @@ def test_a_failed_write_leaves_the_old_file(relevance, tmp_path, monkeypatch):
         save_relevance(relevance, path)
     np.testing.assert_array_equal(load_relevance(path).weights, relevance.weights)
     assert [entry.name for entry in tmp_path.iterdir()] == ["relevance.npz"]
+
+
+def test_files_without_a_measure_are_of_the_energy(relevance, tmp_path):
+    def kept(change):
+        save_relevance(relevance, tmp_path / "relevance.npz")
+        arrays = dict(np.load(tmp_path / "relevance.npz"))
+        metadata = json.loads(str(arrays["metadata"]))
+        change(metadata)
+        np.savez(tmp_path / "relevance.npz", **arrays | {"metadata": np.array(json.dumps(metadata))})
+        return load_relevance(tmp_path / "relevance.npz")
+
+    assert kept(lambda metadata: None).measure == "norm"
+    assert kept(lambda metadata: metadata.pop("measure")).measure == "energy"
+    with pytest.raises(ValueError, match="measure is 'sum': expected one of"):
+        kept(lambda metadata: metadata.update(measure="sum"))
 
 
 def test_a_damaged_file_is_named(relevance, tmp_path):

@@ -15,6 +15,7 @@ from vexplain.relevance import (
     layout_of,
     learn_relevance,
     learning,
+    mu_lasso,
     num_features,
     response_fn,
 )
@@ -124,6 +125,20 @@ def test_predicted_and_true_labels_differ_where_the_network_errs(source, rows):
     }
     assert chosen == {"p": [SPEAKING[1], SPEAKING[0], SPEAKING[2]], "t": list(SPEAKING)}
     assert num_features(predicted).tolist() == num_features(true).tolist() == [1, 1, 1]
+
+
+def test_another_measure_of_the_responses_is_kept_with_the_features(network, source, rows):
+    apply, variables = network
+    options = {"rows": rows, "mu": 3, "batch_size": 16}
+    energy = learn_relevance(apply, variables, source, **options)
+    found = learn_relevance(apply, variables, source, measure="maximum", **options)
+    assert (energy.measure, found.measure) == ("energy", "maximum")
+    images = source[np.arange(NUM_IMAGES)]["images"]
+    x, logits = response_fn(apply, rows, measure="maximum")(variables, images)
+    x, onehot = np.asarray(x, np.float64), np.eye(3)[np.asarray(logits).argmax(1)]
+    expected = mu_lasso(x.T @ x, x.T @ onehot, onehot.sum(0), mu=3)
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-5)
+    assert not np.allclose(energy.weights, expected.weights, atol=1e-3)
 
 
 def test_a_class_without_images_is_named(source, rows):

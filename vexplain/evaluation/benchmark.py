@@ -257,7 +257,7 @@ class Benchmark:
         found = [c.sanity.scores[method] for c in self.checks.values() if method in c.sanity.scores]
         if not found:
             return ""
-        reasons = dict.fromkeys(text.partition(":")[0] for s in found for text in (*s.failures, *s.undecided))
+        reasons = dict.fromkeys(reason for score in found for reason in score.reasons)
         return "pass" if not reasons else "; ".join(reasons)
 
 

@@ -24,13 +24,15 @@ _LOG = logging.getLogger(__name__)
 class MapSimilarity(NamedTuple):
     """How alike two maps of each image are, (batch,) each; NaN where the first is constant.
 
-    `chance_ssim` is the SSIM with the second map moved by half its height and width (*ours*): sparse maps
-    have a high SSIM wherever their few points are, for their backgrounds agree.
+    Over several networks these are means. `chance_ssim` is the SSIM with the second map moved by half its
+    height and width (*ours*): sparse maps have a high SSIM wherever their few points are, for their
+    backgrounds agree.
     """
 
     rank_correlation: np.ndarray  # Spearman over all pixels, in [-1, 1]
     ssim: np.ndarray  # in [-1, 1]
     chance_ssim: np.ndarray
+    is_gone: np.ndarray  # whether the second is constant though the first is not: 1, else 0
 
     @property
     def num_compared(self) -> int:
@@ -43,8 +45,13 @@ class MapSimilarity(NamedTuple):
         compared = np.isfinite(self.ssim)
         if not compared.any():
             return (np.nan, np.nan, np.nan)
-        rho, ssim, chance = (float(values[compared].mean()) for values in self)
+        rho, ssim, chance, _ = (float(values[compared].mean()) for values in self)
         return rho, ssim, chance
+
+    @property
+    def share_gone(self) -> float:
+        """Of the images that are compared; NaN if none is."""
+        return float(np.nanmean(self.is_gone)) if self.num_compared else np.nan
 
     @property
     def ssim_above_chance(self) -> float:
@@ -83,11 +90,11 @@ def compare(reference: Reference, other: ExplainedNetwork, *, targets: Labels | 
         ValueError: the relevant features are of other layers or classes.
     """
     ours, theirs = reference.network.relevance, other.relevance
-    if (ours.layout, ours.class_names) != (theirs.layout, theirs.class_names):
+    if (ours.layout, ours.class_names, ours.measure) != (theirs.layout, theirs.class_names, theirs.measure):
         raise ValueError(
-            f"relevance of the other network has layers {theirs.layers} and classes {theirs.class_names}: "
-            f"expected those of the trained one, {ours.layers} and {ours.class_names}; learn it with the "
-            "same rows and source"
+            f"relevance of the other network has layers {theirs.layers}, classes {theirs.class_names} and "
+            f"measure {theirs.measure!r}: expected those of the trained one, {ours.layers}, "
+            f"{ours.class_names} and {ours.measure!r}; learn it with the same rows, source and measure"
         )
     sample = reference.sample if targets is None else reference.sample._replace(targets=targets)
     heatmaps = reference.heatmaps_fn(other, sample)
@@ -186,11 +193,12 @@ def compare_shuffled(
 
 @jax.jit
 def _similarity(first: Heatmaps, second: Heatmaps) -> tuple[Float[Array, " batch"], ...]:
-    """Spearman, SSIM and SSIM by chance; NaN where the first is constant, 0 where only the second is."""
+    """What `MapSimilarity` holds; NaN where the first map is constant."""
     first_varies, second_varies = (jnp.ptp(maps, axis=(1, 2)) > 0 for maps in (first, second))
     moved = jnp.roll(second, (second.shape[1] // 2, second.shape[2] // 2), axis=(1, 2))
     found = (*map_similarity(first, second), heatmap_ssim(first, moved))
-    return tuple(jnp.where(first_varies, jnp.where(second_varies, values, 0), jnp.nan) for values in found)
+    measures = (*(jnp.where(second_varies, values, 0) for values in found), 1.0 - second_varies)
+    return tuple(jnp.where(first_varies, values, jnp.nan) for values in measures)
 
 
 @jax.jit

@@ -1,4 +1,4 @@
-"""The second ground truth beside the masks: what the network does when one part of an image is changed.
+"""The second ground truth, beside the masks or in their place: what the score loses when a part is changed.
 
 The effects need many images for each one, and are measured once for a network; then they travel with the
 batches of the source, and every method is scored against them in the same pass as against the masks.
@@ -64,6 +64,7 @@ def with_part_effects(
         A source; it keeps the masks in memory, 8 bits a value.
 
     Raises:
+        KeyError: `truth_parts` with a source without masks.
         ValueError: the source is empty, a part that there is not, or changed images or masks do not have the
             shapes above.
     """
@@ -91,7 +92,7 @@ def with_part_effects(
 
     first = changed_batch(0)  # tells how many parts there are
     _check_shapes(*(np.shape(first[name]) for name in ("images", "changed_images", "part_masks")))
-    _check_parts(truth_parts or (), first["part_masks"].shape[1])
+    _check_parts(truth_parts, first)
     masks = jnp.zeros((len(source), *first["part_masks"].shape[1:]), jnp.uint8)
     effects = jnp.zeros((len(source), *first["changed_images"].shape[1:-3]))
     state = _Parts(masks, effects, jnp.zeros((), jnp.int32))
@@ -139,9 +140,14 @@ def _used_masks(source: Source, found: dict[str, np.ndarray], parts: list[int]) 
     return np.minimum(masks, 255).astype(np.uint8)
 
 
-def _check_parts(parts: Sequence[int], num_parts: int) -> None:
+def _check_parts(parts: Sequence[int] | None, batch: Batch) -> None:
+    if parts is None:
+        return
+    num_parts = batch["part_masks"].shape[1]
     if not set(parts) <= set(range(num_parts)):
         raise ValueError(f"truth_parts is {list(parts)}: expected some of 0 to {num_parts - 1}")
+    if "masks" not in batch:
+        raise KeyError(f"source: truth_parts needs 'masks' in its batches, got {sorted(batch)}")
 
 
 def _check_shapes(images: tuple[int, ...], changed: tuple[int, ...], masks: tuple[int, ...]) -> None:

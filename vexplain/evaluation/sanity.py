@@ -8,8 +8,8 @@ features are part of an explanation and are found again in each of these network
 An image whose map is constant in the trained network is left out of every mean. Where less than half of the
 images can be compared a check is *undecided*, and a method passes only when no check failed and none is
 undecided. The thresholds are *ours*. How alike two maps of the same image are depends on the image too: where
-there is one object before a plain background, a blob at the center is like any map. So a map is only said to
-survive where it is more like that of the trained network than a control's map is, which sees no network.
+there is one object before a plain background, a blob at the center is like any map. So a map that is no more
+like that of the trained network than a control's is, which sees no network, is undecided too.
 """
 
 import functools
@@ -46,7 +46,7 @@ from vexplain.typing import ApplyFn, Batch, Key, Labels, Variables
 
 SURVIVES = 0.5  # Spearman, or SSIM above chance: from here on the map of another network is the same map
 SAME_FOR_ANOTHER_CLASS = 0.9  # Spearman and SSIM: from here on a map does not tell the class
-LEAST_COMPARED = 0.5  # share of the images whose maps both vary, below which a check is undecided
+LEAST_COMPARED = 0.5  # share of the images whose trained map varies, below which a check is undecided
 OTHER_CLASSES = ("drawn", "runner-up")
 EXPLAINED = ("same class", "own prediction")
 
@@ -70,6 +70,12 @@ class SanityScores(NamedTuple):
     def passes(self) -> bool:
         """No check failed, and none is undecided."""
         return not self.failures and not self.undecided
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it does not pass, in few words."""
+        undecided = (f"{text.partition(':')[0]} (undecided)" for text in self.undecided)
+        return (*(text.partition(":")[0] for text in self.failures), *undecided)
 
     @property
     def randomized(self) -> MapSimilarity:
@@ -112,9 +118,9 @@ def sanity_checks(
     A check fails where
 
     - all layers are shuffled and the mean Spearman correlation with the map of the trained network is still
-      0.5 or more, or the SSIM is by 0.5 or more of what is possible above chance, and significantly (paired
-      bootstrap over the images, 95 %) above that of the map of every control, which sees no network
-      ("survives randomization"); a map that became constant counts as 0;
+      0.5 or more, or the SSIM is by 0.5 or more of what is possible above chance ("survives randomization");
+      where that is not significantly (paired bootstrap over the images, 95 %) more than the map of every
+      control has in common with it, the check is undecided; a map that became constant counts as 0;
     - on that network the IoU area is significantly above that of the best control ("scores without a trained
       network");
     - the map of the network with random labels is as alike as that ("same map for random labels");
@@ -252,21 +258,24 @@ def _checks(found: _Comparisons, areas: dict[str, np.ndarray], key: Any) -> Sani
 
 def _judged(score: SanityScores, control_area: np.ndarray, key: Any) -> SanityScores:
     """Adds the verdict: which checks failed, and which could not be decided."""
-    survives = functools.partial(_survives, controls=list(score.controls.values()), key=key)
-    checks = {
-        "survives randomization": (score.randomized, survives),
-        "same map for random labels": (score.random_labels, survives),
-        "same map for another class": (score.other_class, _is_same),
-    }
     failures, undecided = [], []
-    for name, (similarity, fails) in checks.items():
+
+    def look(name: str, similarity: MapSimilarity | None, find: Callable[[MapSimilarity], Any]) -> None:
         if similarity is None:
-            continue
+            return
+        rho, ssim, chance = similarity.means
+        words = f"{name}: Spearman {rho:.2f}, SSIM {ssim:.2f} ({chance:.2f} by chance)"
         if similarity.num_compared < max(LEAST_COMPARED * len(similarity.ssim), 1):
             undecided.append(f"{name}: {similarity.num_compared} of {len(similarity.ssim)} maps vary")
-        elif fails(similarity):
-            rho, ssim, chance = similarity.means
-            failures.append(f"{name}: Spearman {rho:.2f}, SSIM {ssim:.2f} ({chance:.2f} by chance)")
+        elif (found := find(similarity)) is True:
+            failures.append(words)
+        elif found:
+            undecided.append(f"{words}, no more alike than {found}")
+
+    survives = functools.partial(_survives, controls=score.controls, key=key)
+    look("survives randomization", score.randomized, survives)
+    look("same map for random labels", score.random_labels, survives)
+    look("same map for another class", score.other_class, _is_same)
     if score.above_control[0] > 0:
         failures.append(
             f"scores without a trained network: IoU area {score.randomized_area.mean():.3f} on shuffled "
@@ -275,21 +284,20 @@ def _judged(score: SanityScores, control_area: np.ndarray, key: Any) -> SanitySc
     return score._replace(failures=tuple(failures), undecided=tuple(undecided))
 
 
-def _survives(similarity: MapSimilarity, *, controls: Sequence[MapSimilarity], key: Any) -> bool:
-    """Alike beyond the threshold, and more so than every control."""
-    is_beyond = {
-        "rank_correlation": similarity.means[0] >= SURVIVES,
-        "ssim": similarity.ssim_above_chance >= SURVIVES,
-    }
-    varies = np.isfinite(similarity.ssim)
-
-    def is_above(control: MapSimilarity, measure: str) -> bool:
-        return _difference(key, getattr(similarity, measure), getattr(control, measure), varies)[0] > 0
-
-    return any(
-        beyond and all(is_above(control, measure) for control in controls)
-        for measure, beyond in is_beyond.items()
-    )
+def _survives(similarity: MapSimilarity, *, controls: Mapping[str, MapSimilarity], key: Any) -> bool | str:
+    """True or False; the name of a control where the map is beyond a threshold, but no more than its map."""
+    varies, blamed = np.isfinite(similarity.ssim), ""
+    for is_beyond, measure in (
+        (similarity.means[0] >= SURVIVES, lambda s: s.rank_correlation),
+        (similarity.ssim_above_chance >= SURVIVES, lambda s: s.ssim - s.chance_ssim),
+    ):
+        if not is_beyond:
+            continue
+        alike = {name: measure(control) for name, control in controls.items()}
+        if all(_difference(key, measure(similarity), a, varies)[0] > 0 for a in alike.values()):
+            return True
+        blamed = blamed or max(alike, key=lambda name: float(np.nanmean(alike[name])))
+    return blamed or False
 
 
 def _is_same(similarity: MapSimilarity) -> bool:

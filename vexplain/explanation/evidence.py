@@ -53,8 +53,8 @@ def relevant_evidence(
     relevance weights:
 
     1. c_f = Σ over positions of A_f ∂y/∂A_f is what feature f contributes to y. Features with w_f > 0 for the
-       class and c_f > 0 count: relevant for it, and speaking for it in this image. Where there are any, those
-       that are relevant for some other class and contribute to ȳ likewise speak against it.
+       class and c_f > 0 count: relevant for it, and speaking for it in this image. Where there are any,
+       features with w_f > 0 for some other class and c̄_f = Σ A_f ∂ȳ/∂A_f > 0 speak against it.
     2. ∂y/∂A_f of the first, less ∂ȳ/∂A_f of the second, is sent back, and nothing of other features. At a
        layer with positions arrives G, to which the layer's own features among them add theirs.
     3. E = max(0, Σ_k Ḡ_k A_k), where Ḡ is G under a Gaussian of an eighth of the layer. (The mean over all
@@ -76,7 +76,8 @@ def relevant_evidence(
 
     Returns:
         Heatmaps, and the contributions of the features. An image in which no relevant feature speaks for the
-        class has a map of zeros. Under `jax.jit` the range of images and targets is not checked.
+        class, or those of other classes outweigh them everywhere, has a map of zeros. Under `jax.jit` the
+        range of images and targets is not checked.
 
     Raises:
         ValueError: images or targets of another rank, dtype or range, no image, a class to explain that has

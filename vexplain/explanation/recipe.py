@@ -225,7 +225,18 @@ def combined_maps(
         maps: in [0, 1]; zero where a feature is not valid.
         features: (batch, K) each.
         combination: "maximum", "mean" over the valid features, or "weighted" by their scores.
+
+    Raises:
+        ValueError: another combination.
+
+    Example:
+        >>> features = TopFeatures(jnp.array([[4, 0]]), jnp.array([[0.5, 0.0]]), jnp.array([[True, False]]))
+        >>> maps = jnp.array([[[[0.2, 1.0]], [[0.0, 0.0]]]])
+        >>> print(combined_maps(maps, features, "mean"))  # of the one valid map
+        [[[0.2 1. ]]]
     """
+    if combination not in COMBINATIONS:
+        raise ValueError(f"combination is {combination!r}: expected one of {COMBINATIONS}")
     if combination == "maximum":
         return maps.max(1)
     scores = features.scores if combination == "weighted" else features.valid.astype(maps.dtype)

@@ -29,7 +29,6 @@ from vexplain.relevance.layout import layer_and_channel as layer_and_channel
 from vexplain.relevance.layout import layout_size as layout_size
 from vexplain.relevance.layout import split_features as split_features
 from vexplain.relevance.learning import learn_relevance as learn_relevance
-from vexplain.relevance.responses import MEASURES as MEASURES
 from vexplain.relevance.responses import Measure as Measure
 from vexplain.relevance.responses import responses as responses
 from vexplain.relevance.scores import TopFeatures as TopFeatures

@@ -48,7 +48,7 @@ class Relevance:
         mu: (), the bound on the L1 norm of each class.
         layout: the (layer name, number of channels) that the features come from, in order.
         class_names: one name per class.
-        measure: of a channel's response, see `responses`: how the features of one image are ranked, too.
+        measure: of a channel's response, see `responses`; the features of an image are ranked by it too.
     """
 
     # Transformations put placeholders into the leaves, so that their types are not checked here.
@@ -97,7 +97,8 @@ def find_relevance(
         nonnegative: demand weights >= 0.
         class_names: one name per class; their numbers when left out.
         on_empty_class: "raise" for a class without images, or "leave_out": all of its weights are 0. So are
-            those of the only class that has images, for there is nothing to tell it from.
+            those of the only class that has images, for there is nothing to tell it from. (Where there is
+            one class in all, the regression fits a constant.)
         measure: what the responses were made with.
 
     Returns:
@@ -131,8 +132,6 @@ def find_relevance(
     solved = ~is_empty
     if not solved.any():
         raise ValueError("statistics: no class has an image")
-    if solved.sum() == 1 < len(solved):
-        return _none_relevant(mu, layout, names, measure)
     solution = mu_lasso(
         _accurate(statistics.gram, statistics.gram_residual),
         _accurate(statistics.cross, statistics.cross_residual)[:, solved],
@@ -141,24 +140,16 @@ def find_relevance(
         nonnegative=nonnegative,
         class_names=names if solved.all() else [names[c] for c in np.flatnonzero(solved)],
     )
+    found = {name: getattr(solution, name) for name in ("weights", "gaps", "penalties")}
+    if solved.sum() == 1 < len(solved):  # fitted to a constant, by features of any kind
+        found = {name: np.zeros_like(values) for name, values in found.items()}
     return Relevance(
-        weights=_with_zeros(solution.weights, solved),
-        gaps=_with_zeros(solution.gaps, solved),
-        penalties=_with_zeros(solution.penalties, solved),
+        **{name: _with_zeros(values, solved) for name, values in found.items()},
         mu=np.asarray(mu, np.float64),
         layout=layout,
         class_names=names,
         measure=measure,
     )
-
-
-def _none_relevant(
-    mu: float | int, layout: FeatureLayout, names: tuple[str, ...], measure: Measure
-) -> Relevance:
-    """The regression on a class that every image is of would fit a constant, with features of any kind."""
-    zeros = np.zeros(len(names))
-    weights = np.zeros((layout_size(layout), len(names)))
-    return Relevance(weights, zeros, zeros, np.asarray(mu, np.float64), layout, names, measure)
 
 
 def _with_zeros(values: Float[np.ndarray, "*rows solved"], solved: np.ndarray) -> Any:

@@ -1,14 +1,14 @@
 """How strongly each channel of each layer responds to an image, as one vector of unit length.
 
-A channel's response is its share of the layer's energy, so that layers of any scale and size can
-compete for the same explanation: the squared activations are summed over space, divided by the sum
-over the layer's channels, the layers are put one after another, and the whole is scaled to length
-one. A fully connected layer is a 1x1 map. The shares do not depend on the scale of a layer, which
-is used to compute them: each layer is divided by its largest magnitude before it is squared.
+A channel's response is its share of the layer's energy, so that layers of any scale and size can compete for
+the same explanation: the squared activations are summed over space (or another measure of a channel is
+taken), divided by the sum over the layer's channels, the layers are put one after another, and the whole is
+scaled to length one. A fully connected layer is a 1x1 map. The shares do not depend on the scale of a layer,
+which is used to compute them: each layer is divided by its largest magnitude first.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,6 @@ from vexplain.relevance.layout import feature_layout
 from vexplain.typing import Activations, Array, Float, Shaped
 
 Measure: TypeAlias = Literal["energy", "norm", "magnitude", "maximum"]
-MEASURES: tuple[str, ...] = get_args(Measure)
 
 
 def responses(
@@ -31,9 +30,9 @@ def responses(
         d_q = e_q / sum_{q'} e_{q'}       share of the layer's energy             (*paper*)
         x   = concatenation of d over layers,  x <- x / ||x||_2                   (*paper*)
 
-    Other measures of a channel instead of its energy (*ours*, but for the norm, which the prose of the paper
-    is recalled to say): "norm", the square root of the energy; "magnitude", the sum of |A|; "maximum", the
-    largest |A|.
+    Instead of its energy a channel may be measured by its "norm", the root of the energy (the text of the
+    paper says so, as recalled; the authors' code does not), or by its "magnitude", the sum of |A|, or
+    "maximum", the largest |A| (both *ours*).
 
     A layer that is zero everywhere has responses 0 (*ours*: the division is 0/0), and gradients 0.
 
@@ -74,11 +73,11 @@ def responses(
 
 def check_measure(measure: str) -> None:
     """Raises ValueError for a measure that `responses` does not know."""
-    if measure not in MEASURES:
-        raise ValueError(f"measure is {measure!r}: expected one of {MEASURES}")
+    if measure not in _OF_CHANNELS:
+        raise ValueError(f"measure is {measure!r}: expected one of {list(_OF_CHANNELS)}")
 
 
-_OF_CHANNELS: dict[str, Callable[..., Array]] = {  # of maps whose largest magnitude is 1
+_OF_CHANNELS: dict[Measure, Callable[..., Array]] = {  # of maps whose largest magnitude is 1
     "energy": lambda maps, axes: jnp.sum(maps**2, axis=axes),
     "norm": lambda maps, axes: _root(jnp.sum(maps**2, axis=axes)),
     "magnitude": lambda maps, axes: jnp.sum(jnp.abs(maps), axis=axes),
@@ -92,7 +91,7 @@ def _root(values: Array) -> Array:
 
 
 def _shares(
-    name: str, activation: Shaped[Array, "batch ..."], measure: str
+    name: str, activation: Shaped[Array, "batch ..."], measure: Measure
 ) -> Float[Array, "batch channels"]:
     if not jnp.issubdtype(activation.dtype, jnp.floating):
         raise ValueError(f"activations: {name!r} must be floating point, got {activation.dtype}; convert it")
