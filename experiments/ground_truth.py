@@ -33,7 +33,8 @@ import tyro
 from tqdm.auto import tqdm
 
 from experiments.classifier_job import checked_mesh
-from experiments.ground_truth_cells import Cell, load_cell, over_folds, save_cell
+from experiments.ground_truth_cells import Cell, Key, load_cell, save_cell
+from experiments.ground_truth_metrics import plain_checks, summary
 from experiments.ground_truth_report import write_figures_and_report
 from experiments.ground_truth_study import study_recipe
 from experiments.job import fingerprint, plain_settings, say, step, write_json
@@ -47,7 +48,6 @@ from vexplain.evaluation import (
     HINDSIGHT,
     OURS,
     OWN,
-    Checks,
     FlowerSettings,
     MethodChoice,
     Task,
@@ -56,12 +56,10 @@ from vexplain.evaluation import (
     rendered_flowers,
     score_task,
 )
-from vexplain.evaluation.comparison import compare, compare_over_cells
 from vexplain.evaluation.explained_network import heatmaps_of, make_sample
 from vexplain.transforms import layers
 from vexplain.typing import ApplyFn
 
-Key = tuple[str, str, str]  # variant, difficulty, network
 STUDIED = ("plain", "textured")  # difficulties of the study
 _VERSION = 2  # of the methods and truths: files of older ones are not read
 
@@ -350,7 +348,7 @@ def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dic
         batch_size=min(config.num_scored_at_once, config.num_checked),
         seed=config.seed,
     )
-    write_json(path, _plain_checks(found))
+    write_json(path, plain_checks(found))
     return json.loads(path.read_text())
 
 
@@ -359,79 +357,6 @@ def _path(config: Config, kind: str, key: Key, fold: int, ending: str, *, also: 
     free = ("out", "variants", "difficulties", "networks", "folds", "checked", "study", "devices", *also)
     name = f"{'-'.join(key)}-{fold}-{_VERSION}-{fingerprint(config, without=free)}"
     return config.out / kind / f"{name}{ending}"
-
-
-def summary(cells: dict[Key, list[Cell]], checks: dict[Key, dict[str, Any]]) -> dict[str, Any]:
-    """What `metrics.json` says of cells and checks, and who is significantly above or below our method."""
-    named = {", ".join(key): folds for key, folds in cells.items()}
-    joined = {name: over_folds(folds) for name, folds in named.items()}
-    rivals = [m for m in next(iter(joined.values())) if m not in (OWN, CEILING)]
-    versus = {name: compare(scores, OWN) for name, scores in joined.items()}
-    return {
-        "accuracy": {name: [cell.accuracy for cell in folds] for name, folds in named.items()},
-        "scoring_seconds": {name: [cell.seconds for cell in folds] for name, folds in named.items()},
-        "scores": {
-            name: {
-                m: {s: [cell.scores[m].mean(s) for cell in folds] for s in score.values}
-                for m, score in folds[0].scores.items()
-            }
-            for name, folds in named.items()
-        },
-        "above_ours": {
-            name: {
-                s: [m for m, found in by_method.items() if m in rivals and found[s].is_above]
-                for s in ("IoU area", "best IoU", "part-effect correlation")
-                if s in next(iter(by_method.values()))
-            }
-            for name, by_method in versus.items()
-        },
-        "mean_difference_to_ours": {
-            m: {s: d._asdict() for s, d in by_score.items()}
-            for m, by_score in compare_over_cells(joined, OWN).items()
-        },
-        "checks": {", ".join(key): found for key, found in checks.items()},
-    }
-
-
-def _plain_checks(checks: Checks) -> dict[str, Any]:
-    def of(name: str) -> dict[str, Any]:
-        score, flips = checks.sanity.scores[name], checks.flipping[name]
-        labels = score.random_labels
-        return {
-            "randomized": list(score.randomized.means),
-            "share_gone": score.randomized.share_gone,
-            "cascade": {group: list(s.means) for group, s in score.stages["cascading"].items()},
-            "independent": {group: list(s.means) for group, s in score.stages["independent"].items()},
-            "draws": [list(s.means) for s in score.draws],
-            "controls": {control: list(s.means) for control, s in score.controls.items()},
-            "random_labels": None if labels is None else list(labels.means),
-            "other_class": list(score.other_class.means),
-            "trained_area": float(np.mean(score.trained_area)),
-            "randomized_area": float(np.mean(score.randomized_area)),
-            "passes": score.passes,
-            "failures": list(score.failures),
-            "undecided": list(score.undecided),
-            "reasons": list(score.reasons),
-            "deletion": {baseline: float(np.mean(values)) for baseline, values in flips.deletion.items()},
-            "insertion": {baseline: float(np.mean(values)) for baseline, values in flips.insertion.items()},
-        }
-
-    jaccard = {
-        mode: {group: _mean_of_numbers(values) for group, values in by_group.items()}
-        for mode, by_group in checks.sanity.jaccard.items()
-    }
-    labels = checks.sanity.random_labels_jaccard
-    return {
-        "methods": {name: of(name) for name in checks.sanity.scores},
-        "jaccard": jaccard,
-        "random_labels_jaccard": None if labels is None else _mean_of_numbers(labels),
-    }
-
-
-def _mean_of_numbers(values: np.ndarray) -> float:
-    """Of those that are not NaN; NaN where all are."""
-    numbers = values[~np.isnan(values)]
-    return float(numbers.mean()) if len(numbers) else float("nan")
 
 
 def _line(key: Key, fold: int, cell: Cell) -> str:

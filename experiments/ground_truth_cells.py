@@ -12,6 +12,8 @@ import numpy as np
 from vexplain.evaluation import Score
 from vexplain.files import write_whole
 
+Key = tuple[str, str, str]  # of a cell: variant, difficulty, network
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cell:

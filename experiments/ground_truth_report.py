@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.ground_truth_cells import Cell, mean_and_deviation, over_folds, ranked_methods
+from experiments.ground_truth_cells import Cell, Key, mean_and_deviation, over_folds, ranked_methods
 from experiments.job import device_names
 from vexplain.evaluation import CEILING, CONTROLS, HINDSIGHT, OURS, OWN, SCORES
 from vexplain.figures import (
@@ -22,7 +22,6 @@ from vexplain.figures import (
     write_report,
 )
 
-Key = tuple[str, str, str]  # variant, difficulty, network
 RECALLED = {  # Table 1 of the paper, as recalled and unchecked: original data, 112 px; IoU area in percent
     OURS: ("22.5 ± 0.82", "23.2 ± 0.60"),
     "guided backprop": ("21.3 ± 0.77", "21.9 ± 0.72"),
