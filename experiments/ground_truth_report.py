@@ -70,17 +70,23 @@ def lead(cells: Mapping[Key, Sequence[Cell]], metrics: Mapping[str, Any]) -> str
     """What came out, in words that the numbers bear out."""
     known = (CEILING, *CONTROLS)
     methods = [m for m in ranked_methods(cells, "IoU area") if m not in known and HINDSIGHT not in m]
-    above = {
-        f"{cell} ({score}: {', '.join(found)})"
-        for cell, by_score in metrics["above_ours"].items()
-        for score, found in by_score.items()
-        if found and score != "part-effect correlation"
-    }
+    above, controls = (
+        sorted(
+            f"{cell} ({score}: {', '.join(chosen)})"
+            for cell, by_score in metrics["above_ours"].items()
+            for score, found in by_score.items()
+            if score != "part-effect correlation"
+            and (chosen := [method for method in found if (method in CONTROLS) == are_controls])
+        )
+        for are_controls in (False, True)
+    )
     verdict = (
         "No other method is significantly above our own map in any cell, by IoU area or best IoU."
         if not above
-        else f"Our own map is significantly beaten in: {'; '.join(sorted(above))}."
+        else f"Our own map is significantly beaten in: {'; '.join(above)}."
     )
+    if controls:
+        verdict += f" A control, which sees no network, is above it in: {'; '.join(controls)}."
     return (
         f"{len(methods)} methods and {len(CONTROLS)} controls explain networks on {len(cells)} cells of "
         f"variant, difficulty and network. In the mean over cells, by IoU area, {methods[0]} is first; the "

@@ -164,6 +164,11 @@ def with_areas(areas):
     [
         ({"IoU area": [], "best IoU": [], "part-effect correlation": ["gradient"]}, "No other method is"),
         ({"IoU area": ["gradient"]}, f"Our own map is significantly beaten in: {NAME} (IoU area: gradient)."),
+        (
+            {"best IoU": [CONTROLS[1]]},
+            "No other method is significantly above our own map in any cell, by IoU area or best IoU. A "
+            f"control, which sees no network, is above it in: {NAME} (best IoU: {CONTROLS[1]}).",
+        ),
     ],
 )
 def test_the_lead_says_what_the_numbers_bear_out(above, words):
