@@ -150,8 +150,8 @@ def _over_cells(network: str, cells: Mapping[Key, Sequence[Cell]]) -> list[Secti
         for method in order:
             found = [mean_and_deviation(folds, method, score) for folds in cells.values()]
             mean = float(np.mean([value for value, _ in found]))
-            rows.append([method, *(_number(score, *f) for f in found), _number(score, mean)])
-        header = ["method", *(f"{variant[:6]} {difficulty}" for variant, difficulty, _ in cells), "mean"]
+            rows.append([method, _number(score, mean), *(_number(score, *f) for f in found)])
+        header = ["method", "mean", *(f"{variant[:6]} {difficulty}" for variant, difficulty, _ in cells)]
         table = Table(header, rows, bold_rows=_of_relevant_features(order))
         sections.append(Section(f"{score} in all cells: {network}", (_MEANINGS[score],), (), table))
     return sections

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from tests.figures import material
-from vexplain.evaluation import CONTROLS, OURS, Score
+from vexplain.evaluation import CONTROLS, OURS, OWN, Score
 from vexplain.figures import ablation_bars, iou_curves, randomization_curves, score_bars, style
 
 
@@ -41,6 +41,16 @@ def test_twenty_methods_are_all_listed_and_look_different():
     looks = {(line.get_color(), str(line._dash_pattern)) for line in figure.axes[0].lines}
     assert len(looks) == 20
     assert not material.overlaps_or_clips(figure)
+
+
+def test_our_own_map_is_dark_and_the_colors_of_the_others_do_not_hang_on_it():
+    scores = material.scores()
+    before = {data: line.get_color() for data, line in lines_of(iou_curves(scores)).items()}
+    curve = np.linspace(0.9, 0, 101)
+    own = Score({"IoU area": np.array([0.5, 0.6])}, curve, "")
+    lines = lines_of(iou_curves(scores | {OWN: own}))
+    assert lines[tuple(100 * curve)].get_color() == style.INK
+    assert {data: line.get_color() for data, line in lines.items() if data in before} == before
 
 
 def test_what_survives_shuffling_begins_at_one_and_is_listed_by_its_end():

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from vexplain.evaluation import CEILING, CONTROLS, OURS, Score
+from vexplain.evaluation import CEILING, CONTROLS, OURS, OWN, Score
 from vexplain.figures import style
 from vexplain.figures.sheet import fit_alike, place, write
 
@@ -30,7 +30,7 @@ class _Line(NamedTuple):
 def iou_curves(scores: Mapping[str, Score]) -> Figure:
     """Returns the mean IoU of each method over the thresholds, in percent, the largest area listed first.
 
-    The paper's method is bold, controls that know nothing of the network are gray and dashed.
+    The paper's method is bold, our own map dark, controls that know nothing of the network gray and dashed.
 
     Args:
         scores: by name of the method, what `evaluation.summarize` returned.
@@ -151,7 +151,9 @@ def look_of(name: str, names: Sequence[str]) -> dict[str, Any]:
     if name in _NOT_METHODS:
         dashes = _DASHES[_NOT_METHODS.index(name) % len(_DASHES)]
         return {"color": style.CONTROL, "linewidth": 1.4, "linestyle": dashes}
-    rivals = sorted(other for other in names if other != OURS and other not in _NOT_METHODS)
+    if name == OWN:
+        return {"color": style.INK, "linewidth": 2.2, "solid_capstyle": "round"}
+    rivals = sorted(other for other in names if other not in (OURS, OWN, *_NOT_METHODS))
     turn, place_in_palette = divmod(rivals.index(name), len(style.RIVALS))
     dashes = ["-", (0, (7, 1.5)), (0, (5, 1.5, 1, 1.5))][turn % 3]  # where there are more than colors
     return {"color": style.RIVALS[place_in_palette], "linewidth": 1.6, "linestyle": dashes}
