@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,11 +64,16 @@ def test_responses_follow_the_definition():
 )
 def test_other_measures_of_a_channel(measure, of_channel):
     activations = _activations()
-    found = responses(activations, measure=measure)
+    found = jax.jit(functools.partial(responses, layers=LAYERS, measure=measure))(activations)
     np.testing.assert_allclose(found, _oracle(activations, of_channel), rtol=3e-6)
+
+
+def test_the_norm_of_a_dead_channel_has_a_slope():
+    activations = _activations()
     dead = dict(activations, conv_10=activations["conv_10"].at[..., 2].set(0))
-    gradient = jax.grad(lambda a: responses(a, measure=measure)[:, 0].sum())(dead)
-    assert all(jnp.isfinite(leaf).all() for leaf in gradient.values())
+    slope_of = lambda a: responses(a, layers=LAYERS, measure="norm")[:, 0].sum()  # noqa: E731
+    gradient = jax.jit(jax.grad(slope_of))(dead)
+    assert all(np.isfinite(leaf).all() for leaf in gradient.values())
 
 
 def test_half_precision_is_squared_in_single_precision():
