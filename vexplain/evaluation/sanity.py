@@ -308,8 +308,11 @@ def _is_same(similarity: MapSimilarity) -> bool:
 def _difference(key: Any, area: np.ndarray, control: np.ndarray, varies: np.ndarray) -> tuple[float, float]:
     if not varies.any():
         return (np.nan, np.nan)
-    low, high = paired_bootstrap_interval(key, jnp.asarray(area[varies]), jnp.asarray(control[varies]))
+    low, high = _interval(key, jnp.asarray(area[varies]), jnp.asarray(control[varies]))
     return float(low), float(high)
+
+
+_interval = jax.jit(paired_bootstrap_interval)  # one program for all methods and controls
 
 
 def _other_targets(
