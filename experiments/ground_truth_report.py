@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -215,8 +215,8 @@ def _checks(checks: Mapping[Key, Mapping[str, Any]]) -> list[Section]:
 
 def _check_section(name: str, found: Mapping[str, Any]) -> Section:
     groups, labels = found["jaccard"]["cascading"], found["random_labels_jaccard"]
-    shared = [f"shuffled down to {group}: {_share(value)}" for group, value in groups.items()]
-    shared.append(f"trained on shuffled labels: {_share(labels)}")
+    shared = [f"shuffled down to {group}: {_decimal(value)}" for group, value in groups.items()]
+    shared.append(f"trained on shuffled labels: {_decimal(labels)}")
     cascade = {
         method: {group: np.nan if means[0] is None else means[0] for group, means in of["cascade"].items()}
         for method, of in found["methods"].items()
@@ -247,10 +247,6 @@ def _check_section(name: str, found: Mapping[str, Any]) -> Section:
     )
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None or np.isnan(value) else f"{value:.2f}"
-
-
 def _check_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = []
     for name, found in methods.items():
@@ -259,7 +255,7 @@ def _check_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
             [
                 name,
                 f"{_pair(found['randomized'])} ({_largest(found['draws'])})",
-                _share(found["share_gone"]),
+                _decimal(found["share_gone"]),
                 "" if labels is None else _pair(labels),
                 _pair(found["other_class"]),
                 _most_alike(found["controls"]),
@@ -360,13 +356,12 @@ def _number(score: str, mean: float, deviation: float | None = None) -> str:
 
 def _largest(draws: Iterable[Sequence[float | None]]) -> str:
     """The largest of the rank correlations."""
-    known = [rho for rho, *_ in draws if rho is not None and not np.isnan(rho)]
-    return f"{max(known):.2f}" if known else "–"
+    return _decimal(max((rho for rho, *_ in draws if _is_number(rho)), default=None))
 
 
 def _most_alike(controls: Mapping[str, Sequence[float | None]]) -> str:
     """The control with the largest rank correlation, and that."""
-    known = {name: rho for name, (rho, *_) in controls.items() if rho is not None and not np.isnan(rho)}
+    known = {name: rho for name, (rho, *_) in controls.items() if _is_number(rho)}
     if not known:
         return "–"
     name = max(known, key=lambda name: known[name])
@@ -375,4 +370,13 @@ def _most_alike(controls: Mapping[str, Sequence[float | None]]) -> str:
 
 def _pair(means: Sequence[float | None]) -> str:
     """Spearman's correlation and SSIM; a dash where too few maps vary."""
-    return " / ".join("–" if mean is None or np.isnan(mean) else f"{mean:.2f}" for mean in means[:2])
+    return " / ".join(map(_decimal, means[:2]))
+
+
+def _decimal(value: float | None) -> str:
+    return f"{value:.2f}" if _is_number(value) else "–"
+
+
+def _is_number(value: float | None) -> TypeGuard[float]:
+    """False for NaN, and for `None`, which is NaN in JSON."""
+    return value is not None and not np.isnan(value)

@@ -305,14 +305,15 @@ def _is_same(similarity: MapSimilarity) -> bool:
     return min(rho, ssim) >= SAME_FOR_ANOTHER_CLASS
 
 
-def _difference(key: Any, area: np.ndarray, control: np.ndarray, varies: np.ndarray) -> tuple[float, float]:
+_interval = jax.jit(paired_bootstrap_interval)  # one program for all methods and controls
+
+
+def _difference(key: Any, values: np.ndarray, others: np.ndarray, varies: np.ndarray) -> tuple[float, float]:
+    """95 % interval of values - others, over the images whose map varies; NaN where none does."""
     if not varies.any():
         return (np.nan, np.nan)
-    low, high = _interval(key, jnp.asarray(area[varies]), jnp.asarray(control[varies]))
+    low, high = _interval(key, jnp.asarray(values[varies]), jnp.asarray(others[varies]))
     return float(low), float(high)
-
-
-_interval = jax.jit(paired_bootstrap_interval)  # one program for all methods and controls
 
 
 def _other_targets(
