@@ -179,10 +179,9 @@ def _step(eqn, ins, place, single_steps, flat) -> list[Value]:
 
 
 def _flatten_scan(eqn, ins, place, single_steps, flat) -> list[Value]:
-    num_consts, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
-    consts, carry = ins[:num_consts], ins[num_consts : num_consts + num_carry]
-    rows = ins[num_consts + num_carry :]
     body, steps = eqn.params["jaxpr"], []
+    consts, carry, rows = _scan_inputs(eqn, ins)
+    num_carry = len(carry)
     for t in range(eqn.params["length"]):
         slices = [_derived(row, row.shape[1:]) for row in rows]
         outs = _flatten(body, [*consts, *carry, *slices], place.at(t), single_steps, flat)
@@ -204,9 +203,9 @@ def _flatten_cond(eqn, ins, place, single_steps, flat) -> list[Value]:
 
 
 def _flatten_while(eqn, ins, place, single_steps, flat) -> list[Value]:
-    skip, num_consts = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-    body_ins = [*ins[skip : skip + num_consts], *ins[skip + num_consts :]]
-    outs = _flatten(eqn.params["body_jaxpr"], body_ins, place, single_steps, flat)
+    body = eqn.params["body_jaxpr"]
+    own = ins[len(ins) - len(body.in_avals) :]  # those before are constants of the condition
+    outs = _flatten(body, own, place, single_steps, flat)
     place = dataclasses.replace(place, inside=None)
     return _emit(flat, "while", {}, [*ins, *outs], eqn, place)
 
@@ -258,6 +257,19 @@ def _inner(eqn) -> list[core.ClosedJaxpr]:
     return {"cond": lambda: list(params["branches"]), "while": lambda: [params["body_jaxpr"]]}.get(
         name, list
     )()
+
+
+def _scan_inputs(eqn, ins: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Constants, carry and rows of a scan, told by rank: its body sees a row without the leading axis."""
+    body = eqn.params["jaxpr"]
+    num_rows = sum(
+        len(var.aval.shape) > len(aval.shape) for var, aval in zip(eqn.invars, body.in_avals, strict=True)
+    )
+    num_carry = sum(
+        len(var.aval.shape) == len(aval.shape) for var, aval in zip(eqn.outvars, body.out_avals, strict=True)
+    )
+    first, end = len(ins) - num_rows - num_carry, len(ins) - num_rows
+    return list(ins[:first]), list(ins[first:end]), list(ins[end:])
 
 
 def _scope(eqn) -> Iterator[str]:
@@ -337,9 +349,8 @@ def _descend(eqn, ins, path, replacements, keeps_calls) -> Sequence[Any]:
 
 def _descend_scan(eqn, ins, path, replacements, keeps_calls) -> Sequence[Any]:
     length, body = eqn.params["length"], eqn.params["jaxpr"]
-    num_consts, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
-    consts, carry = ins[:num_consts], ins[num_consts : num_consts + num_carry]
-    rows = ins[num_consts + num_carry :]
+    consts, carry, rows = _scan_inputs(eqn, ins)
+    num_carry = len(carry)
     if keeps_calls:  # the flat view lists every step, and a rule is the same at each of them
         replacements = _at_first_step(replacements, path)
 
