@@ -15,10 +15,10 @@ import jax
 import numpy as np
 import tyro
 
+from vexplain._text import aligned
 from vexplain.classifiers import build_small
 from vexplain.evaluation import methods_for
 from vexplain.relevance import Relevance, default_layers, layout_of, layout_size
-from vexplain.text import aligned
 from vexplain.transforms import layers
 
 NUM_CLASSES, NUM_RELEVANT = 6, 4

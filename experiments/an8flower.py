@@ -45,7 +45,7 @@ from vexplain.classifiers import FlowerNet, functionalize
 from vexplain.datasets import Source, in_memory, subset
 from vexplain.datasets.an8flower import RenderedSource, fold_indices
 from vexplain.datasets.an8flower.source import NUM_FOLDS
-from vexplain.interpretation import interpret
+from vexplain.relevance import interpret
 from vexplain.streaming import fold_epoch
 from vexplain.transforms import layers
 

@@ -13,7 +13,6 @@ from experiments.job import device_names
 from vexplain.attribution import normalize_heatmaps, positive_heatmaps
 from vexplain.datasets import Source
 from vexplain.evaluation import CEILING, CONTROLS, OURS, Score
-from vexplain.explanation import explain
 from vexplain.figures import (
     Picture,
     Report,
@@ -25,8 +24,7 @@ from vexplain.figures import (
     save_pictures,
     write_report,
 )
-from vexplain.interpretation import FeatureView
-from vexplain.relevance import Relevance
+from vexplain.relevance import FeatureView, Relevance, explain
 
 VARIANTS = {"single_6c": "the color of its petals", "double_12c": "which part of it has which color"}
 LEARNED = 0.9  # accuracy on held-out images from which on the report says so

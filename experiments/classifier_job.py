@@ -19,11 +19,11 @@ from tqdm.auto import tqdm
 
 from experiments.classifier_report import write_classifier_report
 from experiments.job import fingerprint, plain_settings, say, step, write_json
-from vexplain import relevance, training
+from vexplain import classifiers, relevance
 from vexplain.datasets import Source
-from vexplain.interpretation import interpret
-from vexplain.sharding import data_mesh
+from vexplain.relevance import interpret
 from vexplain.streaming import fold_epoch
+from vexplain.streaming.devices import data_mesh
 from vexplain.transforms import Layer, LayerTable, layers
 
 
@@ -178,7 +178,7 @@ def train_classifier(
     """
     free = {"out", "mu", "num_features", "num_exemplars", "num_draws", "num_explained", "num_classes_shown"}
     name = fingerprint(settings, without={*free, "devices", *without})
-    return training.train(
+    return classifiers.train(
         apply,
         variables,
         train,
@@ -194,8 +194,8 @@ def train_classifier(
 
 def measure_accuracy(apply: Any, variables: Any, test: Source, mesh: Any, batch_size: int) -> float:
     """Held-out accuracy in [0, 1]."""
-    init, update = training.confusion(apply, len(test.class_names))
-    return training.accuracy(
+    init, update = classifiers.confusion(apply, len(test.class_names))
+    return classifiers.accuracy(
         fold_epoch(update, init(), test, batch_size=batch_size, constants=variables, mesh=mesh)
     )
 
@@ -265,7 +265,7 @@ def ablate(
 
     def accuracy_without(masks):
         constants = (variables, masks)
-        return training.accuracy(
+        return classifiers.accuracy(
             fold_epoch(update, init(), test, batch_size=batch_size, constants=constants, mesh=mesh)
         )
 

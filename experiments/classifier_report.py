@@ -10,7 +10,6 @@ import numpy as np
 from experiments.job import device_names
 from vexplain.attribution import cam_layer, class_score, grad_cam, normalize_heatmaps
 from vexplain.datasets import Source
-from vexplain.explanation import explain
 from vexplain.figures import (
     Picture,
     Report,
@@ -23,8 +22,7 @@ from vexplain.figures import (
     weights_overview,
     write_report,
 )
-from vexplain.interpretation import FeatureView
-from vexplain.relevance import Relevance, num_features
+from vexplain.relevance import FeatureView, Relevance, explain, num_features
 from vexplain.transforms import layers
 
 PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")

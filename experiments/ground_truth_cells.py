@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from vexplain._files import write_whole
 from vexplain.evaluation import Score
-from vexplain.files import write_whole
 
 Key = tuple[str, str, str]  # of a cell: variant, difficulty, network
 

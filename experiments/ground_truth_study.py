@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from vexplain.evaluation import Task
-from vexplain.explanation import Explanation, combined_maps, explain
-from vexplain.metrics import best_iou, iou_area, iou_curve
+from vexplain.evaluation import Task, best_iou, iou_area, iou_curve
 from vexplain.relevance import (
+    Explanation,
     Measure,
     Relevance,
     candidate_layers,
+    combined_maps,
+    explain,
     find_relevance,
     gram_statistics,
     layout_of,

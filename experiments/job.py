@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from tqdm.auto import tqdm
 
-from vexplain.files import write_whole
+from vexplain._files import write_whole
 
 
 def say(text: str) -> None:

@@ -49,11 +49,11 @@ from experiments.shape_translation_scores import (
     recall,
     scores_of,
 )
+from vexplain._files import write_whole
 from vexplain.datasets import Source, in_memory, paired_batches, unpaired_batches
 from vexplain.datasets.shape_swap import Pairs, ShapeSwapSource, paired_test
-from vexplain.files import write_whole
-from vexplain.sharding import data_mesh
 from vexplain.streaming import Checkpoint, fold
+from vexplain.streaming.devices import data_mesh
 from vexplain.translation import (
     Latent,
     NetworkSettings,

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain.datasets import estimate_masks
 from vexplain.datasets.shape_swap import Pairs, render_factors
-from vexplain.metrics import closest_targets as closest
-from vexplain.metrics import (
-    estimate_masks,
+from vexplain.translation import closest_targets as closest
+from vexplain.translation import (
     hidden_channel_errors,
     hidden_channel_ratios,
     hue,

@@ -2,7 +2,7 @@
 
 Paper: J. Oramas, K. Wang, T. Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.3 and
 Figure 3, which show the artifacts and the fix, and measure neither. The measures are ours
-(`vexplain.metrics.stride_artifact_energy`).
+(`vexplain.evaluation.stride_artifact_energy`).
 
     python -m experiments.stride_artifacts laptop        8 minutes on 2 busy CPU cores
     python -m experiments.stride_artifacts accelerator   more images and training
@@ -56,7 +56,7 @@ from vexplain.attribution import normalize_heatmaps
 from vexplain.classifiers import VGGF, AlexNet, ResNet, functionalize
 from vexplain.datasets import Source, in_memory, subset
 from vexplain.datasets.an8flower import RenderedSource, fold_indices
-from vexplain.explanation import explain
+from vexplain.relevance import explain
 from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, layers
 
 RECIPE = "relevant features"  # the recipe of the paper in place of a layer

@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from vexplain import metrics
+from vexplain import evaluation
 from vexplain.attribution import normalize_heatmaps, positive_heatmaps
 from vexplain.classifiers.fast_gradients import convolution, max_pool
 from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, LayerTable, read, with_rules
@@ -173,16 +173,16 @@ def _measures(maps, fixed, period, masks):
     shape, flat = maps.shape[:2], maps.reshape(-1, *maps.shape[2:])
     repeated = jnp.broadcast_to(fixed, maps.shape).reshape(flat.shape)
     found = {
-        "log_energy": jnp.log(metrics.stride_artifact_energy(flat, period)),
-        "share": metrics.stride_artifact_share(flat, period),
-        "detail": metrics.fine_detail_share(flat, period),
+        "log_energy": jnp.log(evaluation.stride_artifact_energy(flat, period)),
+        "share": evaluation.stride_artifact_share(flat, period),
+        "detail": evaluation.fine_detail_share(flat, period),
         "likeness": _correlation(flat, repeated),
     }
     if masks is not None:
         truth = jnp.broadcast_to(masks, maps.shape).reshape(flat.shape)
-        curve = metrics.iou_curve(flat, truth)
-        found |= {"area": metrics.iou_area(curve), "best": metrics.best_iou(curve)}
-        found["edges"] = metrics.edge_correlation(flat, truth)
+        curve = evaluation.iou_curve(flat, truth)
+        found |= {"area": evaluation.iou_area(curve), "best": evaluation.best_iou(curve)}
+        found["edges"] = evaluation.edge_correlation(flat, truth)
     return {key: values.reshape(shape) for key, values in found.items()}
 
 

@@ -6,28 +6,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FLOORS = (  # each room imports only what is on a lower line
-    ("experiments", "__main__"),
-    ("command",),
-    ("evaluation", "figures"),
-    ("explanation",),
-    ("interpretation",),
-    ("relevance",),
-    ("faithfulness",),
-    ("attribution",),
-    ("translation",),
-    ("training",),
-    ("streaming",),
-    ("metrics",),
-    ("classifiers",),
-    ("datasets",),
-    ("transforms",),
-    ("sharding",),
-    ("validation", "files", "text"),
-    ("typing",),
+ORDER = (  # each room imports only those after it
+    "experiments",
+    "command",
+    "figures",
+    "evaluation",
+    "relevance",
+    "attribution",
+    "translation",
+    "classifiers",
+    "streaming",
+    "datasets",
+    "transforms",
+    "_checks",
+    "_files",
+    "_text",
+    "typing",
 )
-LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-SIDEWAYS = {("figures", "evaluation")}  # a figure of scores
 HOMES = {  # outside libraries that are used in one place only
     "flax": {"classifiers", "translation", "experiments", "command"},
     "orbax": {"streaming"},
@@ -45,7 +40,9 @@ FILES = sorted((ROOT / "vexplain").rglob("*.py")) + sorted((ROOT / "experiments"
 
 def room_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
-    return "experiments" if parts[0] == "experiments" else (*parts, "")[1]
+    if parts[0] == "experiments":
+        return "experiments"
+    return {"__main__": "command"}.get(parts[1], parts[1])
 
 
 def imports(path: Path) -> set[str]:
@@ -69,7 +66,7 @@ def test_a_room_imports_only_what_is_below_it(path):
     if here == "__init__":
         return
     rooms = {name.split(".")[1] for name in imports(path) if name.startswith("vexplain.")}
-    upward = {room for room in rooms - {here} if LEVEL[room] <= LEVEL[here] and (here, room) not in SIDEWAYS}
+    upward = {room for room in rooms - {here} if ORDER.index(room) <= ORDER.index(here)}
     assert not upward, f"{here} must not import {sorted(upward)}"
 
 
@@ -89,8 +86,8 @@ def test_the_library_does_not_print(path):
     assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
 
 
-def test_every_room_has_a_floor_and_every_file_a_docstring():
-    assert {room_of(path) for path in FILES} - {"__init__"} <= set(LEVEL)
+def test_every_room_is_in_the_order_and_every_file_has_a_docstring():
+    assert {room_of(path) for path in FILES} - {"__init__"} == set(ORDER)
     for path in FILES:
         tree = ast.parse(path.read_text())
         assert not tree.body or ast.get_docstring(tree), f"{identity(path)} has no docstring"
@@ -99,3 +96,14 @@ def test_every_room_has_a_floor_and_every_file_a_docstring():
 def test_names_of_modules_say_what_they_hold():
     vague = {"utils", "helpers", "common", "misc", "base", "core"}
     assert not [identity(p) for p in FILES if p.stem in vague or vague & set(p.parts[-3:-1])]
+
+
+@pytest.mark.parametrize(
+    "room", [path for path in FILES if path.stem == "__init__" and room_of(path) != "__init__"], ids=identity
+)
+def test_no_function_hides_its_module(room):
+    modules = {path.stem for path in room.parent.glob("*.py")} | {
+        path.name for path in room.parent.iterdir() if path.is_dir()
+    }
+    hidden = {name.rpartition(".")[2] for name in imports(room)} & modules
+    assert not hidden, f"modules of {identity(room)} whose name a function takes: {sorted(hidden)}"

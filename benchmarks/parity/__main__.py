@@ -8,7 +8,7 @@ Prints network × method × relative error (max |difference| / max |value|, one 
 ask for signs, and among millions of ReLUs some are so near to zero that float32 gives them another sign, in
 each library its own. Where an error is above 1e-4, both sides compute again in float64, and its error is
 printed beside it. Exits with 1 where that is above 1e-4 too. Weights are random. They go through
-`safetensors.torch.save_file` and `vexplain.classifiers.pretrained`, as those of users do.
+`safetensors.torch.save_file` and `vexplain.classifiers._pretrained`, as those of users do.
 """
 
 import sys

@@ -9,7 +9,7 @@ import pytest
 
 from tests.transforms import networks
 from vexplain import attribution
-from vexplain.sharding import data_mesh
+from vexplain.streaming.devices import data_mesh
 
 OPTIONS = {
     attribution.gradient: {},

@@ -16,8 +16,8 @@ from vexplain.datasets import epoch_batches, from_tfds
 from vexplain.datasets.an8flower import RenderedSource, fold_indices, fold_of
 from vexplain.datasets.an8flower_release import An8flowerRelease, fold_of_rendering, views
 from vexplain.datasets.an8flower_rendered import An8flowerRendered, RenderedConfig
-from vexplain.sharding import data_mesh
 from vexplain.streaming import fold
+from vexplain.streaming.devices import data_mesh
 
 FOLDS = [f"fold_{n}" for n in range(5)]
 RENDERINGS = (1, 2, 4, 8, 11)  # one a fold

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vexplain import training
 from vexplain.attribution import gradient
+from vexplain.classifiers import training
 from vexplain.datasets.an8flower import fold_indices, part_names
 from vexplain.evaluation import (
     CEILING,
@@ -22,14 +22,14 @@ from vexplain.evaluation import (
     Score,
     benchmark,
     flower_task,
+    part_effect_correlation,
     rendered_flowers,
     score_task,
 )
 from vexplain.evaluation import tasks as tasks_module
-from vexplain.evaluation.benchmark import best_in_hindsight
+from vexplain.evaluation._benchmark import best_in_hindsight
 from vexplain.evaluation.scores import _part_scores
-from vexplain.metrics import part_effect_correlation
-from vexplain.sharding import data_mesh
+from vexplain.streaming.devices import data_mesh
 
 SETTINGS = FlowerSettings(
     size=16, num_per_class=12, num_test=10, samples=1, width=4, epochs=2, batch_size=16, learning_rate=0.01

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vexplain.evaluation import Score, compare, compare_over_cells
-from vexplain.metrics import paired_bootstrap_interval
+from vexplain.evaluation import Score, compare, compare_over_cells, paired_bootstrap_interval
 
 
 def made_cell(seed, num_images, shifts):

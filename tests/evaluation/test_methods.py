@@ -8,8 +8,7 @@ import pytest
 from tests.transforms import networks
 from vexplain import attribution, evaluation
 from vexplain.datasets import ArraySource
-from vexplain.explanation import explain, relevant_evidence
-from vexplain.relevance import Relevance, candidate_layers, layout_of
+from vexplain.relevance import Relevance, candidate_layers, explain, layout_of, relevant_evidence
 from vexplain.streaming import fold_epoch
 from vexplain.transforms import layers
 

@@ -8,11 +8,10 @@ from scipy.stats import spearmanr
 
 from vexplain import ArraySource, explain, learn_relevance
 from vexplain.attribution import class_score, gradient, random_map, sobel_edges
-from vexplain.evaluation import changed_networks, sanity
+from vexplain.evaluation import changed_networks, randomized_variables, sanity
 from vexplain.evaluation.changed_networks import MapSimilarity
 from vexplain.evaluation.explained_network import ExplainedNetwork
 from vexplain.evaluation.sanity import sanity_checks
-from vexplain.faithfulness import randomized_variables
 from vexplain.relevance import Relevance
 from vexplain.transforms import GUIDED
 

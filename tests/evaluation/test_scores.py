@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vexplain import attribution, evaluation, metrics
+from vexplain import attribution, evaluation
 from vexplain.attribution import absolute_heatmaps, positive_heatmaps
 from vexplain.datasets import ArraySource, epoch_batches, subset
-from vexplain.metrics import best_iou, iou_area, iou_curve
-from vexplain.sharding import data_mesh
+from vexplain.evaluation import best_iou, iou_area, iou_curve
 from vexplain.streaming import fold
+from vexplain.streaming.devices import data_mesh
 
 NUM_IMAGES, HEIGHT, WIDTH = 7, 6, 5
 
@@ -293,12 +293,12 @@ def test_each_score_of_each_image_is_that_of_its_metric(source):
     expected = {
         "IoU area": iou_area(iou_curve(heatmaps, masks)),
         "best IoU": best_iou(iou_curve(heatmaps, masks)),
-        "IoU at mask area": metrics.iou_at_mask_area(heatmaps, masks),
-        "relevance mass": metrics.relevance_mass(heatmaps, masks),
-        "relevance rank": metrics.relevance_rank(heatmaps, masks),
-        "pointing game": metrics.pointing_game(heatmaps, masks),
-        "mask AUC": metrics.mask_auc(heatmaps, masks),
-        "part-effect correlation": metrics.part_effect_correlation(heatmaps, parts, effects),
+        "IoU at mask area": evaluation.iou_at_mask_area(heatmaps, masks),
+        "relevance mass": evaluation.relevance_mass(heatmaps, masks),
+        "relevance rank": evaluation.relevance_rank(heatmaps, masks),
+        "pointing game": evaluation.pointing_game(heatmaps, masks),
+        "mask AUC": evaluation.mask_auc(heatmaps, masks),
+        "part-effect correlation": evaluation.part_effect_correlation(heatmaps, parts, effects),
     }
     assert tuple(found["tied"].values) == evaluation.SCORES == tuple(expected)
     for name, values in expected.items():

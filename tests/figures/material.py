@@ -4,9 +4,7 @@ import numpy as np
 from matplotlib.text import Text
 
 from vexplain.evaluation import CONTROLS, OURS, Score
-from vexplain.explanation import Explanation
-from vexplain.interpretation import FeatureView
-from vexplain.relevance import Relevance, TopFeatures
+from vexplain.relevance import Explanation, FeatureView, Relevance, TopFeatures
 
 CLASSES = ("cat", "dog & <co>", "cost $5 or $6")
 LAYOUT = (("conv_1", 2), ("stage/conv_2", 3), ("dense_1", 2))

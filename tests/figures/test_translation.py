@@ -17,8 +17,8 @@ from vexplain.figures import (
     style,
     translation_sheet,
 )
+from vexplain.figures._loss_curves import number
 from vexplain.figures.histograms import hue_heaps
-from vexplain.figures.loss_curves import number
 
 LONG = "a model whose name is much longer than those of the others: nearest/neighbor/of/latents"
 

@@ -7,12 +7,12 @@ import pytest
 from jax import lax
 
 from tests.transforms import networks
-from vexplain import training
+from vexplain import classifiers
 from vexplain.datasets import ArraySource, epoch_batches
 from vexplain.relevance import ablation_accuracy, candidate_layers, random_masks, relevant_masks
 from vexplain.relevance.ablation import with_silenced_channels
-from vexplain.sharding import data_mesh
 from vexplain.streaming import fold
+from vexplain.streaming.devices import data_mesh
 from vexplain.transforms import layers
 
 RELEVANT = {"conv_1": (5, 1), "pool_1": (3,)}
@@ -119,7 +119,7 @@ def test_all_masks_run_in_one_program_on_one_device_and_eight(network):
         return fold(update, init(), batch_fn, num_steps=num_steps, constants=constants, mesh=mesh)
 
     whole = relevant_masks(rows, {})
-    assert training.accuracy(counts(whole)) == 1  # the labels are the predictions
+    assert classifiers.accuracy(counts(whole)) == 1  # the labels are the predictions
     once = len(traces)
     without = relevant_masks(rows, {"pool_1": (0, 2, 3)})
     kernel, bias, dense = variables
@@ -128,7 +128,7 @@ def test_all_masks_run_in_one_program_on_one_device_and_eight(network):
     expected = np.zeros((5, 5))
     np.add.at(expected, (predicted, np.asarray(edited.argmax(-1))), 1)
     np.testing.assert_array_equal(found, expected)
-    assert 0 < training.accuracy(found) < 1
+    assert 0 < classifiers.accuracy(found) < 1
     for seed in range(3):
         counts(random_masks(jax.random.key(seed), rows, {"pool_1": (0, 2, 3), "conv_1": (seed,)}))
     assert len(traces) == once

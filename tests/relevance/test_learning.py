@@ -19,7 +19,7 @@ from vexplain.relevance import (
     num_features,
     response_fn,
 )
-from vexplain.sharding import data_mesh
+from vexplain.streaming.devices import data_mesh
 from vexplain.transforms import layers
 
 NAMES = ("lily", "rose", "oak")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vexplain.relevance import feature_layout, responses
-from vexplain.relevance.responses import check_measure
+from vexplain.relevance._responses import check_measure
 
 LAYERS = ("conv_2", "conv_10", "dense_1")
 

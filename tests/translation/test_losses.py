@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vexplain.datasets.blur import gaussian_blur
 from vexplain.datasets.shape_swap import ShapeSwapSource, render_factors
-from vexplain.metrics.blur import gaussian_blur
 from vexplain.translation import (
     absolute_error,
     adversarial_loss,

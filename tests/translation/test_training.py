@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from vexplain.sharding import data_mesh
 from vexplain.streaming import Checkpoint, fold
+from vexplain.streaming.devices import data_mesh
 from vexplain.translation import (
     NetworkSettings,
     TranslationDiverged,

@@ -4,6 +4,8 @@
 usual one. All methods return signed attributions of the shape of the images, or (batch, height, width, 1).
 """
 
+from vexplain.attribution._guided_filter import guided_filter as guided_filter
+from vexplain.attribution._occlusion import occlusion as occlusion
 from vexplain.attribution.averaged_gradients import integrated_gradients as integrated_gradients
 from vexplain.attribution.averaged_gradients import smooth_grad as smooth_grad
 from vexplain.attribution.backpropagation import deconvnet as deconvnet
@@ -21,9 +23,7 @@ from vexplain.attribution.controls import random_map as random_map
 from vexplain.attribution.controls import sobel_edges as sobel_edges
 from vexplain.attribution.guided_cam import guided_grad_cam as guided_grad_cam
 from vexplain.attribution.guided_cam import guided_grad_cam_plus_plus as guided_grad_cam_plus_plus
-from vexplain.attribution.guided_filter import guided_filter as guided_filter
 from vexplain.attribution.heatmaps import absolute_heatmaps as absolute_heatmaps
 from vexplain.attribution.heatmaps import normalize_heatmaps as normalize_heatmaps
 from vexplain.attribution.heatmaps import positive_heatmaps as positive_heatmaps
-from vexplain.attribution.occlusion import occlusion as occlusion
 from vexplain.attribution.scores import class_score as class_score

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from vexplain.metrics.foreground import estimate_masks
+from vexplain.datasets.foreground import estimate_masks
 from vexplain.typing import Array, Float, Images, Key
 
 

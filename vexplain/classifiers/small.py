@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from flax import nnx
 
+from vexplain.classifiers._functionalize import functionalize
 from vexplain.classifiers.all_conv import AllConvNet
-from vexplain.classifiers.functionalize import functionalize
 from vexplain.classifiers.lenet import FlowerNet
 from vexplain.typing import ApplyFn, Variables
 

@@ -13,13 +13,11 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from vexplain._files import write_whole
 from vexplain.command.arguments import Explain
 from vexplain.datasets.sources import epoch_batches, subset
-from vexplain.explanation import Explanation, explain, feature_name
 from vexplain.figures import class_sheet, explanation_sheet, save_figure
-from vexplain.files import write_whole
-from vexplain.interpretation import FeatureView
-from vexplain.relevance import num_features
+from vexplain.relevance import Explanation, FeatureView, explain, feature_name, num_features
 
 
 class Explained(NamedTuple):

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from vexplain import relevance
+from vexplain._files import write_whole
 from vexplain.command.arguments import Explain
 from vexplain.command.pictures import Explained, relative_file
 from vexplain.figures import (
@@ -23,7 +24,6 @@ from vexplain.figures import (
     weights_overview,
     write_report,
 )
-from vexplain.files import write_whole
 from vexplain.relevance import Relevance
 
 _MAX_CLASSES = 30  # whose sheets are inside the report; the files are there of all

@@ -14,14 +14,13 @@ import jax
 import numpy as np
 
 from vexplain import relevance
+from vexplain._files import write_whole
 from vexplain.command.arguments import Arguments, Explain, Features, Interpret, Layers
 from vexplain.command.images import Folder, Predictions, open_folder, paths_of, predict
 from vexplain.command.model import Model, load_model
 from vexplain.command.pictures import explain_images, save_class_sheets
 from vexplain.command.report import write_results
-from vexplain.files import write_whole
-from vexplain.interpretation import interpret
-from vexplain.relevance import Relevance
+from vexplain.relevance import Relevance, interpret
 from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, LayerTable, layers, with_rules
 
 Say = Callable[[str], object]

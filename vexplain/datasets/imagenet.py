@@ -18,8 +18,8 @@ from typing import Literal
 
 import numpy as np
 
+from vexplain.datasets._image_folder import ImageFiles, as_resizing
 from vexplain.datasets.image_files import OnUnreadable, Resizing
-from vexplain.datasets.image_folder import ImageFiles, as_resizing
 from vexplain.datasets.tar_files import TarMembers, tar_members
 
 # The paper explains a network of 13 classes of cats and does not name them. These are ours: all cats of

@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from vexplain._checks import check_images
 from vexplain.typing import Batch
-from vexplain.validation import check_images
 
 BatchFn = Callable[[int], Batch]
 

@@ -15,7 +15,7 @@ from typing import overload
 
 import numpy as np
 
-from vexplain.files import write_whole
+from vexplain._files import write_whole
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = 512  # bytes; headers and files start at multiples of it

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain.evaluation._map_similarity import feature_jaccard, heatmap_ssim
 from vexplain.evaluation.explained_network import ExplainedNetwork, HeatmapsFn, Sample
-from vexplain.faithfulness import map_similarity, randomized_variables
-from vexplain.metrics import feature_jaccard, heatmap_ssim, iou_area, iou_curve
+from vexplain.evaluation.localization import iou_area, iou_curve
+from vexplain.evaluation.randomization import randomized_variables
+from vexplain.evaluation.sanity_check import map_similarity
 from vexplain.relevance import Relevance
 from vexplain.typing import Array, Float, Heatmaps, Key, Labels, Masks, Variables
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain.evaluation.bootstrap import stratified_bootstrap_intervals
 from vexplain.evaluation.scores import SCORES, Score
-from vexplain.metrics import stratified_bootstrap_intervals
 
 
 class Difference(NamedTuple):

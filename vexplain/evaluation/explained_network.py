@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain._checks import check_images, check_targets
 from vexplain.attribution import absolute_heatmaps, normalize_heatmaps, positive_heatmaps
 from vexplain.evaluation.methods import Method
 from vexplain.evaluation.scores import READINGS
 from vexplain.relevance import Relevance
 from vexplain.typing import ApplyFn, Array, Batch, Heatmaps, Images, Key, Labels, Shaped, Variables
-from vexplain.validation import check_images, check_targets
 
 MethodsFn = Callable[[Relevance], Mapping[str, Method]]
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from vexplain.attribution import class_score
 from vexplain.attribution.averaged_gradients import broadcast_baseline
+from vexplain.evaluation._pixel_flipping import MODES, pixel_flipping
+from vexplain.evaluation.baselines import blurred_images, border_colors
 from vexplain.evaluation.explained_network import (
     ExplainedNetwork,
     MethodsFn,
@@ -20,8 +22,6 @@ from vexplain.evaluation.explained_network import (
     in_slices,
     make_sample,
 )
-from vexplain.faithfulness import blurred_images, border_colors, pixel_flipping
-from vexplain.faithfulness.pixel_flipping import MODES
 from vexplain.typing import AnyArray, ApplyFn, Array, Batch, Float, Heatmaps, Images, Key, Labels, ScoreFn
 
 BaselineFn = Callable[[Images], float | AnyArray]  # images -> what broadcasts to them

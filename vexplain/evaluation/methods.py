@@ -35,8 +35,8 @@ from vexplain.attribution import (
     sobel_edges,
     upsampled_activation,
 )
-from vexplain.explanation import OPTIONS, check_options, explain, relevant_evidence
-from vexplain.relevance import Relevance
+from vexplain.relevance import Relevance, explain, relevant_evidence
+from vexplain.relevance.recipe import OPTIONS, check_options
 from vexplain.transforms import LayerTable
 from vexplain.transforms.nonlinearities import ACTIVATION_KINDS
 from vexplain.typing import AnyArray, ApplyFn, Images, ScoreFn

@@ -12,9 +12,9 @@ import numpy as np
 
 from vexplain.attribution import class_score
 from vexplain.datasets import Source, epoch_batches, with_extras
-from vexplain.faithfulness import part_effects
-from vexplain.sharding import Mesh
+from vexplain.evaluation._part_effects import part_effects
 from vexplain.streaming import fold
+from vexplain.streaming.devices import Mesh
 from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Shaped, Variables
 
 USED = 0.5  # of the largest effect of an image: from here on the network uses a part

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain.evaluation.bootstrap import paired_bootstrap_interval
 from vexplain.evaluation.changed_networks import (
     Comparison,
     MapSimilarity,
@@ -38,9 +39,7 @@ from vexplain.evaluation.explained_network import (
     heatmaps_of,
     make_sample,
 )
-from vexplain.faithfulness import parameter_groups_from_output
-from vexplain.faithfulness.randomization import MODES
-from vexplain.metrics import paired_bootstrap_interval
+from vexplain.evaluation.randomization import MODES, parameter_groups_from_output
 from vexplain.relevance import Relevance
 from vexplain.typing import ApplyFn, Batch, Key, Labels, Variables
 

@@ -16,18 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain.attribution import absolute_heatmaps, normalize_heatmaps, positive_heatmaps
+from vexplain.evaluation._rank_correlation import part_effect_correlation
+from vexplain.evaluation._relevance_mass import relevance_mass
+from vexplain.evaluation.localization import NUM_THRESHOLDS, best_iou, iou_area, sorted_iou_curve
 from vexplain.evaluation.methods import Method
-from vexplain.metrics import (
-    best_iou,
-    iou_area,
-    part_effect_correlation,
-    pointing_game,
-    ranking_scores,
-    relevance_mass,
-    sort_pixels,
-    sorted_iou_curve,
-)
-from vexplain.metrics.localization import NUM_THRESHOLDS
+from vexplain.evaluation.ranking import pointing_game, ranking_scores
+from vexplain.evaluation.sorted_pixels import sort_pixels
 from vexplain.typing import ApplyFn, Array, Batch, Float, Heatmaps, Int, Variables
 
 SCORES = (

@@ -16,15 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain import training
+from vexplain import classifiers
 from vexplain.classifiers import build_small
 from vexplain.datasets import ArraySource, Source, gather, in_memory, subset
 from vexplain.datasets.an8flower import CHANGES, RenderedSource, fold_indices, part_names
 from vexplain.evaluation.explained_network import ExplainedNetwork
 from vexplain.evaluation.part_truth import with_part_effects
 from vexplain.relevance import Relevance, learn_relevance, load_relevance, save_relevance
-from vexplain.sharding import Mesh
 from vexplain.streaming import fold_epoch
+from vexplain.streaming.devices import Mesh
 from vexplain.typing import ApplyFn, Variables
 
 _NUM_AT_ONCE = 40  # test images; with each goes one more for every part and intervention
@@ -181,7 +181,7 @@ def _trained(
     )
     options = {name: getattr(settings, name) for name in ("epochs", "batch_size", "learning_rate", "seed")}
     shown = {"mesh": mesh, "description": description}
-    variables = training.train(apply, variables, train, directory=directory, **options, **shown)
+    variables = classifiers.train(apply, variables, train, directory=directory, **options, **shown)
     return apply, jax.tree.map(jnp.asarray, jax.device_get(variables))  # checks run on one device
 
 
@@ -252,9 +252,9 @@ def _relevance(
 
 
 def _accuracy(apply: ApplyFn, variables: Variables, test: Source, mesh: Mesh | None) -> float:
-    init, update = training.confusion(apply, len(test.class_names))
+    init, update = classifiers.confusion(apply, len(test.class_names))
     options = {"batch_size": _batch_size(mesh), "constants": variables, "mesh": mesh}
-    return training.accuracy(fold_epoch(update, init(), test, **options))
+    return classifiers.accuracy(fold_epoch(update, init(), test, **options))
 
 
 def _batch_size(mesh: Mesh | None) -> int:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from vexplain.figures.images import pixels, show
 from vexplain.figures.sheet import place, rectangle, text_width, write
 from vexplain.figures.style import MUTED, OURS, TRACK, context, new_figure, percent
-from vexplain.interpretation import FeatureView
+from vexplain.relevance import FeatureView
 
 NUM_CROPS = 9  # beside the average
 AVERAGE, CROP, GAP = 1.12, 0.8, 0.07  # inches

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vexplain.explanation import Explanation, feature_name
 from vexplain.figures.images import checked_images, checked_maps, outline, overlay, show
 from vexplain.figures.sheet import place, wrap, write
 from vexplain.figures.style import FAINT, INK, MUTED, OURS, TRACK, WRONG, context, new_figure
-from vexplain.relevance import Relevance
+from vexplain.relevance import Explanation, Relevance, feature_name
 from vexplain.typing import AnyArray
 
 IMAGE, GAP, GROUP = 1.08, 0.1, 0.26  # inches; GROUP parts the image, the explanation and the rivals

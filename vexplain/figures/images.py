@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
+from vexplain._checks import check_images
 from vexplain.figures.style import FAINT, HEAT, MISSING
 from vexplain.typing import AnyArray, Float
-from vexplain.validation import check_images
 
 
 def pixels(image: AnyArray) -> Float[np.ndarray, "height width 3"]:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import jinja2
 from matplotlib.figure import Figure
 
+from vexplain._files import write_whole
 from vexplain.figures.saving import png_bytes
 from vexplain.figures.style import DPI
-from vexplain.files import write_whole
 
 PNG = b"\x89PNG\r\n\x1a\n"
 CSS_DPI = 100  # pixels of the page an inch of a figure; text of figures is then as large as that of the page

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from vexplain._files import write_whole
 from vexplain.figures.style import context
-from vexplain.files import write_whole
 
 FORMATS = (".png", ".svg", ".pdf")
 

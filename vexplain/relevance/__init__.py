@@ -5,21 +5,32 @@ what the regression needs in one pass over a dataset, `find_relevance` solves th
 of every class, and `feature_scores` with `top_features` choose what explains one image.
 """
 
+from vexplain.relevance._features import Feature as Feature
+from vexplain.relevance._features import Relevance as Relevance
+from vexplain.relevance._features import features as features
+from vexplain.relevance._features import find_relevance as find_relevance
+from vexplain.relevance._features import num_features as num_features
+from vexplain.relevance._features import relevant_union as relevant_union
+from vexplain.relevance._responses import Measure as Measure
+from vexplain.relevance._responses import responses as responses
 from vexplain.relevance.ablation import ablation_accuracy as ablation_accuracy
 from vexplain.relevance.ablation import random_masks as random_masks
 from vexplain.relevance.ablation import relevant_masks as relevant_masks
+from vexplain.relevance.average_images import FeatureView as FeatureView
+from vexplain.relevance.average_images import average_image as average_image
+from vexplain.relevance.average_images import crop_windows as crop_windows
+from vexplain.relevance.average_images import interpret as interpret
 from vexplain.relevance.candidates import MAX_GRAM_BYTES as MAX_GRAM_BYTES
 from vexplain.relevance.candidates import candidate_layers as candidate_layers
 from vexplain.relevance.candidates import default_layers as default_layers
 from vexplain.relevance.candidates import gram_bytes as gram_bytes
 from vexplain.relevance.candidates import layout_of as layout_of
 from vexplain.relevance.candidates import response_fn as response_fn
-from vexplain.relevance.features import Feature as Feature
-from vexplain.relevance.features import Relevance as Relevance
-from vexplain.relevance.features import features as features
-from vexplain.relevance.features import find_relevance as find_relevance
-from vexplain.relevance.features import num_features as num_features
-from vexplain.relevance.features import relevant_union as relevant_union
+from vexplain.relevance.evidence import Evidence as Evidence
+from vexplain.relevance.evidence import relevant_evidence as relevant_evidence
+from vexplain.relevance.exemplars import Exemplars as Exemplars
+from vexplain.relevance.exemplars import Pick as Pick
+from vexplain.relevance.exemplars import top_exemplars as top_exemplars
 from vexplain.relevance.lasso import LassoSolution as LassoSolution
 from vexplain.relevance.lasso import mu_lasso as mu_lasso
 from vexplain.relevance.layout import FeatureLayout as FeatureLayout
@@ -29,8 +40,10 @@ from vexplain.relevance.layout import layer_and_channel as layer_and_channel
 from vexplain.relevance.layout import layout_size as layout_size
 from vexplain.relevance.layout import split_features as split_features
 from vexplain.relevance.learning import learn_relevance as learn_relevance
-from vexplain.relevance.responses import Measure as Measure
-from vexplain.relevance.responses import responses as responses
+from vexplain.relevance.recipe import Explanation as Explanation
+from vexplain.relevance.recipe import combined_maps as combined_maps
+from vexplain.relevance.recipe import explain as explain
+from vexplain.relevance.recipe import feature_name as feature_name
 from vexplain.relevance.scores import TopFeatures as TopFeatures
 from vexplain.relevance.scores import feature_scores as feature_scores
 from vexplain.relevance.scores import top_features as top_features

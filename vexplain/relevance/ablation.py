@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.training import confusion
+from vexplain.classifiers.training import confusion
 from vexplain.transforms import Layer, as_layer_output, channels_last, edit
 from vexplain.typing import ApplyFn, Array, Float, Key, Variables
 

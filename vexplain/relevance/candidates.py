@@ -9,8 +9,8 @@ other.
 import itertools
 from collections.abc import Callable, Sequence
 
+from vexplain.relevance._responses import Measure, check_measure, responses
 from vexplain.relevance.layout import FeatureLayout
-from vexplain.relevance.responses import Measure, check_measure, responses
 from vexplain.transforms import Layer, LayerTable, channels_last, read
 from vexplain.transforms.nonlinearities import ACTIVATION_KINDS
 from vexplain.typing import ApplyFn, Array, Float, Images, Logits, Variables

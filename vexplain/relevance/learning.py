@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from vexplain.datasets import Source
+from vexplain.relevance._features import ON_EMPTY_CLASS, Relevance, find_relevance
+from vexplain.relevance._responses import Measure, check_measure
 from vexplain.relevance.candidates import (
     MAX_GRAM_BYTES,
     candidate_layers,
@@ -18,12 +20,10 @@ from vexplain.relevance.candidates import (
     layout_of,
     response_fn,
 )
-from vexplain.relevance.features import ON_EMPTY_CLASS, Relevance, find_relevance
 from vexplain.relevance.layout import layout_size
-from vexplain.relevance.responses import Measure, check_measure
 from vexplain.relevance.statistics import Statistics, gram_statistics
-from vexplain.sharding import Mesh
 from vexplain.streaming import fold_epoch
+from vexplain.streaming.devices import Mesh
 from vexplain.transforms import Layer, LayerTable, layers
 from vexplain.typing import ApplyFn, Variables
 

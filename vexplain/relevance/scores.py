@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vexplain.relevance.features import Relevance
+from vexplain.relevance._features import Relevance
 from vexplain.typing import Array, Float, Int, Labels, Shaped
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from vexplain.files import write_whole
-from vexplain.relevance.features import Relevance
+from vexplain._files import write_whole
+from vexplain.relevance._features import Relevance
+from vexplain.relevance._responses import check_measure
 from vexplain.relevance.layout import layout_size
-from vexplain.relevance.responses import check_measure
 
 _ARRAYS = ("weights", "gaps", "penalties", "mu")
 _VERSION = 1

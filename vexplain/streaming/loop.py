@@ -17,8 +17,8 @@ import jax
 from tqdm.auto import tqdm
 
 from vexplain.datasets import Source, epoch_batches
-from vexplain.sharding import Mesh, data_mesh, replicate, replicated, shard_batch
 from vexplain.streaming.checkpoints import Checkpoint, open_saver
+from vexplain.streaming.devices import Mesh, data_mesh, replicate, replicated, shard_batch
 from vexplain.typing import Batch
 
 State = TypeVar("State")

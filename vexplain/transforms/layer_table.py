@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from vexplain.text import aligned
+from vexplain._text import aligned
 from vexplain.transforms.interpreter import Equation, Path, Program, Value, equations, trace
 from vexplain.transforms.layer_kinds import KINDS, classify
 from vexplain.transforms.nonlinearities import SINGLE_STEPS

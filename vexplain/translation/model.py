@@ -12,9 +12,9 @@ import jax.flatten_util
 import jax.numpy as jnp
 from flax import nnx
 
+from vexplain._checks import check_images
 from vexplain.translation.networks import DOMAINS, Discriminator, Generator, NetworkSettings
 from vexplain.typing import Array, Float, Images, Key, PyTree, Variables
-from vexplain.validation import check_images
 
 DIRECTIONS = {"ab": ("a", "b"), "ba": ("b", "a")}
 

@@ -1,7 +1,7 @@
 """Images with one part changed: what a network makes of a part is found by changing it, and nothing else.
 
 The same scene is painted once for each part, that part in other colors. Pixels that do not show the part keep
-their bits. How much the score of a network changes is measured in `vexplain.faithfulness`.
+their bits. How much the score of a network changes is measured in `vexplain.evaluation`.
 """
 
 from typing import NamedTuple

@@ -1,0 +1,256 @@
+"""Which features of a network are relevant for which class.
+
+A feature is one channel of one layer. It is relevant for a class where the sparse regression gave
+it a weight that is not zero; how the weights were found, and how far from the optimum they can be,
+stays with them.
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, SupportsIndex
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Float, Int
+
+from vexplain.relevance._responses import Measure, check_measure
+from vexplain.relevance.lasso import mu_lasso
+from vexplain.relevance.layout import FeatureLayout, layer_and_channel, layout_size, split_features
+from vexplain.relevance.statistics import Statistics
+from vexplain.typing import Array
+
+ON_EMPTY_CLASS = ("raise", "leave_out")
+_NUMBERS = (np.ndarray, np.number, jax.Array, float, int)
+
+
+class Feature(NamedTuple):
+    """One channel of one layer, with its weight for a class."""
+
+    layer: str
+    channel: int
+    weight: float
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Relevance:
+    """The weight of every feature for every class: a pytree whose names are static.
+
+    At a prompt and by `print` it shows the relevant features as a table. The weights are float64 arrays of
+    the host, for which the gaps hold; inside `jax.jit` they take the precision of JAX.
+
+    Attributes:
+        weights: (features, classes), mostly exact zeros; non-negative unless asked otherwise.
+        gaps: (classes,), the duality gap of each class divided by its sum of l^2.
+        penalties: (classes,), multiplier of ||w||_1 <= mu; 0 where mu did not limit the class.
+        mu: (), the bound on the L1 norm of each class.
+        layout: the (layer name, number of channels) that the features come from, in order.
+        class_names: one name per class.
+        measure: of a channel's response, see `responses`; the features of an image are ranked by it too.
+    """
+
+    # Transformations put placeholders into the leaves, so that their types are not checked here.
+    weights: Any
+    gaps: Any
+    penalties: Any
+    mu: Any
+    layout: FeatureLayout = field(metadata={"static": True})
+    class_names: tuple[str, ...] = field(metadata={"static": True})
+    measure: Measure = field(default="energy", metadata={"static": True})
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers, in the order of the features."""
+        return tuple(name for name, _ in self.layout)
+
+    def __repr__(self) -> str:
+        leaves = (self.weights, self.gaps, self.penalties, self.mu)
+        are_numbers = all(isinstance(leaf, _NUMBERS) and not isinstance(leaf, Tracer) for leaf in leaves)
+        if not are_numbers or np.ndim(self.weights) != 2:
+            # Inside a transformation there are no values to show.
+            return f"Relevance(layout={self.layout}, class_names={self.class_names}, weights={self.weights})"
+        return _table(self)
+
+
+def find_relevance(
+    statistics: Statistics,
+    layout: FeatureLayout,
+    *,
+    mu: float | int = 10.0,
+    nonnegative: bool = True,
+    class_names: Sequence[str] | None = None,
+    on_empty_class: Literal["raise", "leave_out"] = "raise",
+    measure: Measure = "energy",
+) -> Relevance:
+    """The relevant features of every class, from the sums over a dataset.
+
+    See `mu_lasso` for the regression and `gram_statistics` for the sums. The paper uses mu = 10 for
+    all datasets; the authors released weights for an8Flower made with 5. Copies of a feature (a
+    convolution, its ReLU, its pooled map) are candidates of their own.
+
+    Args:
+        statistics: the sums over all images.
+        layout: of the responses, from `feature_layout`.
+        mu: bound on the L1 norm of each class's weights, positive; larger lets in more features.
+        nonnegative: demand weights >= 0.
+        class_names: one name per class; their numbers when left out.
+        on_empty_class: "raise" for a class without images, or "leave_out": all of its weights are 0. So are
+            those of the only class that has images, for there is nothing to tell it from. (Where there is
+            one class in all, the regression fits a constant.)
+        measure: what the responses were made with.
+
+    Returns:
+        The weights, each class's relative duality gap at most 1e-6.
+
+    Raises:
+        ValueError: another measure, `mu` is not positive, the layout or the class names do not fit the
+            statistics, a sum is not finite, a class has no image (none has one, if they may be left out), or
+            labels lie outside the classes.
+        RuntimeError: the gap of a class stayed above 1e-6.
+
+    References:
+        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, section 3.1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gram, cross = jnp.eye(3), jnp.array([[3.0, 0.0], [1.0, 2.0], [2.0, 0.0]])
+        >>> counts, zeros = jnp.array([14.0, 4.0]), (jnp.zeros((3, 3)), jnp.zeros((3, 2)))
+        >>> statistics = Statistics(gram, cross, counts, jnp.array(18.0), *zeros)
+        >>> found = find_relevance(
+        ...     statistics, (("conv_1", 1), ("conv_2", 2)), mu=3, class_names=("cat", "dog")
+        ... )
+        >>> features(found, "dog")
+        (Feature(layer='conv_2', channel=0, weight=2.0),)
+    """
+    check_measure(measure)
+    counts = np.asarray(statistics.counts, np.float64)
+    _check_statistics(statistics, layout)
+    names = tuple(map(str, range(len(counts)))) if class_names is None else tuple(class_names)
+    is_empty = counts == 0 if on_empty_class == "leave_out" else np.full(len(counts), False)
+    solved = ~is_empty
+    if not solved.any():
+        raise ValueError("statistics: no class has an image")
+    solution = mu_lasso(
+        _accurate(statistics.gram, statistics.gram_residual),
+        _accurate(statistics.cross, statistics.cross_residual)[:, solved],
+        counts[solved],
+        mu=mu,
+        nonnegative=nonnegative,
+        class_names=names if solved.all() else [names[c] for c in np.flatnonzero(solved)],
+    )
+    found = {name: getattr(solution, name) for name in ("weights", "gaps", "penalties")}
+    if solved.sum() == 1 < len(solved):  # fitted to a constant, by features of any kind
+        found = {name: np.zeros_like(values) for name, values in found.items()}
+    return Relevance(
+        **{name: _with_zeros(values, solved) for name, values in found.items()},
+        mu=np.asarray(mu, np.float64),
+        layout=layout,
+        class_names=names,
+        measure=measure,
+    )
+
+
+def _with_zeros(values: Float[np.ndarray, "*rows solved"], solved: np.ndarray) -> Any:
+    """Puts zeros at the classes that were left out."""
+    every = np.zeros((*values.shape[:-1], len(solved)))
+    every[..., solved] = values
+    return every
+
+
+def features(relevance: Relevance, target: SupportsIndex | str) -> tuple[Feature, ...]:
+    """The relevant features of a class, largest weight first.
+
+    Args:
+        relevance: the weights.
+        target: the class, by name or by number.
+
+    Raises:
+        ValueError: there is no such class.
+
+    Example:
+        >>> weights, zeros = np.array([[0.5], [0.0], [2.0]]), np.zeros(1)
+        >>> relevance = Relevance(weights, zeros, zeros, 3.0, (("conv_1", 1), ("conv_2", 2)), ("cat",))
+        >>> features(relevance, "cat")[0]
+        Feature(layer='conv_2', channel=1, weight=2.0)
+    """
+    weights = np.asarray(relevance.weights)[:, _class_index(relevance, target)]
+    support = np.flatnonzero(weights)
+    order = support[np.argsort(-np.abs(weights[support]), kind="stable")]
+    return tuple(
+        Feature(*layer_and_channel(relevance.layout, index), float(weights[index])) for index in order
+    )
+
+
+def num_features(relevance: Relevance) -> Int[np.ndarray, " classes"]:
+    """The number of relevant features of each class."""
+    return np.count_nonzero(np.asarray(relevance.weights), axis=0)
+
+
+def relevant_union(relevance: Relevance) -> dict[str, tuple[int, ...]]:
+    """By layer, the channels that are relevant for some class; layers without any are left out."""
+    is_relevant = np.any(np.asarray(relevance.weights) != 0, axis=1)
+    by_layer = split_features(relevance.layout, is_relevant)
+    return {name: tuple(map(int, np.flatnonzero(mask))) for name, mask in by_layer.items() if mask.any()}
+
+
+def _class_index(relevance: Relevance, target: SupportsIndex | str) -> int:
+    names = relevance.class_names
+    if isinstance(target, str):
+        if target not in names:
+            raise ValueError(f"target: {target!r} is no class name, expected one of {list(names)}")
+        return names.index(target)
+    index = operator.index(target)
+    if not 0 <= index < len(names):
+        raise ValueError(f"target: classes go from 0 to {len(names) - 1}, got {index}")
+    return index
+
+
+def _accurate(
+    rounded: Float[Array, "features columns"], residual: Float[Array, "features columns"]
+) -> Float[np.ndarray, "features columns"]:
+    total = np.array(rounded, np.float64)
+    total += np.asarray(residual)
+    return total
+
+
+def _check_statistics(statistics: Statistics, layout: FeatureLayout) -> None:
+    if layout_size(layout) != len(statistics.gram):
+        raise ValueError(
+            f"layout: has {layout_size(layout)} features, but the statistics were made of "
+            f"{len(statistics.gram)}; give the layout of the same layers"
+        )
+    counts = np.asarray(statistics.counts, np.float64)
+    outside = float(statistics.total) - counts.sum()
+    if outside > 0.5:
+        raise ValueError(
+            f"statistics: {outside:.0f} images have a label outside 0 to "
+            f"{len(counts) - 1}; check the labels and num_classes"
+        )
+
+
+def _table(relevance: Relevance) -> str:
+    counts, norms = num_features(relevance), np.abs(np.asarray(relevance.weights)).sum(axis=0)
+    total = layout_size(relevance.layout)
+    union = sum(map(len, relevant_union(relevance).values()))
+    width = max(5, *map(len, relevance.layers))
+    lines = [
+        f"{union} of {total} features of {len(relevance.layout)} layers are relevant for some of "
+        f"{len(counts)} classes (mu = {float(relevance.mu):g})"
+    ]
+    for index, name in enumerate(relevance.class_names):
+        is_active = float(relevance.penalties[index]) > 0
+        lines += [
+            "",
+            f"{name}: {counts[index]} feature{'' if counts[index] == 1 else 's'}, "
+            f"sum of |weights| {norms[index]:.4g} "
+            f"({'at the bound' if is_active else 'below the bound'}), "
+            f"relative gap {float(relevance.gaps[index]):.0e}",
+            f"  {'layer':<{width}}  channel    weight",
+        ]
+        lines += [
+            f"  {layer:<{width}}  {channel:>7}  {weight:>8.4g}"
+            for layer, channel, weight in features(relevance, index)
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,237 @@
+"""Where the evidence for the class is: an area instead of edges, from the relevant features (*ours*).
+
+The recipe of the paper shows what its features look at: it sends their activation maps back to the pixels,
+through rules that keep edges. This map asks another question: at which pixels is what these features add to
+the score of the class, beyond what the features of other classes add to theirs? It follows the scores down
+through the relevant features only, weighs the finest layer with positions by what comes back, keeps what the
+deeper layers agree with, and fills the regions of one color that the evidence lies in. It takes one forward
+pass and three backward passes, however many features are relevant.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vexplain.attribution import guided_filter, normalize_heatmaps
+from vexplain.datasets.blur import gaussian_blur
+from vexplain.relevance._explained import check_classes_have_features, check_explained, check_score_count
+from vexplain.relevance._features import Relevance
+from vexplain.relevance.layout import split_features
+from vexplain.transforms import Layer, LayerTable, as_layer_output, channels_last, edit, layers, read
+from vexplain.transforms.layer_kinds import LINEAR_KINDS
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Heatmaps, Labels, Logits, Variables
+
+REACH = 1 / 8  # of the side of a layer: standard deviation of the neighborhood that shares a gradient
+DOUBT = 0.1  # what is left of fine evidence where no deeper layer agrees
+WINDOW = 1 / 6  # of the side of the image: radius of the windows of the area-filling step
+SMOOTHNESS = 1e-3  # of that step, in squared units of color: steps of color below 0.03 are no edges
+_NUM_ROUNDS = 20  # of the split of a map into two levels
+
+
+class Evidence(NamedTuple):
+    """Where the evidence of each image is, and of which features."""
+
+    heatmaps: Heatmaps
+    unfilled: Heatmaps  # before the area-filling step
+    contributions: Float[Array, "batch features"]  # of each relevant feature to the score; else 0
+    targets: Labels
+    logits: Logits
+
+
+def relevant_evidence(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    relevance: Relevance,
+    *,
+    targets: AnyArray | None = None,
+) -> Evidence:
+    """Returns heatmaps of the regions that give the relevant features their evidence for the class (*ours*).
+
+    With y the score of the class, ȳ the mean of the other scores, A the activation of a layer, and w the
+    relevance weights:
+
+    1. c_f = Σ over positions of A_f ∂y/∂A_f is what feature f contributes to y. Features with w_f > 0 for the
+       class and c_f > 0 count: relevant for it, and speaking for it in this image. Where there are any,
+       features with w_f > 0 for some other class and c̄_f = Σ A_f ∂ȳ/∂A_f > 0 speak against it.
+    2. ∂y/∂A_f of the first, less ∂ȳ/∂A_f of the second, is sent back, and nothing of other features. At a
+       layer with positions arrives G, to which the layer's own features among them add theirs.
+    3. E = max(0, Σ_k Ḡ_k A_k), where Ḡ is G under a Gaussian of an eighth of the layer. (The mean over all
+       positions instead would be Grad-CAM's weight, no averaging LayerCAM's.)
+    4. The finest layer says where, the deeper ones whether: E_fine (D + 0.1), with D in [0, 1] the mean of
+       E over the last layers of all coarser resolutions, saturated as in step 6.
+    5. The guided filter spreads it over regions of one color, and not across their edges.
+    6. The map is split into two levels (2-means); the upper one and what is above it become 1.
+
+    Nothing here is learned, and no rule for ReLUs is needed: it works for every network whose layers can be
+    read. Its constants were chosen on an8Flower `single_6c`, plain, alone.
+
+    Args:
+        apply: the network, `apply(variables, images) -> logits`.
+        variables: of the network.
+        images: (batch, height, width, channels) in [0, 1].
+        relevance: what `learn_relevance` returned for this network.
+        targets: (batch,) integers, the class of each image to explain; the predicted one when left out.
+
+    Returns:
+        Heatmaps, and the contributions of the features. An image in which no relevant feature speaks for the
+        class, or those of other classes outweigh them everywhere, has a map of zeros. Under `jax.jit` the
+        range of images and targets is not checked.
+
+    Raises:
+        ValueError: images or targets of another rank, dtype or range, no image, a class to explain that has
+            no relevant features, or a network without a layer that has positions.
+
+    Example:
+        >>> import numpy as np
+        >>> from vexplain import ArraySource, learn_relevance
+        >>> def apply(variables, images):  # which of two colors is there more of?
+        ...     return jax.nn.relu(images).mean((1, 2)) @ variables
+        >>> images = np.zeros((2, 12, 12, 2), np.float32)
+        >>> images[0, 3:9, 2:6, 0] = images[1, 5:, 5:, 1] = 1
+        >>> source = ArraySource(images, np.array([0, 1]), class_names=("red", "green"))
+        >>> relevance = learn_relevance(apply, jnp.eye(2), source, mu=2)
+        >>> evidence = relevant_evidence(apply, jnp.eye(2), images, relevance)
+        >>> bool(((evidence.heatmaps > 0.5) == (images.max(-1) > 0)).all())
+        True
+    """
+    targets = check_explained(images, targets, relevance)
+    evidence = _evidence(apply, variables, jnp.asarray(images), relevance, targets)
+    check_classes_have_features(relevance, evidence.targets)
+    return evidence
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evidence(apply, variables, images, relevance, targets) -> Evidence:
+    table = layers(apply, variables, images)
+    fine, *coarser = evidence_layers(table)
+    names = tuple(dict.fromkeys((*relevance.layers, fine.name, *(row.name for row in coarser))))
+    rows = {name: table[name] for name in names}
+    logits, activations, send = _backward(apply, variables, images, rows)
+    check_score_count(relevance, logits.shape[1])
+    targets = logits.argmax(-1) if targets is None else targets
+    own = jax.nn.one_hot(targets, logits.shape[1], dtype=logits.dtype)
+    others = (1 - own) / max(logits.shape[1] - 1, 1)
+
+    def speaking(scores: Array) -> tuple[Array, dict[str, Array]]:
+        """What relevant features contribute to a weighted sum of scores, and its gradients where they do."""
+        gradients = send(scores, {})
+        contributions = _contributions(gradients, activations, relevance, scores)
+        chosen = split_features(relevance.layout, contributions > 0)
+        return contributions, {n: gradients[n] * _beside(chosen[n], gradients[n]) for n in relevance.layers}
+
+    contributions, for_class = speaking(own)
+    _, for_others = speaking(jnp.where((contributions > 0).any(1, keepdims=True), others, 0))
+    seeds = {name: for_class[name] - for_others[name] for name in relevance.layers}
+    arrived = send(jnp.zeros_like(logits), seeds)
+
+    def evidence_of(row: Layer) -> Heatmaps:
+        signal = arrived[row.name] + seeds.get(row.name, 0)
+        return _localized(signal, activations[row.name], images)
+
+    deeper = sum((normalize_heatmaps(evidence_of(row)) for row in coarser), jnp.zeros(images.shape[:3]))
+    agreed = _saturated(deeper) + DOUBT if coarser else 1.0
+    unfilled = normalize_heatmaps(evidence_of(fine) * agreed)
+    radius = max(round(min(images.shape[1:3]) * WINDOW), 1)
+    filled = guided_filter(unfilled, images, radius=radius, smoothness=SMOOTHNESS)
+    return Evidence(_saturated(jax.nn.relu(filled)), unfilled, contributions, targets, logits)
+
+
+def evidence_layers(table: LayerTable) -> tuple[Layer, ...]:
+    """Returns the layers that evidence is read from: the finest first, then one for each coarser resolution.
+
+    The finest is the first activation function with positions (the first layer, where there is none); of
+    each coarser resolution it is the last activation function, or the last layer where there is none.
+
+    Raises:
+        ValueError: no layer has two spatial axes.
+
+    Example:
+        >>> def apply(variables, images):
+        ...     x = jax.nn.relu(jax.nn.relu(images))
+        ...     x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        ...     return x.mean((1, 2))
+        >>> [row.name for row in evidence_layers(layers(apply, None, jnp.ones((1, 4, 4, 3))))]
+        ['relu_1', 'pool_1']
+    """
+    spatial = [r for r in table if r.num_positions > 1 and r.batch_axis is not None and not r.inside]
+    if not spatial:
+        raise ValueError(
+            "apply: no layer of this network has positions (two spatial axes), so that evidence has no place"
+        )
+    by_resolution: dict[int, list[Layer]] = {}
+    for row in spatial:
+        by_resolution.setdefault(row.num_positions, []).append(row)
+    found = []
+    for _, rows in sorted(by_resolution.items(), reverse=True):
+        bends = [row for row in rows if row.kind not in LINEAR_KINDS] or rows
+        found.append(bends[-1] if found else bends[0])
+    return tuple(found)
+
+
+def _backward(apply, variables, images, rows: dict[str, Layer]):
+    """(logits, activations, send), channels last.
+
+    `send(of_logits, seeds)` is what arrives at each layer from later ones, its own seed left out.
+    """
+
+    def moved(deltas):
+        changes = {name: (lambda a, delta=delta: a + delta) for name, delta in deltas.items()}
+        return read(edit(apply, changes), tuple(rows))(variables, images)
+
+    _, shapes = jax.eval_shape(read(apply, tuple(rows)), variables, images)
+    zeros = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
+    (logits, found), pull = jax.vjp(moved, zeros)
+
+    def send(of_logits: Array, seeds: dict[str, Array]) -> dict[str, Array]:
+        given = {name: as_layer_output(seed, rows[name]) for name, seed in seeds.items()}
+        arrived = pull((of_logits, zeros | given))[0]
+        return {name: channels_last(arrived[name], rows[name]) for name in rows}
+
+    return logits, {name: channels_last(found[name], rows[name]) for name in rows}, send
+
+
+def _contributions(
+    gradients: dict[str, Array], activations: dict[str, Array], relevance: Relevance, scores: Array
+) -> Float[Array, "batch features"]:
+    """Of the features with a positive weight for some class whose score counts; else 0."""
+
+    def of_layer(name: str) -> Array:
+        products = gradients[name] * activations[name]
+        return products.sum(tuple(range(1, products.ndim - 1)))
+
+    found = jnp.concatenate([of_layer(name) for name in relevance.layers], axis=1)
+    is_relevant = jnp.asarray(relevance.weights > 0, scores.dtype)
+    return jnp.where(scores @ is_relevant.T > 0, found, 0)
+
+
+def _beside(chosen: AnyArray, like: Array) -> Array:
+    """(batch, channels) in the shape of a layer whose channels are last."""
+    return jnp.asarray(chosen, like.dtype).reshape(len(chosen), *(1,) * (like.ndim - 2), -1)
+
+
+def _localized(signal: Array, activation: Array, images: Array) -> Heatmaps:
+    """max(0, Σ_k of the locally averaged signal times the activation), at the size of the images."""
+    sigma = max(min(signal.shape[1:3]) * REACH, 0.5)
+    radius = min(max(round(3 * sigma), 1), min(signal.shape[1:3]) - 1)
+    shared = gaussian_blur(signal, sigma=sigma, radius=radius) if radius else signal
+    maps = jax.nn.relu((shared * activation).sum(-1))
+    return jax.image.resize(maps, images.shape[:3], "bilinear")
+
+
+def _saturated(heatmaps: Heatmaps) -> Heatmaps:
+    """Maps over the mean of the upper of their two levels, at most 1; the levels are those of 2-means."""
+    maps = normalize_heatmaps(heatmaps)
+
+    def means(levels):
+        is_upper = maps >= levels.mean(0)[:, None, None]
+        lower, upper = (
+            (maps * part).sum((1, 2)) / jnp.maximum(part.sum((1, 2)), 1) for part in (~is_upper, is_upper)
+        )
+        return jnp.stack([lower, upper])
+
+    start = jnp.stack([jnp.zeros(len(maps)), jnp.ones(len(maps))])
+    upper = jax.lax.fori_loop(0, _NUM_ROUNDS, lambda _, levels: means(levels), start)[1][:, None, None]
+    return jnp.minimum(maps / jnp.where(upper > 0, upper, 1), 1)

@@ -1,0 +1,118 @@
+"""How far the color of a translated object is from the true one, as the eye sees it and by hue.
+
+Colors are compared between regions, not between pixels: the mean color of the foreground (or background) of
+one image with that of the other. So a shape that is wrong costs little here, and a color that is right earns
+nothing in `vexplain.translation.shape`.
+"""
+
+import jax.numpy as jnp
+
+from vexplain.typing import Array, Float, Images, Masks
+
+XYZ_OF_RGB = (
+    (0.4124564, 0.3575761, 0.1804375),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339, 0.1191920, 0.9503041),
+)
+WHITE_D65 = (0.95047, 1.0, 1.08883)
+LEAST_CHROMA = 1 / 255  # below it a color is gray and its hue is that of rounding
+
+
+def mean_color(images: Images, masks: Masks) -> Float[Array, "batch channels"]:
+    """Returns the mean color of each image over a region; over the whole image where the region is empty.
+
+    Args:
+        images: (batch, height, width, channels) in [0, 1].
+        masks: (batch, height, width); the region is where they are at least one half.
+
+    Example:
+        >>> images = jnp.zeros((1, 2, 2, 3)).at[0, 0].set(jnp.array([0.5, 0.25, 1.0]))
+        >>> print(mean_color(images, jnp.array([[[1.0, 1.0], [0.0, 0.0]]])))
+        [[0.5  0.25 1.  ]]
+    """
+    region = masks >= 0.5
+    region = jnp.where(region.any((1, 2), keepdims=True), region, True)
+    return (images * region[..., None]).sum((1, 2)) / region.sum((1, 2))[:, None]
+
+
+def lab_from_rgb(colors: Float[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
+    """Returns colors in CIELAB: L* in [0, 100], a* and b* about -128 to 127.
+
+    sRGB is made linear, taken to XYZ and divided by the white of D65; with f(t) = t^(1/3), or
+    (24389/27 t + 16) / 116 below (6/29)³: L* = 116 f(Y) - 16, a* = 500 (f(X) - f(Y)), b* = 200 (f(Y) - f(Z)).
+
+    Args:
+        colors: (..., 3) sRGB in [0, 1].
+
+    References:
+        IEC 61966-2-1 (sRGB), 1999; CIE 15, Colorimetry, 2004.
+
+    Example:
+        >>> print([f"{x:.2f}" for x in lab_from_rgb(jnp.array([1.0, 0.0, 0.0]))])
+        ['53.24', '80.09', '67.20']
+    """
+    bright = colors > 0.04045
+    linear = jnp.where(bright, ((jnp.where(bright, colors, 1) + 0.055) / 1.055) ** 2.4, colors / 12.92)
+    ratios = jnp.einsum("...c,xc->...x", linear, jnp.array(XYZ_OF_RGB), precision="highest")
+    ratios = ratios / jnp.array(WHITE_D65)
+    x, y, z = jnp.moveaxis(
+        jnp.where(ratios > (6 / 29) ** 3, jnp.cbrt(ratios), (24389 / 27 * ratios + 16) / 116), -1, 0
+    )
+    return jnp.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def delta_e(colors: Float[Array, "batch 3"], truth: Float[Array, "batch 3"]) -> Float[Array, " batch"]:
+    """Returns the CIE 1976 color difference: the distance in CIELAB, where about 2.3 is just noticeable.
+
+    Args:
+        colors: (batch, 3) sRGB in [0, 1], for instance from `mean_color`.
+        truth: the same of the true object.
+
+    Example:
+        >>> print(delta_e(jnp.zeros((1, 3)), jnp.ones((1, 3))).round(1))
+        [100.]
+    """
+    return jnp.linalg.norm(lab_from_rgb(colors) - lab_from_rgb(truth), axis=-1)
+
+
+def hue(colors: Float[Array, "*shape 3"]) -> Float[Array, "*shape"]:
+    """Returns the hue of HSV in degrees, in [0, 360): 0 red, 120 green, 240 blue; 0 for gray.
+
+    Args:
+        colors: (..., 3) sRGB in [0, 1].
+
+    Example:
+        >>> print(hue(jnp.array([[1.0, 0.5, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 1.0]])))
+        [ 30. 180. 270.]
+    """
+    red, green, blue = jnp.moveaxis(colors, -1, 0)
+    highest, chroma = colors.max(-1), _chroma(colors)
+    divisor = jnp.where(chroma > 0, chroma, 1)
+    sector = jnp.where(
+        highest == red,
+        (green - blue) / divisor % 6,
+        jnp.where(highest == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
+    return jnp.where(chroma > 0, 60 * sector % 360, 0.0)
+
+
+def hue_error(colors: Float[Array, "batch 3"], truth: Float[Array, "batch 3"]) -> Float[Array, " batch"]:
+    """Returns the angle between two hues of HSV, around the circle, in degrees from 0 to 180.
+
+    Gray has no hue: the error is then 90, the mean of chance, or 0 where the truth itself is gray.
+
+    Args:
+        colors: (batch, 3) sRGB in [0, 1], for instance from `mean_color`.
+        truth: the same of the true object.
+
+    Example:
+        >>> print(hue_error(jnp.array([[1.0, 0.0, 0.1]]), jnp.array([[1.0, 0.1, 0.0]])))
+        [12.]
+    """
+    turn = jnp.abs(hue(colors) - hue(truth))
+    error = jnp.where(_chroma(colors) < LEAST_CHROMA, 90.0, jnp.minimum(turn, 360 - turn))
+    return jnp.where(_chroma(truth) < LEAST_CHROMA, 0.0, error)
+
+
+def _chroma(colors: Array) -> Array:
+    return colors.max(-1) - colors.min(-1)

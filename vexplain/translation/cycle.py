@@ -1,0 +1,90 @@
+"""Whether a translation comes back, and whether it does so honestly.
+
+A pair of networks trained to restore its input can hide the input in its output as a faint pattern: the cycle
+then closes although the translation shows nothing of what it should keep. Such a channel does not survive a
+disturbance that no eye would notice. So the way back is taken again from a disturbed translation: what was
+shown is still restored, what was hidden is lost.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from vexplain.datasets.blur import gaussian_blur
+from vexplain.typing import Array, Float, Images, Key
+
+TranslateFn: TypeAlias = Callable[[Images], Images]
+NOISE_SIGMAS = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
+LEAST_ERROR = 0.5 / 255  # half a step of 8 bits: below it a cycle is closed
+
+
+def cycle_error(images: Images, cycled: Images) -> Float[Array, " batch"]:
+    """Returns the mean absolute difference between images and what came back, in [0, 1].
+
+    Args:
+        images: (batch, height, width, channels) in [0, 1].
+        cycled: the same, translated there and back.
+
+    Example:
+        >>> print(cycle_error(jnp.zeros((1, 2, 2, 3)), jnp.full((1, 2, 2, 3), 0.5)))
+        [0.5]
+    """
+    return jnp.abs(images - cycled).mean((1, 2, 3))
+
+
+def hidden_channel_errors(
+    key: Key,
+    translate_ab: TranslateFn,
+    translate_ba: TranslateFn,
+    images: Images,
+    *,
+    sigmas: Sequence[float] = NOISE_SIGMAS,
+    blur_sigma: float = 0.5,
+) -> dict[str, Float[Array, " batch"]]:
+    """Returns the cycle error of each image, undisturbed and under each disturbance of its translation.
+
+    E = mean |x - G_BA(p(G_AB(x)))| with p the identity ("clean"), Gaussian noise ("noise 4/255"), rounding
+    to 8 bits ("8-bit rounding") or a blur ("blur 0.5 px"). Disturbed images are clipped to [0, 1].
+
+    Args:
+        key: of the noise.
+        translate_ab: images to their translations, both in [0, 1].
+        translate_ba: the way back.
+        images: (batch, height, width, channels) in [0, 1].
+        sigmas: standard deviations of the noise.
+        blur_sigma: of the blur, in pixels.
+
+    References:
+        Chu, Zhmoginov, Sandler, CycleGAN, a master of steganography, 2017.
+    """
+    outputs = translate_ab(images)
+    disturbed = {"clean": outputs}
+    for sigma, noise_key in zip(sigmas, jax.random.split(key, max(len(sigmas), 1)), strict=False):
+        noise = sigma * jax.random.normal(noise_key, outputs.shape, outputs.dtype)
+        disturbed[f"noise {255 * sigma:g}/255"] = jnp.clip(outputs + noise, 0, 1)
+    disturbed["8-bit rounding"] = jnp.round(jnp.clip(outputs, 0, 1) * 255) / 255
+    radius = max(1, round(4 * blur_sigma))
+    disturbed[f"blur {blur_sigma:g} px"] = gaussian_blur(outputs, sigma=blur_sigma, radius=radius)
+    return {name: cycle_error(images, translate_ba(x)) for name, x in disturbed.items()}
+
+
+def hidden_channel_ratios(
+    errors: dict[str, Float[Array, " batch"]],
+) -> dict[str, Float[Array, " batch"]]:
+    """Returns how many times each disturbance enlarges the cycle error.
+
+    Far above 1 tells of a hidden channel. A clean error below half a step of 8 bits counts as that, so that a
+    cycle that closes exactly does not divide by zero.
+
+    Args:
+        errors: from `hidden_channel_errors`.
+
+    Example:
+        >>> errors = {"clean": jnp.array([0.02]), "noise 4/255": jnp.array([0.05])}
+        >>> print(hidden_channel_ratios(errors)["noise 4/255"])
+        [2.5]
+    """
+    clean = jnp.maximum(errors["clean"], LEAST_ERROR)
+    return {name: error / clean for name, error in errors.items() if name != "clean"}
