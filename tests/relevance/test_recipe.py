@@ -11,15 +11,14 @@ import pytest
 from tests.transforms import networks
 from vexplain.attribution import positive_heatmaps
 from vexplain.relevance import (
-    OPTIONS,
     Relevance,
     candidate_layers,
-    check_options,
     explain,
     feature_name,
     layout_of,
     response_fn,
 )
+from vexplain.relevance.recipe import OPTIONS, check_options
 from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, layers, read, with_rules
 
 SHAPE = (5, 13, 11, 3)
