@@ -1,4 +1,4 @@
-"""The report of shape translation: the ladder of models above the floors, and pictures of what they do."""
+"""The report of shape translation: the ladder of models beside the controls, and pictures of what they do."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.job import device_names
 from experiments.shape_translation_scores import (
-    floors,
+    controls,
     galleries,
     hue_errors,
     hue_offset,
@@ -153,7 +153,7 @@ def _ladder(pairs: Pairs, candidates: Source, runs: Mapping[str, Any], level: in
     gallery = galleries(pairs, "ab", level=level)
     known = candidates[np.arange(min(3000, len(candidates)))]["images"]
     rows = []
-    for name, made in floors(pairs, known, level=level).items():
+    for name, made in controls(pairs, known, level=level).items():
         found = means(scores_of(made, pairs, "ab")) | {"recall": recall(made, gallery)}
         rows.append((name, "A → B", *_cells(found), "", "", ""))
     for name, (_, content) in runs.items():
@@ -169,17 +169,17 @@ def _ladder(pairs: Pairs, candidates: Source, runs: Mapping[str, Any], level: in
         "steps",
         "minutes",
     )
-    num_floors = len(rows) - 2 * len(runs)
+    num_controls = len(rows) - 2 * len(runs)
     return Section(
         "Shape and appearance, measured",
         (
             "IoU gain is 0 for a copy of the input and 1 for the true shape; S is the harmonic mean of shape "
-            "and appearance. The upper rows are floors that learn nothing; “mean color” uses the true mask "
+            "and appearance. The upper rows are controls that learn nothing; “mean color” uses the true mask "
             "and is a reference for transferring color alone.",
         ),
         (),
         Table(
-            header, rows, f"Means over {len(pairs.images_a)} test pairs.", tuple(range(num_floors, len(rows)))
+            header, rows, f"Means over {len(pairs.images_a)} test pairs.", tuple(range(num_controls, len(rows)))
         ),
     )
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from vexplain.attribution import guided_filter, normalize_heatmaps
-from vexplain.datasets.blur import gaussian_blur
+from vexplain.datasets.filters import gaussian_blur
 from vexplain.relevance._explained import check_classes_have_features, check_explained, check_score_count
 from vexplain.relevance._features import Relevance
 from vexplain.relevance.layout import split_features

@@ -1,7 +1,7 @@
-"""How far one set of images is from another, as Gaussians in a space of features.
+"""Realism: how far one set of images is from another, as Gaussians in a space of features.
 
-Unlike its neighbors this is one number for two sets. Which features are the caller's: of a classifier trained
-on the domain itself, say, since those of ImageNet mean nothing on renderings.
+The features are the caller's, of a classifier trained on the domain itself, say: those of ImageNet mean
+nothing on renderings.
 """
 
 import jax.numpy as jnp
@@ -15,12 +15,12 @@ def frechet_distance(
     """Returns the Fréchet distance (squared, as customary) between Gaussians fitted to two sets of features.
 
     d² = ||μ₁ - μ₂||² + tr(Σ₁) + tr(Σ₂) - 2 tr((Σ₁ Σ₂)^½), with unbiased covariances. The last trace is the
-    sum of the singular values of R₁ R₂ᵀ, where the centered features are Q R: no matrix root is taken. The
-    distance of few examples is too large: compare sets of the same size, larger than the number of features.
+    sum of the singular values of R₁ R₂ᵀ, where the centered features are Q R. The distance of few examples is
+    too large: compare sets of the same size, larger than the number of features.
 
     Args:
-        features: one row an example.
-        true_features: the same of the true images.
+        features: of the translations, a row an example.
+        true_features: of images of the domain.
 
     Raises:
         ValueError: a set of fewer than two examples.

@@ -1,7 +1,7 @@
-"""The losses of the VAE-GAN pair, one pure function each: one value per example, images in [0, 1].
+"""The losses of the VAE-GAN pair: one pure function each, one value per example, images in [0, 1].
 
-Every loss is a mean over pixels or latent numbers and not a sum, so that its weight means the same at every
-resolution and latent size.
+Every loss is a mean over pixels or latent numbers, so that its weight means the same at every resolution and
+latent size.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,7 @@ from vexplain.typing import Array, Float, Images
 def kl_divergence(
     mean: Float[Array, " batch *latent"], log_variance: Float[Array, " batch *latent"]
 ) -> Float[Array, " batch"]:
-    """Returns KL(N(mean, exp(log_variance)) || N(0, 1)), averaged over the latent's numbers.
-
-    ½ · mean(mean² + exp(s) - s - 1), in nats a number.
+    """Returns KL(N(mean, exp(s)) || N(0, 1)) = ½ · mean(mean² + exp(s) - s - 1), in nats a latent number.
 
     Args:
         mean: (batch, ...) of the latent.
@@ -34,15 +32,11 @@ def kl_divergence(
 def absolute_error(
     a: Float[Array, " batch *shape"], b: Float[Array, " batch *shape"]
 ) -> Float[Array, " batch"]:
-    """Returns mean |a - b|: the reconstruction and the cycle loss.
+    """Returns mean |a - b| of each example: the reconstruction and the cycle loss.
 
     Args:
         a: (batch, ...).
         b: of the same shape.
-
-    Example:
-        >>> print(absolute_error(jnp.array([[0.0, 1.0]]), jnp.array([[0.5, 1.0]])))
-        [0.25]
     """
     return jnp.abs(a - b).mean(tuple(range(1, a.ndim)))
 
@@ -50,11 +44,9 @@ def absolute_error(
 def adversarial_loss(scores: Float[Array, " batch *map"], *, target: float | int) -> Float[Array, " batch"]:
     """Returns the least-squares GAN loss: the mean of ½ (score - target)².
 
-    The discriminator has target 1 for images of the domain and 0 for translations; the generator 1.
-
     Args:
         scores: of the discriminator, (batch,) or a map of scores an image.
-        target: what they should be.
+        target: 1 for images of the domain, 0 for translations; for translations 1 when the generator learns.
 
     References:
         Mao et al., Least Squares Generative Adversarial Networks, ICCV 2017, Equation 2; a = 0, b = c = 1.
@@ -67,15 +59,13 @@ def adversarial_loss(scores: Float[Array, " batch *map"], *, target: float | int
     return terms.mean(tuple(range(1, terms.ndim)))
 
 
-def gradient_penalty(score_fn: Callable[[Images], Float[Array, " batch *map"]], images: Images):
-    """Returns R1 = ½ ‖∇ₓ score‖² of each image; scores of a map are averaged.
+def gradient_penalty(
+    score_fn: Callable[[Images], Float[Array, " batch *map"]], images: Images
+) -> Float[Array, " batch"]:
+    """Returns R1 = ½ ‖∇ₓ score‖² of each image of the domain itself; scores of a map are averaged.
 
     Args:
         score_fn: the discriminator.
-        images: (batch, height, width, channels) of the domain itself.
-
-    Returns:
-        (batch,).
 
     References:
         Mescheder, Geiger, Nowozin, Which Training Methods for GANs do actually Converge?, ICML 2018.

@@ -1,4 +1,4 @@
-"""A translation model as pure functions: encode, decode, discriminate, and what is made of them.
+"""The VAE-GAN pair as pure functions: encode, decode, discriminate, and what is made of them.
 
 z = encode(x, d),      reconstruction = decode(z, d),      translation = decode(z, other domain)
 """
@@ -21,12 +21,9 @@ DIRECTIONS = {"ab": ("a", "b"), "ba": ("b", "a")}
 
 @dataclasses.dataclass(frozen=True)
 class Translator:
-    """The pure functions of a pair of VAE-GANs; `variables` are their first argument, never held here.
+    """The pure functions of a pair of VAE-GANs; parameters are their first argument, never held here.
 
     Two translators of the same settings are equal, so that what was compiled for one serves the other.
-
-    Args:
-        settings: of the networks.
 
     Example:
         >>> translator = Translator(NetworkSettings(image_size=16, width=4, latent_size=8))
@@ -71,8 +68,7 @@ class Translator:
         """Returns images of the other domain: the decoded mean of the latent.
 
         Args:
-            generator: its variables, for instance `TranslationState.average`.
-            images: (batch, height, width, 3) in [0, 1].
+            generator: its parameters, for instance `TranslationState.average`.
             direction: "ab" or "ba".
 
         Raises:
@@ -84,7 +80,7 @@ class Translator:
         return self._decoded(generator, images, source, target)
 
     def reconstruct(self, generator: Variables, images: Images, *, domain: str) -> Images:
-        """Returns the images as their own domain's pair draws them again."""
+        """Returns images of the same domain: the decoded mean of the latent."""
         return self._decoded(generator, images, domain, domain)
 
     def interpolate(
@@ -117,18 +113,14 @@ class Translator:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TranslatorVariables:
-    """Parameters of the generator (both VAEs) and of the discriminators, nested dicts of arrays."""
+    """Parameters as nested dicts of arrays."""
 
-    generator: PyTree
-    discriminator: PyTree
+    generator: PyTree  # both VAEs
+    discriminator: PyTree  # both critics
 
 
 def num_parameters(variables: PyTree) -> int:
-    """Returns how many numbers there are in a tree of arrays.
-
-    Args:
-        variables: for instance `TranslatorVariables.generator`.
-    """
+    """Returns how many numbers there are in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables))
 
 
@@ -151,7 +143,7 @@ def _init(settings: NetworkSettings, key: Key) -> TranslatorVariables:
 
 @functools.lru_cache(maxsize=64)
 def _graph(module, settings: NetworkSettings):
-    """What is left of a module without its parameters."""
+    """Returns what is left of a module without its parameters."""
     shapes = nnx.eval_shape(lambda: module(settings, rngs=nnx.Rngs(0)))
     graph, _, rest = nnx.split(shapes, nnx.Param, ...)
     return graph, rest

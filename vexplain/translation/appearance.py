@@ -1,12 +1,20 @@
-"""How far the color of a translated object is from the true one, as the eye sees it and by hue.
+"""Appearance of a translated object: its colors and its pixels against those of the true object.
 
-Colors are compared between regions, not between pixels: the mean color of the foreground (or background) of
-one image with that of the other. So a shape that is wrong costs little here, and a color that is right earns
-nothing in `vexplain.translation.shape`.
+Colors are compared between regions: the mean color of the foreground (or background) of one image with that
+of the other, as the eye sees them and by hue, so that a wrong shape costs little. Pixels are compared in the
+region of a mask: over whole images these measures mostly count background, and a copy of the input scores
+well. In an empty region nothing differs.
+
+In all functions:
+    images: (batch, height, width, channels) in [0, 1].
+    masks: (batch, height, width) in [0, 1]; the region is where they are at least one half.
+    truth: of the true object, of the same shape as what is compared with it.
+    colors: (..., 3) sRGB in [0, 1], for instance from `mean_color`.
 """
 
 import jax.numpy as jnp
 
+from vexplain.datasets.filters import ssim_map
 from vexplain.typing import Array, Float, Images, Masks
 
 XYZ_OF_RGB = (
@@ -16,20 +24,11 @@ XYZ_OF_RGB = (
 )
 WHITE_D65 = (0.95047, 1.0, 1.08883)
 LEAST_CHROMA = 1 / 255  # below it a color is gray and its hue is that of rounding
+LEAST_SQUARED_ERROR = 1e-10  # PSNR ends at 100 dB, so that means over examples stay finite
 
 
 def mean_color(images: Images, masks: Masks) -> Float[Array, "batch channels"]:
-    """Returns the mean color of each image over a region; over the whole image where the region is empty.
-
-    Args:
-        images: (batch, height, width, channels) in [0, 1].
-        masks: (batch, height, width); the region is where they are at least one half.
-
-    Example:
-        >>> images = jnp.zeros((1, 2, 2, 3)).at[0, 0].set(jnp.array([0.5, 0.25, 1.0]))
-        >>> print(mean_color(images, jnp.array([[[1.0, 1.0], [0.0, 0.0]]])))
-        [[0.5  0.25 1.  ]]
-    """
+    """Returns the mean color of each image over a region; over the whole image where the region is empty."""
     region = masks >= 0.5
     region = jnp.where(region.any((1, 2), keepdims=True), region, True)
     return (images * region[..., None]).sum((1, 2)) / region.sum((1, 2))[:, None]
@@ -40,9 +39,6 @@ def lab_from_rgb(colors: Float[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
 
     sRGB is made linear, taken to XYZ and divided by the white of D65; with f(t) = t^(1/3), or
     (24389/27 t + 16) / 116 below (6/29)³: L* = 116 f(Y) - 16, a* = 500 (f(X) - f(Y)), b* = 200 (f(Y) - f(Z)).
-
-    Args:
-        colors: (..., 3) sRGB in [0, 1].
 
     References:
         IEC 61966-2-1 (sRGB), 1999; CIE 15, Colorimetry, 2004.
@@ -64,10 +60,6 @@ def lab_from_rgb(colors: Float[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
 def delta_e(colors: Float[Array, "batch 3"], truth: Float[Array, "batch 3"]) -> Float[Array, " batch"]:
     """Returns the CIE 1976 color difference: the distance in CIELAB, where about 2.3 is just noticeable.
 
-    Args:
-        colors: (batch, 3) sRGB in [0, 1], for instance from `mean_color`.
-        truth: the same of the true object.
-
     Example:
         >>> print(delta_e(jnp.zeros((1, 3)), jnp.ones((1, 3))).round(1))
         [100.]
@@ -77,9 +69,6 @@ def delta_e(colors: Float[Array, "batch 3"], truth: Float[Array, "batch 3"]) -> 
 
 def hue(colors: Float[Array, "*shape 3"]) -> Float[Array, "*shape"]:
     """Returns the hue of HSV in degrees, in [0, 360): 0 red, 120 green, 240 blue; 0 for gray.
-
-    Args:
-        colors: (..., 3) sRGB in [0, 1].
 
     Example:
         >>> print(hue(jnp.array([[1.0, 0.5, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 1.0]])))
@@ -101,10 +90,6 @@ def hue_error(colors: Float[Array, "batch 3"], truth: Float[Array, "batch 3"]) -
 
     Gray has no hue: the error is then 90, the mean of chance, or 0 where the truth itself is gray.
 
-    Args:
-        colors: (batch, 3) sRGB in [0, 1], for instance from `mean_color`.
-        truth: the same of the true object.
-
     Example:
         >>> print(hue_error(jnp.array([[1.0, 0.0, 0.1]]), jnp.array([[1.0, 0.1, 0.0]])))
         [12.]
@@ -112,6 +97,47 @@ def hue_error(colors: Float[Array, "batch 3"], truth: Float[Array, "batch 3"]) -
     turn = jnp.abs(hue(colors) - hue(truth))
     error = jnp.where(_chroma(colors) < LEAST_CHROMA, 90.0, jnp.minimum(turn, 360 - turn))
     return jnp.where(_chroma(truth) < LEAST_CHROMA, 0.0, error)
+
+
+def masked_l1(images: Images, truth: Images, masks: Masks) -> Float[Array, " batch"]:
+    """Returns the mean absolute difference over a region and all channels, in [0, 1]."""
+    return _mean_over(masks, jnp.abs(images - truth).mean(-1), empty=0.0)
+
+
+def masked_psnr(images: Images, truth: Images, masks: Masks) -> Float[Array, " batch"]:
+    """Returns the peak signal-to-noise ratio over a region, -10 log₁₀(mean squared error), at most 100 dB."""
+    squared = _mean_over(masks, jnp.square(images - truth).mean(-1), empty=0.0)
+    return -10 * jnp.log10(jnp.maximum(squared, LEAST_SQUARED_ERROR))
+
+
+def masked_ssim(images: Images, truth: Images, masks: Masks) -> Float[Array, " batch"]:
+    """Returns the structural similarity, averaged over a region and all channels, in [-1, 1].
+
+    Neighborhoods are those of the whole images, so that the outline counts.
+    """
+    return _mean_over(masks, ssim_map(images, truth).mean(-1), empty=1.0)
+
+
+def overlap_error(
+    outputs: Images, inputs: Images, output_masks: Masks, input_masks: Masks
+) -> Float[Array, " batch"]:
+    """Returns the mean absolute difference of output and input where both show the object, in [0, 1].
+
+    It needs no true output: where only the outline changes, the two agree on the intersection (*ours*).
+
+    Args:
+        outputs: the translations.
+        inputs: the images they were translated from.
+        output_masks: the object in the other shape.
+        input_masks: the object in its own shape.
+    """
+    return masked_l1(outputs, inputs, jnp.minimum(output_masks, input_masks))
+
+
+def _mean_over(masks: Masks, values: Array, *, empty: float) -> Float[Array, " batch"]:
+    region = masks >= 0.5
+    area = region.sum((1, 2))
+    return jnp.where(area > 0, (region * values).sum((1, 2)) / jnp.maximum(area, 1), empty)
 
 
 def _chroma(colors: Array) -> Array:
