@@ -4,6 +4,9 @@ A copy of the input has the right appearance, the true image with turned hues th
 training image looks real. Each is good at something, so a method is compared with the best of them, score by
 score. The last one fills the true mask, which no method is told, with the mean color of the input: a higher
 score than that needs texture too.
+
+In all functions:
+    candidates: (candidates, height, width, channels) in [0, 1], training images of domain B.
 """
 
 from typing import TypeAlias
@@ -35,7 +38,6 @@ def translation_controls(
         images_b: the true translations.
         masks_a: (batch, height, width) in [0, 1], the objects in `images_a`.
         masks_b: the objects in `images_b`.
-        candidates: training images of domain B.
         wrong_appearance: other objects in the true shapes and poses, rendered by the caller.
     """
     return {
@@ -52,13 +54,7 @@ def nearest_neighbor(images: Images, candidates: Candidates, *, block: int = 256
     """Returns for each image the candidate that is closest in pixels (L2).
 
     Args:
-        candidates: the images to choose from.
         block: how many candidates are compared, and copied, at a time.
-
-    Example:
-        >>> candidates = jnp.linspace(0, 1, 5)[:, None, None, None]
-        >>> print(nearest_neighbor(jnp.full((1, 1, 1, 1), 0.3), candidates).ravel())
-        [0.25]
     """
     nearest = jnp.full(len(images), jnp.inf), jnp.zeros(len(images), jnp.int32)
     for start in range(0, len(candidates), block):
@@ -67,11 +63,7 @@ def nearest_neighbor(images: Images, candidates: Candidates, *, block: int = 256
 
 
 def mean_image(images: Images, candidates: Candidates) -> OutputImages:
-    """Returns the mean of the candidates, once for each image.
-
-    Args:
-        candidates: the images to average.
-    """
+    """Returns the mean of the candidates, once for each image."""
     mean = jnp.asarray(candidates.mean(0))
     return jnp.broadcast_to(mean, (len(images), *mean.shape))
 
@@ -92,7 +84,7 @@ def fill_with_mean_color(images: Images, masks: Masks, true_masks: Masks) -> Out
     """Returns the true shape in the mean color of the input's object, on the mean color of its background.
 
     Args:
-        masks: (batch, height, width) in [0, 1], the objects in `images`.
+        masks: the objects in `images`.
         true_masks: the objects in the true translations.
     """
     color, background = mean_color(images, masks), mean_color(images, 1 - jnp.ceil(masks))
@@ -102,7 +94,7 @@ def fill_with_mean_color(images: Images, masks: Masks, true_masks: Masks) -> Out
 
 @jax.jit
 def _closer(nearest, images, candidates, start):
-    """Returns the smaller distances, and where: ||x - c||² without its constant part ||x||²."""
+    """Returns the smaller distances, ||x - c||² without its constant part ||x||², and where they are."""
     best, where = nearest
     images, candidates = (x.reshape(len(x), -1) - 0.5 for x in (images, candidates))  # for precision
     products = jnp.matmul(images, candidates.T, precision="highest")

@@ -15,8 +15,9 @@ from vexplain.datasets.filters import gaussian_blur
 from vexplain.typing import Array, Float, Images, Key
 
 TranslateFn: TypeAlias = Callable[[Images], Images]
+Errors: TypeAlias = dict[str, Float[Array, " batch"]]
 NOISE_SIGMAS = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
-LEAST_ERROR = 0.5 / 255  # half a step of 8 bits: below it a cycle is closed
+LEAST_ERROR = 0.5 / 255  # half a step of 8 bits: below it a cycle is closed, and no ratio goes further
 
 
 def cycle_error(images: Images, cycled: Images) -> Float[Array, " batch"]:
@@ -36,7 +37,7 @@ def hidden_channel_errors(
     *,
     sigmas: Sequence[float] = NOISE_SIGMAS,
     blur_sigma: float = 0.5,
-) -> dict[str, Float[Array, " batch"]]:
+) -> Errors:
     """Returns the cycle error of each image, undisturbed and under each disturbance of its translation.
 
     E = mean |x - G_BA(p(G_AB(x)))| with p the identity ("clean"), Gaussian noise ("noise 4/255"), rounding
@@ -62,20 +63,7 @@ def hidden_channel_errors(
     return {name: cycle_error(images, translate_ba(x)) for name, x in disturbed.items()}
 
 
-def hidden_channel_ratios(
-    errors: dict[str, Float[Array, " batch"]],
-) -> dict[str, Float[Array, " batch"]]:
-    """Returns how many times each disturbance enlarges the cycle error; far above 1 a channel is hidden.
-
-    A clean error below half a step of 8 bits counts as that, so that nothing is divided by zero.
-
-    Args:
-        errors: from `hidden_channel_errors`.
-
-    Example:
-        >>> errors = {"clean": jnp.array([0.02]), "noise 4/255": jnp.array([0.05])}
-        >>> print(hidden_channel_ratios(errors)["noise 4/255"])
-        [2.5]
-    """
+def hidden_channel_ratios(errors: Errors) -> Errors:
+    """Returns how many times each disturbance enlarges the errors; far above 1 tells of a hidden channel."""
     clean = jnp.maximum(errors["clean"], LEAST_ERROR)
     return {name: error / clean for name, error in errors.items() if name != "clean"}

@@ -1,7 +1,6 @@
-"""The losses of the VAE-GAN pair: one pure function each, one value per example, images in [0, 1].
+"""The losses of the VAE-GAN pair, one value per example.
 
-Every loss is a mean over pixels or latent numbers, so that its weight means the same at every resolution and
-latent size.
+Each is a mean over pixels or latent numbers: its weight means the same at every resolution and latent size.
 """
 
 from collections.abc import Callable
@@ -9,21 +8,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vexplain.translation.networks import Latents
 from vexplain.typing import Array, Float, Images
 
 
-def kl_divergence(
-    mean: Float[Array, " batch *latent"], log_variance: Float[Array, " batch *latent"]
-) -> Float[Array, " batch"]:
+def kl_divergence(mean: Latents, log_variance: Latents) -> Float[Array, " batch"]:
     """Returns KL(N(mean, exp(s)) || N(0, 1)) = ½ · mean(mean² + exp(s) - s - 1), in nats a latent number.
 
     Args:
         mean: (batch, ...) of the latent.
         log_variance: s, of the same shape.
-
-    Example:
-        >>> print(kl_divergence(jnp.array([[1.0, 3.0]]), jnp.zeros((1, 2))))
-        [2.5]
     """
     terms = (mean**2 + jnp.exp(log_variance) - log_variance - 1) / 2
     return terms.mean(tuple(range(1, terms.ndim)))
@@ -50,10 +44,6 @@ def adversarial_loss(scores: Float[Array, " batch *map"], *, target: float | int
 
     References:
         Mao et al., Least Squares Generative Adversarial Networks, ICCV 2017, Equation 2; a = 0, b = c = 1.
-
-    Example:
-        >>> print(adversarial_loss(jnp.array([0.0, 1.0, 3.0]), target=1))
-        [0.5 0.  2. ]
     """
     terms = (scores - target) ** 2 / 2
     return terms.mean(tuple(range(1, terms.ndim)))
@@ -69,11 +59,6 @@ def gradient_penalty(
 
     References:
         Mescheder, Geiger, Nowozin, Which Training Methods for GANs do actually Converge?, ICML 2018.
-
-    Example:
-        >>> images = jnp.ones((2, 1, 3, 1))
-        >>> print(gradient_penalty(lambda x: (2 * x).sum((1, 2, 3)), images))
-        [6. 6.]
     """
 
     def total(x):

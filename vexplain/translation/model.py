@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vexplain._checks import check_images
-from vexplain.translation.networks import DOMAINS, Discriminator, Generator, NetworkSettings
+from vexplain.translation.networks import DOMAINS, Discriminator, Generator, Latents, NetworkSettings
 from vexplain.typing import Array, Float, Images, Key, PyTree, Variables
 
 DIRECTIONS = {"ab": ("a", "b"), "ba": ("b", "a")}
@@ -39,9 +39,7 @@ class Translator:
         """Returns the variables of generator and discriminator."""
         return _init(self.settings, key)
 
-    def encode(
-        self, generator: Variables, images: Images, domain: str
-    ) -> tuple[Float[Array, " batch *latent"], Float[Array, " batch *latent"]]:
+    def encode(self, generator: Variables, images: Images, domain: str) -> tuple[Latents, Latents]:
         """Returns mean and log-variance of the latent."""
         mean, log_variance = self._generator(generator).encode(self._cast(images), domain)
         return mean.astype(jnp.float32), log_variance.astype(jnp.float32)
@@ -68,7 +66,7 @@ class Translator:
         """Returns images of the other domain: the decoded mean of the latent.
 
         Args:
-            generator: its parameters, for instance `TranslationState.average`.
+            generator: parameters, for instance `TranslationState.average`.
             direction: "ab" or "ba".
 
         Raises:
@@ -131,13 +129,9 @@ def _decoded(translator: Translator, generator, images, source: str, target: str
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(settings: NetworkSettings, key: Key) -> TranslatorVariables:
-    deviations = TranslatorVariables(
-        *(
-            nnx.to_pure_dict(nnx.split(module(settings, rngs=nnx.Rngs(0)), nnx.Param, ...)[1])
-            for module in (Generator, Discriminator)
-        )
-    )
-    flat, unravel = jax.flatten_util.ravel_pytree(deviations)
+    modules = (module(settings, rngs=nnx.Rngs(0)) for module in (Generator, Discriminator))
+    deviations = (nnx.to_pure_dict(nnx.split(module, nnx.Param, ...)[1]) for module in modules)
+    flat, unravel = jax.flatten_util.ravel_pytree(TranslatorVariables(*deviations))
     return unravel(flat * jax.random.normal(key, flat.shape))
 
 

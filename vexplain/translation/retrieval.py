@@ -1,8 +1,7 @@
 """Retrieval: is the true image found by its translation, among objects that differ in one respect only?
 
-Each output has a gallery of its own, made by the caller: the true image and, for instance, nineteen objects
-of the same shape and pose with another appearance. (In a gallery of test images pose gives the object away,
-and even a wrong appearance is often retrieved.)
+Each output has a gallery of its own, made by the caller: the true image and, say, nineteen objects of its
+shape and pose. In a gallery of test images, pose gives the object away in spite of a wrong appearance.
 """
 
 import jax.numpy as jnp
@@ -43,10 +42,6 @@ def recall_at(ranks: Int[Array, " batch"], *, k: int = 1) -> Float[Array, " batc
     Args:
         ranks: from `retrieval_ranks`.
         k: number of candidates that count as retrieved.
-
-    Example:
-        >>> print(recall_at(jnp.array([1, 5, 6]), k=5))
-        [1. 1. 0.]
     """
     return (ranks <= k).astype(jnp.float32)
 

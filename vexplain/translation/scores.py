@@ -1,7 +1,7 @@
 """All scores of a shape translation whose true result is known.
 
-A copy of the input has the right appearance and the wrong shape, and the right shape in any color the wrong
-appearance. Both are reported, and their harmonic mean is the one number that needs both.
+A copy of the input has the right appearance, the right shape in any color only that: the harmonic mean of
+shape and appearance is the one number that needs both.
 """
 
 import jax
@@ -25,7 +25,7 @@ def shape_appearance_score(
 
     Args:
         gain: from `iou_gain`.
-        l1: mean absolute difference over the true mask, from `masked_l1`.
+        l1: from `masked_l1`, over the true mask.
 
     Example:
         >>> print(shape_appearance_score(jnp.array([1.0, 0.0, 1.0]), jnp.array([0.3, 0.0, 0.0])))
@@ -55,13 +55,6 @@ def translation_scores(
 
     Raises:
         ValueError: images out of range, or shapes that do not fit.
-
-    Example:
-        >>> images = jnp.full((1, 16, 16, 3), 0.9).at[:, 4:12, 5:9].set(jnp.array([0.8, 0.1, 0.1]))
-        >>> masks = jnp.zeros((1, 16, 16)).at[:, 4:12, 5:9].set(1.0)
-        >>> scores = translation_scores(images, images, images, masks, masks)
-        >>> print(scores["iou"], scores["iou_gain"], scores["l1"], scores["hue_error"])
-        [1.] [0.] [0.] [0.]
     """
     for name, images in (("outputs", outputs), ("images_a", images_a), ("images_b", images_b)):
         try:
@@ -84,8 +77,8 @@ def closest_targets(
 ) -> tuple[Float[Array, "batch height width 3"], Masks]:
     """Returns, of several true translations of each input, image and mask of the one closest to its output.
 
-    It is the one whose mask overlaps the output's most. Where a polygon may become a star of any
-    number of spikes, an output is scored against the star that it drew.
+    It is the one whose mask overlaps the output's most: where a polygon may become a star of any number of
+    spikes, an output is scored against the star that it drew.
 
     Args:
         outputs: (batch, height, width, 3) in [0, 1].

@@ -1,9 +1,8 @@
 """Shape and pose of a translated object, from its mask and that of the true object.
 
-Shape is overlap and outline: a mask becomes a region where it is at least one half. Pose is that of moments:
-the centroid, the square root of the area, and the angle of the axis along which the mask extends furthest. An
-empty region agrees with nothing, not even with another empty one: overlaps are 0, distances the diagonal of
-the image. An angle that is not defined costs what chance would.
+For overlap and outline a mask becomes a region where it is at least one half. Pose is that of the moments of
+the mask: centroid, square root of the area, and angle of the axis along which it extends furthest. An empty
+mask agrees with nothing, not even with another empty one: overlaps are 0, distances the image's diagonal.
 
 In all functions:
     masks: (batch, height, width) in [0, 1], the coverage by the object.
@@ -19,12 +18,7 @@ LEAST_ANISOTROPY = 0.02  # below it the axis of a mask is a matter of its pixel 
 
 
 def mask_iou(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
-    """Returns the intersection over union of two regions, in [0, 1].
-
-    Example:
-        >>> print(mask_iou(jnp.array([[[1.0, 1.0, 0.0]]]), jnp.array([[[0.0, 1.0, 1.0]]])).round(3))
-        [0.333]
-    """
+    """Returns the intersection over union of two regions, in [0, 1]."""
     ours, true = masks >= 0.5, truth >= 0.5
     union = (ours | true).sum((1, 2))
     return (ours & true).sum((1, 2)) / jnp.maximum(union, 1)
@@ -101,11 +95,6 @@ def rotation_error(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
 
     The main axis has the angle atan2(2 m_xy, m_xx - m_yy) / 2, with m the central second moments. Where a
     mask has none (a disc, a square, nothing) the error is 45, the mean of chance; 0 where the truth has none.
-
-    Example:
-        >>> bar = jnp.zeros((1, 9, 9)).at[0, 4, 1:8].set(1.0)
-        >>> print(rotation_error(bar, bar.transpose(0, 2, 1)))
-        [90.]
     """
     (angle, is_defined), (true_angle, truth_is_defined) = _main_axis(masks), _main_axis(truth)
     turn = jnp.abs(jnp.rad2deg(angle - true_angle))
@@ -115,7 +104,7 @@ def rotation_error(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
 
 @jax.jit
 def _boundary_distances(masks: Array, truth: Array) -> tuple[Array, Array, Array, Array]:
-    """Returns both boundaries, and every pixel's distance to the true one and to ours."""
+    """Returns both boundaries, and the distance of every pixel to the true one and to ours."""
     ours, true = _boundary(masks >= 0.5), _boundary(truth >= 0.5)
     both = jnp.stack([ours, true], axis=1)  # one loop for two, beside the batch axis, which may be sharded
     distances = jnp.sqrt(jax.vmap(_squared_distances, in_axes=1, out_axes=1)(both))

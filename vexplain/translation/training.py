@@ -1,10 +1,7 @@
 """Training of shape translation, as init/update pairs for `streaming.fold`.
 
-One step draws the latents of both batches, makes reconstructions, translations and what comes back of them,
-updates the discriminators on the translations, and then the generator against the updated discriminators; the
-generator runs forward once. A moving average of the generator's parameters is kept beside them.
-
-`Weights` says which losses there are. One of weight 0 is not computed, so that the ladder of the talk (two
+One step runs the generator once, updates the discriminators on the translations, and then the generator
+against the updated discriminators. A loss of weight 0 is not computed, so that the ladder of the talk (two
 VAEs; + GAN; + cycle; + similarity) is four settings of the same update.
 """
 
@@ -31,12 +28,7 @@ _PENALIZED = 4  # R1 sees one image in so many, at a quarter of its cost and wit
 class Weights:
     """Weights of the losses, which are means over pixels of images in [0, 1] and over latent numbers.
 
-    Images x of domain A become x_aa by their own pair, x_ab by translation and x_aba by translation back.
-    `cycle_noise` is the standard deviation of Gaussian noise on translations before they are encoded again: a
-    faint pattern in which a translation hides its input is lost in it.
-
-    References:
-        Bashkirova, Usman, Saenko, Adversarial Self-Defense for Cycle-Consistent GANs, NeurIPS 2019.
+    Images x of domain A become x_aa by reconstruction, x_ab by translation and x_aba by translation back.
     """
 
     reconstruction: float = 10.0  # mean |x - x_aa|
@@ -53,7 +45,10 @@ class Weights:
     identity: float = 0.0  # S6, mean |y - what the translator from A to B makes of y|, for y of B
     paired: float = 0.0  # mean |y - x_ab|, for batches of partners x and y: the supervised upper bound
     penalty: float = 0.5  # gamma of R1, of the discriminators
-    cycle_noise: float = 0.0  # no weight; in units of [0, 1]
+    # No weight: standard deviation of Gaussian noise on translations before they are encoded again, in which
+    # a faint pattern that hides the input is lost (Bashkirova, Usman, Saenko, Adversarial Self-Defense for
+    # Cycle-Consistent GANs, NeurIPS 2019).
+    cycle_noise: float = 0.0
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
@@ -92,9 +87,10 @@ def adversarial_training(
     average_decay: float = 0.999,
     seed: int = 0,
 ) -> tuple[Callable[[TranslatorVariables], TranslationState], Callable[..., TranslationState]]:
-    """Returns the pair (init, update) that trains a translator on unpaired batches.
+    """Returns `init(variables)` and `update(state, batch)`, which train a translator on unpaired batches.
 
-    A step with a loss that is not finite leaves the variables as they were; `translation_report` raises.
+    Batches have "a" and "b", images of the two domains. A step with a loss that is not finite leaves the
+    variables as they were; `translation_report` raises.
 
     Args:
         translator: the networks.
@@ -103,10 +99,6 @@ def adversarial_training(
         discriminator_optimizer: the same if left out.
         average_decay: of the moving average is min(average_decay, (1 + step) / (10 + step)).
         seed: of the latents' noise, which is a function of seed and step.
-
-    Returns:
-        `init(variables) -> TranslationState` and `update(state, batch) -> TranslationState`. Batches have "a"
-        and "b", images of the two domains.
     """
     optimizers = (optimizer, discriminator_optimizer or optimizer)
 
@@ -125,7 +117,7 @@ def adversarial_training(
         images: dict[str, Images] = {d: jnp.asarray(batch[d]) for d in DOMAINS}
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         generator, critic = state.variables.generator, state.variables.discriminator
-        made, send = jax.vjp(lambda params: generated(translator, weights, params, images, key), generator)
+        made, send = jax.vjp(lambda params: _generated(translator, weights, params, images, key), generator)
         losses, critic_opt = {}, state.opt_states[1]
         if weights.gan:
             objective = lambda params: _critic_loss(translator, weights, params, images, made)  # noqa: E731
@@ -148,14 +140,8 @@ def adversarial_training(
     return init, update
 
 
-def generated(
-    translator: Translator, weights: Weights, generator: PyTree, images: dict[str, Images], key: Key
-):
-    """Returns all images and latents that losses of a weight above 0 look at, by name.
-
-    "latents", "reconstructions" and "identities" by domain; "translations", "returned latents" and "returns"
-    by direction.
-    """
+def _generated(translator: Translator, weights: Weights, generator: PyTree, images, key: Key):
+    """Returns images and latents that the losses look at, by name and by domain or direction."""
     keys = iter(jax.random.split(key, 6))
     encode, decode = (functools.partial(fn, generator) for fn in (translator.encode, translator.decode))
 
