@@ -1,7 +1,7 @@
 """All scores of a shape translation whose true result is known.
 
-A copy of the input has the right appearance, the right shape in any color only that: the harmonic mean of
-shape and appearance is the one number that needs both.
+A copy of the input has the right appearance in the wrong shape, and the true shape in one color the wrong
+appearance. The harmonic mean of shape and appearance is the one number that needs both.
 """
 
 import jax
