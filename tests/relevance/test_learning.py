@@ -230,7 +230,7 @@ class Unreadable:
         ({"mu": float("nan")}, "mu: .*positive and finite, got nan"),
         (
             {"labels": "true", "max_gram_bytes": 575},
-            r"12 features of 2 layers .* 576 bytes, above .* = 575; .* conv_1 \(6\).* leave layers out.*raise",
+            r"12 features of 2 layers .* 576 bytes, .* = 575; .* conv_1 \(6\).* leave layers out.*raise",
         ),
         ({"batch_size": 0}, "batch_size is 0"),
     ],
