@@ -20,6 +20,7 @@ demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
 
 test: .venv/.installed-test
+	@$(BIN)/python -c 'import platform, jax; print("Python", platform.python_version() + ", jax", jax.__version__)'
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 parity: .venv-parity/.installed
@@ -34,7 +35,7 @@ lint: .venv/.installed-test .venv/.installed-lint
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf .venv .venv-parity dist
+	rm -rf .venv .venv-parity .compiled dist
 
 .venv-parity/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m venv --clear .venv-parity

@@ -1,26 +1,35 @@
 """Eight simulated devices and strict settings for every test, set before JAX starts.
 
 Most programs of the tests run once on a few small images and take longer to compile than to run: they are
-compiled without the optimizations that take long, and kept for other tests of the same process that make them
-again.
+compiled without the optimizations that take long, unless JAX_DISABLE_MOST_OPTIMIZATIONS=0 asks for what users
+run, and kept for both processes and for the next run, beside the kind of processor that they are for.
 """
 
-import atexit
+import hashlib
 import os
-import shutil
-import tempfile
+import platform
+from pathlib import Path
+
+
+def processor() -> str:
+    """Names the instructions that a compiled program may use."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+    return hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
+
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vexplain-compiled-")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".compiled" / processor())
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
 import pytest
-
-atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture
