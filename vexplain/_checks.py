@@ -1,5 +1,6 @@
 """What every entry point asks of images and targets, so that a mistake is named where it is made."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -71,6 +72,19 @@ def check_targets(targets: Any, num_images: int, num_classes: int) -> None:
     low, high = _range(targets)
     if not 0 <= low <= high < num_classes:
         raise ValueError(f"targets go from {low:g} to {high:g}: expected classes from 0 to {num_classes - 1}")
+
+
+def check_positive(**counts: int) -> None:
+    """Raises ValueError unless every argument, named as the caller knows it, is at least 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} is {count}: expected at least 1")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raises ValueError unless argument `name` has one of the values that it may have."""
+    if value not in (choices := tuple(choices)):
+        raise ValueError(f"{name} is {value!r}: expected one of {choices}")
 
 
 def _check_is_array(name: str, value: Any, expected: str, way: str) -> None:

@@ -4,68 +4,12 @@ Files are decoded when they are asked for, so that a folder may be larger than m
 to be broken does not stop the work: it is named in the log, noted in `skipped`, and its example has weight 0.
 """
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vexplain.datasets.image_files import (
-    SUFFIXES,
-    EncodedFile,
-    OnUnreadable,
-    Resizing,
-    check_on_unreadable,
-    decode_or_skip,
-)
-from vexplain.datasets.sources import check_indices, one_example
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """A source of image files, in folders or in archives.
-
-    Attributes:
-        files: their paths, or members of an archive.
-        classes: the class of each, an index of `class_names`.
-        class_names: one a class.
-        resizing: to the size of the images.
-        on_unreadable: "skip" gives a broken file weight 0, "raise" stops.
-        skipped: the broken files that were met so far, and what is wrong with each.
-    """
-
-    files: Sequence[EncodedFile]
-    classes: np.ndarray
-    class_names: tuple[str, ...]
-    resizing: Resizing
-    on_unreadable: OnUnreadable = "skip"
-    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self):
-        check_on_unreadable(self.on_unreadable)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, indices: Any) -> dict[str, Any]:
-        if np.ndim(indices) == 0:
-            return one_example(self, indices)
-        indices = np.asarray(indices, np.int64)
-        check_indices(indices, len(self))
-        size = self.resizing.size
-        images = np.empty((len(indices), size, size, 3), np.float32)
-        weights = np.ones(len(indices), np.float32)
-        for place, index in enumerate(indices.tolist()):
-            decoded = decode_or_skip(self.files[index], self.resizing, self.on_unreadable, self.skipped)
-            weights[place] = decoded is not None
-            images[place] = 0 if decoded is None else decoded
-        return {
-            "images": images,
-            "labels": self.classes[indices].astype(np.int32),
-            "indices": indices.astype(np.int32),
-            "weights": weights,
-        }
+from vexplain.datasets._classes import Classes, chosen_classes
+from vexplain.datasets.image_files import SUFFIXES, ImageFiles, OnUnreadable, Resizing
 
 
 def image_folder(
@@ -108,7 +52,7 @@ def class_folders(
     path: str | Path,
     *,
     size: int | Resizing,
-    classes: Iterable[str] | Mapping[str, str] | None = None,
+    classes: Classes | None = None,
     on_unreadable: OnUnreadable = "skip",
 ) -> ImageFiles:
     """Returns the source of a folder with one folder for each class, as ImageNet's and many others are.
@@ -118,11 +62,10 @@ def class_folders(
 
     Args:
         path: the folder of folders.
-        size: height and width of the images in pixels, or the `Resizing` that a network wants.
+        size: as in `image_folder`.
         classes: names of the folders, in the order of the labels; all of them, sorted, if left out. A mapping
             gives each folder the name of its class.
-        on_unreadable: what to do about a broken file: "skip" (weight 0, named in the log and in `skipped`) or
-            "raise".
+        on_unreadable: as in `image_folder`.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -144,22 +87,16 @@ def class_folders(
     """
     resizing, folder = as_resizing(size), _checked_folder(path)
     found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    names = tuple(found if classes is None else classes)
-    if not names:
+    if not found:
         raise ValueError(f"path is {str(folder)!r}: expected folders in it, one for each class")
-    absent = [name for name in names if name not in found]
-    if absent:
-        raise ValueError(f"classes: {str(folder)!r} has no folder {', '.join(absent)}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"classes are {', '.join(names)}: expected each once")
-    by_class = [_images_below(folder / name) for name in names]
-    empty = [name for name, files in zip(names, by_class, strict=True) if not files]
-    if empty:
+    owner = f"{str(folder)!r} has no folder"
+    names = chosen_classes(found if classes is None else classes, found, owner=owner)
+    files = {name: _images_below(folder / name) for name in names}
+    if empty := [name for name in names if not files[name]]:
         raise ValueError(f"path is {str(folder)!r}: there is no image in {', '.join(empty)}")
-    labels = np.repeat(np.arange(len(names)), [len(files) for files in by_class])
-    files = tuple(file for files in by_class for file in files)
-    names = tuple(classes.values()) if isinstance(classes, Mapping) else names
-    return ImageFiles(files, labels, names, resizing, on_unreadable)
+    labels = np.repeat(np.arange(len(names)), [len(files[name]) for name in names])
+    every_file = tuple(file for name in names for file in files[name])
+    return ImageFiles(every_file, labels, tuple(names.values()), resizing, on_unreadable)
 
 
 def as_resizing(size: int | Resizing) -> Resizing:

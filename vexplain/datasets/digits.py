@@ -1,7 +1,7 @@
 """Handwritten digits that scikit-learn brings along: a real data set that needs no download.
 
 1797 images of 8 × 8 pixels with values from 0 to 16, each the number of inked points in a block of 4 × 4
-points, by 43 writers; scikit-learn ships one part of the original set, and does not say who wrote which.
+points, by 43 writers; who wrote which is not known.
 
 References:
     Alpaydin, Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository, 1998.
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from vexplain._checks import check_choice
 from vexplain.datasets.sources import ArraySource
 
 _TEST_SHARE = 0.2
@@ -20,9 +21,7 @@ _TEST_SHARE = 0.2
 def digits_source(*, split: Literal["train", "test"] = "train", size: int = 32, seed: int = 0) -> ArraySource:
     """Returns scikit-learn's digits as a source, (size, size, 1) each, white on black.
 
-    Of each class one fifth, drawn by `seed`, is the test split and the rest the training split. So the
-    classes have the same shares in both, and no image is in both; writers may be.
-
+    Of each class one fifth, drawn by `seed`, is the test split. No image is in both splits; writers may be.
     Needs scikit-learn: `pip install 'vexplain[digits]'`.
 
     Args:
@@ -39,8 +38,7 @@ def digits_source(*, split: Literal["train", "test"] = "train", size: int = 32, 
         >>> digits_source(size=28)
         ArraySource(1438 images of 28×28×1, 10 classes)
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split is {split!r}: expected 'train' or 'test'")
+    check_choice("split", split, ("train", "test"))
     if size < 8:
         raise ValueError(f"size is {size}: expected at least 8, the pixels of the original images")
     images, labels = _originals()

@@ -1,12 +1,13 @@
 """Batches of two domains: without pairs, what an unpaired translation is trained on, and with pairs.
 
-Each domain is shuffled by itself, and a batch holds images only. No label, mask or index goes with them, so
-that nothing of the truth, and nothing that would pair the domains, can leak into training.
+A batch holds images only. No label, mask or index goes with them, so that nothing of the truth, and nothing
+that would pair the domains, can leak into training.
 """
 
 import numpy as np
 
-from vexplain.datasets.sources import BatchFn, Source
+from vexplain._checks import check_positive
+from vexplain.datasets.sources import BatchFn, Source, shuffled_indices
 from vexplain.typing import Batch, Images
 
 
@@ -20,8 +21,8 @@ def unpaired_batches(
     has fewer. An epoch is one pass over the smaller domain.
 
     Args:
-        source_a: images of domain A.
-        source_b: images of domain B, of the same size and channels.
+        source_a: domain A.
+        source_b: domain B, images of the same size and channels.
         batch_size: images of each domain in a batch.
         seed: of the permutations.
 
@@ -40,8 +41,8 @@ def unpaired_batches(
 
     def batch_fn(t: int) -> Batch:
         return {
-            "a": _images(source_a, _chosen(len(source_a), batch_size, t, (seed, 0))),
-            "b": _images(source_b, _chosen(len(source_b), batch_size, t, (seed, 1))),
+            "a": _images(source_a, shuffled_indices(len(source_a), batch_size, t, (seed, 0))),
+            "b": _images(source_b, shuffled_indices(len(source_b), batch_size, t, (seed, 1))),
         }
 
     return batch_fn, min(len(source_a), len(source_b)) // batch_size
@@ -77,17 +78,10 @@ def paired_batches(source_a: Source, source_b: Source, batch_size: int, *, seed:
         )
 
     def batch_fn(t: int) -> Batch:
-        chosen = _chosen(len(source_a), batch_size, t, (seed,))
+        chosen = shuffled_indices(len(source_a), batch_size, t, (seed,))
         return {"a": source_a[chosen]["images"], "b": source_b[chosen]["images"]}
 
     return batch_fn, len(source_a) // batch_size
-
-
-def _chosen(count: int, batch_size: int, t: int, seed: tuple[int, ...]) -> np.ndarray:
-    """The indices of batch t in a domain of `count` images."""
-    epoch, step = divmod(t, count // batch_size)
-    order = np.random.default_rng((*seed, epoch)).permutation(count)
-    return order[step * batch_size : (step + 1) * batch_size]
 
 
 def _images(source: Source, chosen: np.ndarray) -> Images:
@@ -103,8 +97,7 @@ def _images(source: Source, chosen: np.ndarray) -> Images:
 
 
 def _check_domains(source_a: Source, source_b: Source, batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+    check_positive(batch_size=batch_size)
     for name, source in (("A", source_a), ("B", source_b)):
         if len(source) < batch_size:
             raise ValueError(

@@ -7,12 +7,15 @@ that a network was trained in; a Resizing says which.
 import dataclasses
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from vexplain._checks import check_choice, check_positive
+from vexplain.datasets.sources import LazySource
 from vexplain.typing import Float
 
 _LOG = logging.getLogger(__name__)
@@ -39,17 +42,15 @@ class Resizing:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"size is {self.size}: expected at least 1")
+        check_positive(size=self.size)
         if self.shorter_side is not None and self.shorter_side < self.size:
             raise ValueError(
                 f"shorter_side is {self.shorter_side}: expected at least size, {self.size}, to cut it from"
             )
-        if self.interpolation not in _FILTERS:
-            raise ValueError(f"interpolation is {self.interpolation!r}: expected one of {tuple(_FILTERS)}")
+        check_choice("interpolation", self.interpolation, _FILTERS)
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """The image as a square of `size` pixels.
+        """Returns the image as a square of `size` pixels.
 
         The longer side becomes int(shorter_side * longer / shorter), as torchvision has it.
 
@@ -78,6 +79,39 @@ class EncodedFile(Protocol):
     """An image file wherever it lies: a `pathlib.Path`, or a member of an archive. `str` names it."""
 
     def read_bytes(self) -> bytes: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageFiles(LazySource):
+    """A source of image files, in folders or in archives.
+
+    Attributes:
+        files: their paths, or members of an archive.
+        classes: the class of each, an index of `class_names`.
+        class_names: one a class.
+        resizing: to the size of the images.
+        on_unreadable: "skip" gives a broken file weight 0, "raise" stops.
+        skipped: the broken files that were met so far, and what is wrong with each.
+    """
+
+    files: Sequence[EncodedFile]
+    classes: np.ndarray
+    class_names: tuple[str, ...]
+    resizing: Resizing
+    on_unreadable: OnUnreadable = "skip"
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        check_choice("on_unreadable", self.on_unreadable, ("skip", "raise"))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def _batch(self, indices: np.ndarray) -> dict[str, Any]:
+        files = [self.files[index] for index in indices.tolist()]
+        decoded = [decode_or_skip(file, self.resizing, self.on_unreadable, self.skipped) for file in files]
+        images, weights = stacked(decoded, (self.resizing.size, self.resizing.size, 3))
+        return {"images": images, "labels": self.classes[indices].astype(np.int32), "weights": weights}
 
 
 def decode_image(file: str | bytes | EncodedFile, resizing: Resizing) -> Float[np.ndarray, "size size 3"]:
@@ -113,17 +147,9 @@ def decode_image(file: str | bytes | EncodedFile, resizing: Resizing) -> Float[n
 def decode_or_skip(
     file: EncodedFile, resizing: Resizing, on_unreadable: OnUnreadable, skipped: dict[str, str]
 ) -> Float[np.ndarray, "size size 3"] | None:
-    """Returns what `decode_image` does, or `None` for a broken file, which is noted and logged.
+    """Returns what `decode_image` does, or `None` for a broken file, unless `on_unreadable` is "raise".
 
-    Args:
-        file: the image file.
-        resizing: to the size of the result.
-        on_unreadable: "skip", or "raise" to stop.
-        skipped: the broken files so far and what is wrong with each; a new one is added, and named with their
-            number in the log.
-
-    Raises:
-        UnreadableImage: the file is broken and `on_unreadable` is "raise".
+    The broken file and what is wrong with it is logged once, with their number, and added to `skipped`.
     """
     try:
         return decode_image(file, resizing)
@@ -136,10 +162,16 @@ def decode_or_skip(
         return None
 
 
-def check_on_unreadable(on_unreadable: str) -> None:
-    """Raises ValueError for anything but "skip" and "raise"."""
-    if on_unreadable not in ("skip", "raise"):
-        raise ValueError(f"on_unreadable is {on_unreadable!r}: expected 'skip' or 'raise'")
+def stacked(
+    images: Sequence[np.ndarray | None], shape: tuple[int, ...]
+) -> tuple[Float[np.ndarray, "n height width channels"], Float[np.ndarray, " n"]]:
+    """Returns a batch of images of one shape, black where there is none, and weights, 0 there and else 1."""
+    batch = np.zeros((len(images), *shape), np.float32)
+    weights = np.array([image is not None for image in images], np.float32)
+    for place, image in enumerate(images):
+        if image is not None:
+            batch[place] = image
+    return batch, weights
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -12,18 +12,19 @@ References:
 import functools
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from vexplain.datasets._image_folder import ImageFiles, as_resizing
-from vexplain.datasets.image_files import OnUnreadable, Resizing
+from vexplain._checks import check_choice
+from vexplain.datasets._classes import Classes, chosen_classes, examples_of_classes
+from vexplain.datasets._image_folder import as_resizing
+from vexplain.datasets.image_files import ImageFiles, OnUnreadable, Resizing
 from vexplain.datasets.tar_files import TarMembers, tar_members
 
-# The paper explains a network of 13 classes of cats and does not name them. These are ours: all cats of
-# ILSVRC2012, the five kinds of house cats and the eight wild ones.
+# The paper does not name its 13 classes of cats. These are ours: all cats of ILSVRC2012, five kinds of house
+# cats and eight wild ones.
 IMAGENET_CATS = {
     "n02123045": "tabby",
     "n02123159": "tiger cat",
@@ -48,7 +49,7 @@ def imagenet_archives(
     *,
     split: Literal["train", "validation"] = "train",
     size: int | Resizing,
-    classes: Iterable[str] | Mapping[str, str] | None = None,
+    classes: Classes | None = None,
     index_folder: str | Path | None = None,
     on_unreadable: OnUnreadable = "skip",
 ) -> ImageFiles:
@@ -62,10 +63,8 @@ def imagenet_archives(
         size: height and width of the images in pixels, or the `Resizing` that a network wants.
         classes: the synsets to keep ("n02123045"), in the order of their labels; a mapping gives each the
             name of its class, as `IMAGENET_CATS` does.
-        index_folder: where to keep the index of the archive's headers, which are read once; beside the
-            archive if left out.
-        on_unreadable: what to do about a broken image: "skip" (weight 0, named in the log and in `skipped`)
-            or "raise".
+        index_folder: where to keep the index of the archive's headers; beside the archive if left out.
+        on_unreadable: as in `image_folder`.
 
     Raises:
         FileNotFoundError: there is no such archive.
@@ -77,20 +76,18 @@ def imagenet_archives(
         >>> len(cats.class_names), cats[np.arange(8)]["images"].shape  # doctest: +SKIP
         (13, (8, 224, 224, 3))
     """
-    if split not in _ARCHIVES:
-        raise ValueError(f"split is {split!r}: expected one of {tuple(_ARCHIVES)}")
+    check_choice("split", split, _ARCHIVES)
     synsets = imagenet_synsets()
-    wanted = {s: s for s in synsets} if classes is None else _named(classes, synsets)
+    wanted = chosen_classes(synsets if classes is None else classes, synsets, owner="ILSVRC2012 has no")
     members = tar_members(_archive(path, split), nested=split == "train", index_folder=index_folder)
     truth = (_training_labels if split == "train" else _validation_labels)(members, synsets)
-    labels = np.full(len(synsets), -1)
-    labels[[synsets.index(synset) for synset in wanted]] = np.arange(len(wanted))
-    chosen = np.flatnonzero(labels[truth] >= 0)
-    found = labels[truth[chosen]]
-    absent = [s for n, s in enumerate(wanted) if classes is not None and not (found == n).any()]
-    if absent or not len(chosen):
-        raise ValueError(f"classes: {members.archive} has no image of {', '.join(absent) or 'any class'}")
-    return ImageFiles(members.take(chosen), found, tuple(wanted.values()), as_resizing(size), on_unreadable)
+    if classes is None:
+        chosen, labels = np.arange(len(truth)), truth
+    else:
+        chosen, labels = examples_of_classes(truth, synsets, wanted, owner=f"{members.archive} has")
+    if not len(chosen):
+        raise ValueError(f"path is {str(members.archive)!r}: it has no image of any class")
+    return ImageFiles(members[chosen], labels, tuple(wanted.values()), as_resizing(size), on_unreadable)
 
 
 @functools.cache
@@ -121,19 +118,6 @@ def _archive(path: str | Path, split: str) -> Path:
             "download it, and pass the folder that it lies in"
         )
     return archive
-
-
-def _named(classes: Iterable[str] | Mapping[str, str], synsets: tuple[str, ...]) -> dict[str, str]:
-    given = list(classes)
-    unknown = [synset for synset in given if synset not in synsets]
-    if unknown:
-        raise ValueError(
-            f"classes: ILSVRC2012 has no {', '.join(unknown)}; expected synsets such as 'n02123045', see "
-            "imagenet_synsets()"
-        )
-    if len(set(given)) < len(given) or not given:
-        raise ValueError(f"classes are {', '.join(given) or 'none'}: expected at least one, and each once")
-    return {synset: classes[synset] if isinstance(classes, Mapping) else synset for synset in given}
 
 
 def _training_labels(members: TarMembers, synsets: tuple[str, ...]) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from vexplain._checks import check_choice
 from vexplain.datasets.sources import ArraySource
 
 _FILES = {
@@ -35,11 +36,10 @@ def mnist_folder(
 ) -> ArraySource:
     """Returns the images of MNIST as a source, (28, 28, 1) each, white on black.
 
-    Fashion-MNIST, KMNIST and QMNIST's copies come as files of the same names and format: pass `class_names`.
+    Fashion-MNIST, KMNIST and QMNIST's copies are files of the same names and format: pass `class_names`.
 
     Args:
-        path: of the folder with `train-images-idx3-ubyte.gz`, `train-labels-idx1-ubyte.gz`,
-            `t10k-images-idx3-ubyte.gz` and `t10k-labels-idx1-ubyte.gz`, compressed or not.
+        path: of the folder with `train-images-idx3-ubyte.gz` and the three other files, compressed or not.
         split: "train" (60000 images) or "test" (10000).
         class_names: one a class.
 
@@ -58,8 +58,7 @@ def mnist_folder(
         >>> mnist_folder(folder)
         ArraySource(1 images of 2×2×1, 10 classes)
     """
-    if split not in _FILES:
-        raise ValueError(f"split is {split!r}: expected one of {tuple(_FILES)}")
+    check_choice("split", split, _FILES)
     files = [_file(Path(path), name) for name in _FILES[split]]
     images, labels = (_read_idx(file, axes) for file, axes in zip(files, (3, 1), strict=True))
     if len(images) != len(labels):

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vexplain.datasets.sources import as_unit_floats, one_example
+from vexplain._checks import check_choice
+from vexplain.datasets.sources import LazySource, as_unit_floats
 from vexplain.typing import Float, Int
 
 FACTORS = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
@@ -24,13 +25,11 @@ _SHAPE = FACTORS.index("shape")
 
 
 @dataclasses.dataclass(frozen=True)
-class Shapes3DSource:
+class Shapes3DSource(LazySource):
     """The images of one shape, in the order of the file. The label is the shape.
 
-    Needs h5py: `pip install 'vexplain[shapes3d]'`. Images are read when they are asked for.
-
     Two such sources are paired image by image: for an unpaired training set give each domain a half of its
-    own, and keep a part for `partners` and the evaluation.
+    own, and keep a part for the evaluation. Needs h5py: `pip install 'vexplain[shapes3d]'`.
 
     Args:
         path: of `3dshapes.h5`.
@@ -55,8 +54,7 @@ class Shapes3DSource:
     shape: int
 
     def __post_init__(self):
-        if self.shape not in range(len(SHAPES)):
-            raise ValueError(f"shape is {self.shape}: expected 0 to {len(SHAPES) - 1}, one of {SHAPES}")
+        check_choice("shape", self.shape, range(len(SHAPES)))
         if not len(self):
             raise ValueError(f"shape is {self.shape}: {self.path} has no image of a {SHAPES[self.shape]}")
 
@@ -67,26 +65,19 @@ class Shapes3DSource:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, indices: Any) -> dict[str, Any]:
-        if np.ndim(indices) == 0:
-            return one_example(self, indices)
-        indices = np.asarray(indices, np.int64)
-        rows = self._rows[indices]
+    def _batch(self, indices: np.ndarray) -> dict[str, Any]:
         with _opened(self.path) as file:
-            images = [file["images"][row] for row in rows.tolist()]
-            empty = np.empty((0, *file["images"].shape[1:]), np.uint8)
-        return {
-            "images": as_unit_floats(np.stack(images) if images else empty),
-            "labels": np.full(len(indices), self.shape, np.int32),
-            "indices": indices.astype(np.int32),
-        }
+            images = np.empty((len(indices), *file["images"].shape[1:]), np.uint8)
+            for place, row in enumerate(self._rows[indices].tolist()):
+                images[place] = file["images"][row]
+        return {"images": as_unit_floats(images), "labels": np.full(len(indices), self.shape, np.int32)}
 
     def factors(self, indices: Any) -> Float[np.ndarray, "n 6"]:
-        """The factors of some images, in the order of `FACTORS` and the units of the file."""
+        """Returns the factors of some images, in the order of `FACTORS` and the units of the file."""
         return self._labels[self._rows[np.asarray(indices, np.int64)]]
 
     def partners(self, other: "Shapes3DSource", indices: Any) -> Int[np.ndarray, " n"]:
-        """The indices in another source of the images that agree in all factors but the shape.
+        """Returns the indices in another source of the images that agree in all factors but the shape.
 
         Args:
             other: the source of another shape, of the same file.
@@ -97,11 +88,8 @@ class Shapes3DSource:
         """
         theirs = np.delete(other.factors(np.arange(len(other))), _SHAPE, axis=1)
         ours = np.delete(self.factors(indices), _SHAPE, axis=1)
-        _, codes = np.unique(np.concatenate([theirs, ours]), axis=0, return_inverse=True)
-        codes = codes.reshape(-1)
-        place_of = np.full(codes.max(initial=-1) + 1, -1)
-        place_of[codes[: len(theirs)]] = np.arange(len(theirs))
-        found = place_of[codes[len(theirs) :]]
+        place_of = {tuple(row): place for place, row in enumerate(theirs.tolist())}
+        found = np.array([place_of.get(tuple(row), -1) for row in ours.tolist()], np.int64)
         if (missing := np.flatnonzero(found < 0)).size:
             raise ValueError(
                 f"indices: image {np.asarray(indices)[missing[0]]} has no partner among the images of a "

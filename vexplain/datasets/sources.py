@@ -4,13 +4,14 @@ A source is random access, so that batch t of an epoch is a function of (seed, t
 exact, needs no shuffle buffer, and lets the images that an analysis found be fetched again by their index.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from vexplain._checks import check_images
+from vexplain._checks import check_images, check_positive
 from vexplain.typing import Batch
 
 BatchFn = Callable[[int], Batch]
@@ -21,9 +22,9 @@ class Source(Protocol):
     """A set of labeled images.
 
     `source[indices]` is a dict of arrays: "images" (n, height, width, channels) float32 in [0, 1], "labels"
-    (n,) int32, "indices" (n,) int32, and "masks" (n, height, width) in [0, 1] where the truth is known.
-    `source[index]` of one integer is one example, without the leading axis: so every source is also a
-    random-access source for Grain.
+    (n,) int32, "indices" (n,) int32, "masks" (n, height, width) in [0, 1] where the truth is known, and
+    "weights" (n,), 0 for an image that cannot be read, where that may happen. `source[index]` of one integer
+    is one example, without the leading axis: so every source is also a random-access source for Grain.
     """
 
     @property
@@ -32,6 +33,33 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, indices: Any) -> dict[str, Any]: ...
+
+
+class LazySource(abc.ABC):
+    """A source that reads or renders its images when they are asked for, by `_batch` of valid indices."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def _batch(self, indices: np.ndarray) -> dict[str, Any]: ...
+
+    def __getitem__(self, indices: Any) -> dict[str, Any]:
+        if np.ndim(indices) == 0:
+            if not 0 <= indices < len(self):  # which ends a `for` over the source
+                raise IndexError(f"index is {indices}: there are {len(self)} images")
+            return {name: np.asarray(values)[0] for name, values in self[np.array([indices])].items()}
+        indices = self.checked(indices)
+        return {**self._batch(indices), "indices": indices.astype(np.int32)}
+
+    def checked(self, indices: Any) -> np.ndarray:
+        """The indices as an array; raises IndexError for those of examples that are not there."""
+        indices = np.asarray(indices, np.int64)
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(
+                f"indices go from {indices.min()} to {indices.max()}: there are {len(self)} images"
+            )
+        return indices
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +93,8 @@ class ArraySource:
 
     def __post_init__(self):
         images, labels = np.asarray(self.images), np.asarray(self.labels)
-        _check_images(images)
+        if images.ndim != 4 or images.dtype != np.uint8:
+            check_images(images)
         _check_labels(labels, len(images), len(self.class_names))
         if self.masks is not None:
             masks = np.asarray(self.masks)
@@ -140,52 +169,13 @@ def with_extras(source: Source, extras: Mapping[str, np.ndarray]) -> Source:
 
     Args:
         source: the images.
-        extras: arrays with a row an example, under the names that they have in a batch; 8-bit integers become
-            floats in [0, 1], as in `ArraySource`.
+        extras: as in `ArraySource`.
 
     Raises:
         ValueError: an array of another length.
     """
     _check_extras(extras, len(source))
     return _WithExtras(source, extras)
-
-
-def _rows_of(extras: Mapping[str, np.ndarray], indices: Any) -> dict[str, np.ndarray]:
-    rows = {name: array[indices] for name, array in extras.items()}
-    return {name: as_unit_floats(r) if r.dtype == np.uint8 else r for name, r in rows.items()}
-
-
-def _check_extras(extras: Mapping[str, np.ndarray], num_images: int) -> None:
-    for name, array in extras.items():
-        if len(array) != num_images:
-            raise ValueError(f"extras has {len(array)} rows of {name!r}: expected {num_images}")
-
-
-def check_indices(indices: np.ndarray, count: int, *, what: str = "images") -> None:
-    """Raises IndexError for indices of examples that are not there.
-
-    Args:
-        indices: integers.
-        count: examples of the source.
-        what: they are called in the message.
-    """
-    if indices.size and not 0 <= indices.min() <= indices.max() < count:
-        raise IndexError(f"indices go from {indices.min()} to {indices.max()}: there are {count} {what}")
-
-
-def one_example(source: Source, index: Any) -> dict[str, Any]:
-    """Returns example `index` of a source without the leading axis of a batch.
-
-    Args:
-        source: that gives batches.
-        index: an integer from 0 on.
-
-    Raises:
-        IndexError: there is no such example, which ends a `for` over the source.
-    """
-    if not 0 <= index < len(source):
-        raise IndexError(f"index is {index}: there are {len(source)} images")
-    return {name: np.asarray(values)[0] for name, values in source[np.array([index])].items()}
 
 
 def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
@@ -253,24 +243,22 @@ def shuffled_batches(source: Source, batch_size: int, *, seed: int) -> tuple[Bat
     _check_size(source, batch_size)
     if batch_size > len(source):
         raise ValueError(f"batch_size is {batch_size}: the source has only {len(source)} examples")
-    steps = len(source) // batch_size
 
     def batch_fn(t: int) -> Batch:
-        epoch, step = divmod(t, steps)
-        order = np.random.default_rng((seed, epoch)).permutation(len(source))
-        return source[order[step * batch_size : (step + 1) * batch_size]]
+        return source[shuffled_indices(len(source), batch_size, t, (seed,))]
 
-    return batch_fn, steps
+    return batch_fn, len(source) // batch_size
 
 
-def as_unit_floats(images: np.ndarray) -> np.ndarray:
-    """Returns images as float32 in [0, 1]; 8-bit integers are divided by 255."""
-    scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
-    return images.astype(np.float32) * scale
+def shuffled_indices(count: int, batch_size: int, t: int, seed: tuple[int, ...]) -> np.ndarray:
+    """Returns the indices of batch t: whole batches of one permutation of `count` examples an epoch."""
+    epoch, step = divmod(t, count // batch_size)
+    order = np.random.default_rng((*seed, epoch)).permutation(count)
+    return order[step * batch_size : (step + 1) * batch_size]
 
 
 def gather(source: Source, *, batch_size: int = 64, progress: Callable[[Any], Any] = iter) -> dict[str, Any]:
-    """Returns all examples of a source as one batch of NumPy arrays.
+    """Returns all readable examples of a source as one batch of NumPy arrays, images and masks in 8 bits.
 
     Args:
         source: the images; all must fit into memory.
@@ -286,7 +274,7 @@ def gather(source: Source, *, batch_size: int = 64, progress: Callable[[Any], An
             if name != "weights":
                 array = np.asarray(array)[counts]
                 is_image = name.endswith(("images", "masks")) and array.dtype == np.float32
-                parts.setdefault(name, []).append(_eight_bits(array) if is_image else array)
+                parts.setdefault(name, []).append(as_eight_bits(array) if is_image else array)
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
@@ -304,26 +292,37 @@ def in_memory(source: Source, *, batch_size: int = 64, progress: Callable[[Any],
     return ArraySource(images, labels, masks, class_names=source.class_names, extras=found)
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    return np.round(values * 255).astype(np.uint8)
+def as_unit_floats(images: np.ndarray) -> np.ndarray:
+    """Returns images as float32 in [0, 1]; 8-bit integers are divided by 255."""
+    scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
+    return images.astype(np.float32) * scale
+
+
+def rounded(values: Any) -> Any:
+    """Returns values in [0, 1] rounded to 8 bits, of JAX or NumPy: what a file of 8 bits would give back."""
+    return (values * 255).round() / 255
+
+
+def as_eight_bits(values: Any) -> np.ndarray:
+    """Returns values in [0, 1] as the nearest integers of 0 to 255."""
+    return np.round(np.asarray(values) * 255).astype(np.uint8)
+
+
+def _rows_of(extras: Mapping[str, np.ndarray], indices: Any) -> dict[str, np.ndarray]:
+    rows = {name: array[indices] for name, array in extras.items()}
+    return {name: as_unit_floats(r) if r.dtype == np.uint8 else r for name, r in rows.items()}
+
+
+def _check_extras(extras: Mapping[str, np.ndarray], num_images: int) -> None:
+    for name, array in extras.items():
+        if len(array) != num_images:
+            raise ValueError(f"extras has {len(array)} rows of {name!r}: expected {num_images}")
 
 
 def _check_size(source: Source, batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+    check_positive(batch_size=batch_size)
     if not len(source):
         raise ValueError("source: it holds no image")
-
-
-def _check_images(images: np.ndarray) -> None:
-    if images.ndim == 4 and images.dtype == np.uint8:
-        return
-    if images.ndim == 4 and not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            f"images has dtype {images.dtype}: expected floats in [0, 1] or uint8; divide by 255, or pass "
-            "images.astype(np.uint8)"
-        )
-    check_images(images)
 
 
 def _check_masks(masks: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -339,14 +338,10 @@ def _check_masks(masks: np.ndarray, shape: tuple[int, ...]) -> None:
         raise ValueError(f"masks has dtype {masks.dtype}: expected floats in [0, 1], uint8 or bool")
     low, high = float(masks.min()), float(masks.max())
     if not np.isfinite([low, high]).all():
-        raise ValueError(
-            "masks hold NaN or infinite values: expected the covered share of each pixel, 0 to 1"
-        )
+        raise ValueError("masks hold NaN or infinite values: expected the coverage of each pixel, 0 to 1")
     if low < 0 or high > 1:
-        raise ValueError(
-            f"masks go from {low:g} to {high:g}: expected [0, 1]; "
-            + ("divide 8-bit masks by 255" if low >= 0 and high > 2 else "1 is inside, 0 outside")
-        )
+        way_out = "divide 8-bit masks by 255" if low >= 0 and high > 2 else "1 is inside, 0 outside"
+        raise ValueError(f"masks go from {low:g} to {high:g}: expected [0, 1]; {way_out}")
 
 
 def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> None:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain._checks import check_choice
 from vexplain.datasets.an8flower.solids import Ellipsoids, TaperedCylinders
 from vexplain.typing import Array, Float, Int, Key
 
@@ -91,19 +92,13 @@ def discriminative_part(label: Int[Array, ""] | int, variant: str) -> Int[Array,
 
 
 def part_colors(
-    label: Int[Array, ""] | int, variant: str, *, color: Int[Array, ""] | int | None = None
+    label: Int[Array, ""] | int, variant: str, color: Int[Array, ""] | int
 ) -> Float[Array, "parts 3"]:
-    """Returns the colors of the parts 1, 2, ... in a class; the base colors for label -1.
-
-    Args:
-        label: class, or -1.
-        variant: `"single_6c"` or `"double_12c"`.
-        color: that the class shows, by index; as a rule the label mod 6.
-    """
+    """Returns the colors of the parts 1, 2, ... in a class that shows `color`; the base colors for -1."""
     base = jnp.asarray(BASE_COLORS)
     part = discriminative_part(jnp.maximum(label, 0), variant)
-    color = jnp.asarray(CLASS_COLORS)[label % len(COLOR_NAMES) if color is None else color]
-    return jnp.where(jnp.asarray(label) >= 0, base.at[part - 1].set(color), base)
+    shown = base.at[part - 1].set(jnp.asarray(CLASS_COLORS)[color])
+    return jnp.where(jnp.asarray(label) >= 0, shown, base)
 
 
 def draw_factors(key: Key) -> Factors:
@@ -136,8 +131,7 @@ def solids(factors: Factors) -> tuple[Ellipsoids, TaperedCylinders]:
 
 
 def _parts(variant: str) -> tuple[int, ...]:
-    if variant not in VARIANTS:
-        raise ValueError(f"variant is {variant!r}: expected one of {tuple(VARIANTS)}")
+    check_choice("variant", variant, VARIANTS)
     return VARIANTS[variant]
 
 

@@ -21,11 +21,7 @@ class Texture(NamedTuple):
 
 
 def draw_texture(key: Key) -> Texture:
-    """Returns random waves in three octaves: broad stains of a color, blobs, and grain.
-
-    Args:
-        key: of the waves.
-    """
+    """Returns random waves in three octaves: broad stains of a color, blobs, and grain."""
     lowest, amplitude = jnp.repeat(jnp.array(_OCTAVES), _WAVES_PER_OCTAVE, axis=0).T
     numbers = jax.random.uniform(key, (6, len(lowest)))
     frequency = lowest * 2 ** numbers[0]
@@ -36,12 +32,7 @@ def draw_texture(key: Key) -> Texture:
 
 
 def draw_waves(texture: Texture, size: int) -> Float[Array, "height width 3"]:
-    """Returns what a texture adds to each pixel, at the centers of the pixels.
-
-    Args:
-        texture: the waves.
-        size: height and width in pixels.
-    """
+    """Returns what a texture adds to each pixel, at the centers of the pixels."""
     line = (jnp.arange(size) + 0.5) / size
     across, down = texture.waves[:, 0, None] * line, texture.waves[:, 1, None] * line
     turns = down[:, :, None] + across[:, None, :] + texture.phases[:, None, None] / (2 * jnp.pi)

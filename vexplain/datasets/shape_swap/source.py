@@ -8,17 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain._checks import check_choice, check_positive
 from vexplain.datasets.shape_swap.factors import VARIANTS, Factors, draw_factors
 from vexplain.datasets.shape_swap.renderer import render_factors
 from vexplain.datasets.shape_swap.shapes import shape_names
-from vexplain.datasets.sources import check_indices, one_example
+from vexplain.datasets.sources import LazySource, rounded
 
 SPLITS = ("train", "validation", "test", "pairs", "partners")
 PAIRED = ("pairs", "partners")  # example i of A and of B are the same object
 
 
 @dataclasses.dataclass(frozen=True)
-class ShapeSwapSource:
+class ShapeSwapSource(LazySource):
     """A fixed set of renderings of one domain; the label is the domain.
 
     Split and domain are part of every random key: the sets of the two domains, and the splits, share no
@@ -60,11 +61,8 @@ class ShapeSwapSource:
     def __post_init__(self):
         shape_names(self.level)  # an unknown level raises
         for name, choices in (("domain", (0, 1)), ("variant", VARIANTS), ("split", SPLITS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {choices}")
-        for name in ("num_images", "size", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+            check_choice(name, getattr(self, name), choices)
+        check_positive(num_images=self.num_images, size=self.size, samples=self.samples)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -74,26 +72,20 @@ class ShapeSwapSource:
     def __len__(self) -> int:
         return self.num_images
 
-    def __getitem__(self, indices: Any) -> dict[str, Any]:
-        if np.ndim(indices) == 0:
-            return one_example(self, indices)
-        indices = np.asarray(indices)
-        images, masks = render_batch(
-            self.factors(indices), self.domain, level=self.level, size=self.size, samples=self.samples
-        )
-        labels = np.full(indices.shape, self.domain, np.int32)
-        return {"images": images, "masks": masks, "labels": labels, "indices": indices.astype(np.int32)}
+    def _batch(self, indices: np.ndarray) -> dict[str, Any]:
+        options = {"level": self.level, "size": self.size, "samples": self.samples}
+        images, masks = render_batch(self.factors(indices), self.domain, **options)
+        return {"images": images, "masks": masks, "labels": np.full(indices.shape, self.domain, np.int32)}
 
     def keys(self, indices: Any) -> jax.Array:
-        """The random keys of some examples: functions of seed, split, domain and index."""
-        indices = np.asarray(indices, np.int64)
-        check_indices(indices, len(self))
+        """Returns the random keys of some examples: functions of seed, split, domain and index."""
+        indices = jnp.asarray(self.checked(indices).astype(np.uint32))
         root = jax.random.fold_in(jax.random.key(self.seed), SPLITS.index(self.split))
         root = root if self.split in PAIRED else jax.random.fold_in(root, self.domain)
-        return jax.vmap(lambda index: jax.random.fold_in(root, index))(jnp.asarray(indices.astype(np.uint32)))
+        return jax.vmap(lambda index: jax.random.fold_in(root, index))(indices)
 
     def factors(self, indices: Any) -> Factors:
-        """The factors of some examples, batched."""
+        """Returns the factors of some examples, batched."""
         return _draw_batch(self.keys(indices), level=self.level, variant=self.variant)
 
 
@@ -106,20 +98,13 @@ def _draw_batch(keys: jax.Array, *, level: int, variant: str) -> Factors:
 def render_batch(
     factors: Factors, domain: jax.Array | int, *, level: int, size: int, samples: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns images and masks of a batch of factors, rounded to 8 bits.
+    """Returns images and masks of batched factors, rounded to 8 bits.
 
     One image after the other, whose points stay in a CPU's cache; the points of one fill an accelerator.
-
-    Args:
-        factors: with a leading batch axis.
-        domain: 0 for A, 1 for B.
-        level: which shapes, 1 to 4.
-        size: height and width in pixels.
-        samples: points a pixel along each axis.
     """
 
     def one(factors):
-        image, mask = render_factors(factors, domain, level=level, size=size, samples=samples)
-        return jnp.round(image * 255) / 255, jnp.round(mask * 255) / 255
+        found = render_factors(factors, domain, level=level, size=size, samples=samples)
+        return jax.tree.map(rounded, found)
 
     return jax.lax.map(one, factors)
