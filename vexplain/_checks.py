@@ -33,14 +33,7 @@ def check_images(images: Any) -> None:
         raise ValueError(f"images has dtype {images.dtype}: expected floats in [0, 1]; divide by 255")
     if isinstance(images, Tracer) or images.size == 0:
         return
-    if not _is_finite(images):
-        raise ValueError("images hold NaN or infinite values: expected finite floats in [0, 1]")
-    low, high = _range(images)
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"images go from {low:g} to {high:g}: expected [0, 1]; "
-            + ("divide 8-bit images by 255" if high > 2 else "undo the normalization, it belongs into apply")
-        )
+    check_unit_range("images", images, "undo the normalization, it belongs into apply")
 
 
 def check_targets(targets: Any, num_images: int, num_classes: int) -> None:
@@ -85,6 +78,16 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Raises ValueError unless argument `name` has one of the values that it may have."""
     if value not in (choices := tuple(choices)):
         raise ValueError(f"{name} is {value!r}: expected one of {choices}")
+
+
+def check_unit_range(name: str, values: Any, way_out: str) -> None:
+    """Raises ValueError unless argument `name`, some values, is finite and in [0, 1]."""
+    if not _is_finite(values):
+        raise ValueError(f"{name} hold NaN or infinite values: expected finite floats in [0, 1]")
+    low, high = _range(values)
+    if low < 0 or high > 1:
+        way_out = f"divide 8-bit {name} by 255" if high > 2 else way_out
+        raise ValueError(f"{name} go from {low:g} to {high:g}: expected [0, 1]; {way_out}")
 
 
 def _check_is_array(name: str, value: Any, expected: str, way: str) -> None:

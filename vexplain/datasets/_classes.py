@@ -10,13 +10,8 @@ Classes = Iterable[str] | Mapping[str, str]
 def chosen_classes(classes: Classes, known: Sequence[str], *, owner: str) -> dict[str, str]:
     """Returns the chosen classes in the order of their new labels, each with its new name.
 
-    Args:
-        classes: names of classes, or a mapping of them to new names.
-        known: all names.
-        owner: has them, in the message, with what they are to it.
-
     Raises:
-        ValueError: an unknown class, one that comes twice, or none.
+        ValueError: an unknown class, of which the message says what `owner` lacks; one twice, or none.
     """
     given = list(classes)
     if absent := [name for name in given if name not in known]:
@@ -36,10 +31,7 @@ def examples_of_classes(
         labels: indices of `known`, one an example.
         known: all names.
         chosen: some of them, in the order of their new labels.
-        owner: of the examples, in the message.
-
-    Raises:
-        ValueError: a class without an example.
+        owner: of the examples, in the message about a class without an example, a ValueError.
     """
     chosen = tuple(chosen)
     new_labels = np.full(len(known), -1)

@@ -44,7 +44,7 @@ class RenderedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     The mask is coverage times 255. The same settings give the same PNG bytes on one kind of device; another
     kind may round a value of 8 bits differently. Checksums of whole files differ, as protobuf orders the
-    fields of a record anew in each run.
+    fields of a record anew in each run. Records are `array_record` files: random access, no TensorFlow.
     """
 
     VERSION = tfds.core.Version("1.0.0")  # to be raised when the renderer draws other images

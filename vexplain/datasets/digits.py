@@ -26,8 +26,7 @@ def digits_source(*, split: Literal["train", "test"] = "train", size: int = 32, 
 
     Args:
         split: "train" (1438 images) or "test" (359).
-        size: height and width in pixels; the 8 × 8 values, divided by 16, are enlarged by Pillow's bilinear
-            filter, which cannot leave [0, 1].
+        size: height and width in pixels, to which Pillow's bilinear filter enlarges the 8 × 8 values / 16.
         seed: of the split.
 
     Raises:
@@ -42,13 +41,13 @@ def digits_source(*, split: Literal["train", "test"] = "train", size: int = 32, 
     if size < 8:
         raise ValueError(f"size is {size}: expected at least 8, the pixels of the original images")
     images, labels = _originals()
-    chosen = np.concatenate([_part(np.flatnonzero(labels == n), split, (seed, n)) for n in range(10)])
-    chosen = np.sort(chosen)  # the order of the original, not one class after the other
-    return ArraySource(
-        np.stack([_enlarged(image, size) for image in images[chosen]])[..., None],
-        labels[chosen],
-        class_names=tuple("0123456789"),
-    )
+    is_test = np.zeros(len(labels), bool)
+    for n in range(10):
+        members = np.random.default_rng((seed, n)).permutation(np.flatnonzero(labels == n))
+        is_test[members[: round(_TEST_SHARE * len(members))]] = True
+    chosen = np.flatnonzero(is_test == (split == "test"))
+    pixels = np.stack([_enlarged(image, size) for image in images[chosen]])[..., None]
+    return ArraySource(pixels, labels[chosen], class_names=tuple("0123456789"))
 
 
 def _originals() -> tuple[np.ndarray, np.ndarray]:
@@ -60,12 +59,6 @@ def _originals() -> tuple[np.ndarray, np.ndarray]:
         ) from error
     pixels, labels = load_digits(return_X_y=True)
     return np.asarray(pixels, np.float32).reshape(-1, 8, 8) / 16, np.asarray(labels, np.int32)
-
-
-def _part(members: np.ndarray, split: str, seed: tuple[int, int]) -> np.ndarray:
-    order = np.random.default_rng(seed).permutation(members)
-    num_test = round(_TEST_SHARE * len(members))
-    return order[:num_test] if split == "test" else order[num_test:]
 
 
 def _enlarged(image: np.ndarray, size: int) -> np.ndarray:

@@ -23,12 +23,11 @@ def unpaired_batches(
     Args:
         source_a: domain A.
         source_b: domain B, images of the same size and channels.
-        batch_size: images of each domain in a batch.
+        batch_size: images of each domain in a batch, at most as many as a domain has.
         seed: of the permutations.
 
     Raises:
-        ValueError: the images differ in size or channels; a domain has fewer images than a batch; or
-            `batch_size` is below 1.
+        ValueError: the images differ in size or channels, or `batch_size` is out of range.
 
     Example:
         >>> from vexplain.datasets.shape_swap import ShapeSwapSource
@@ -60,15 +59,8 @@ def paired_batches(source_a: Source, source_b: Source, batch_size: int, *, seed:
         seed: of the permutations.
 
     Raises:
-        ValueError: the domains differ in number, size or channels of their images; there are fewer pairs than
-            in a batch; or `batch_size` is below 1.
-
-    Example:
-        >>> from vexplain.datasets.shape_swap import ShapeSwapSource
-        >>> partners = [ShapeSwapSource(d, num_images=10, size=16, split="partners") for d in (0, 1)]
-        >>> batch_fn, steps_per_epoch = paired_batches(*partners, 4, seed=0)
-        >>> steps_per_epoch, batch_fn(0)["b"].shape
-        (2, (4, 16, 16, 3))
+        ValueError: the domains differ in number, size or channels of their images, or `batch_size` is out of
+            range.
     """
     _check_domains(source_a, source_b, batch_size)
     if len(source_a) != len(source_b):
@@ -104,14 +96,12 @@ def _check_domains(source_a: Source, source_b: Source, batch_size: int) -> None:
                 f"batch_size is {batch_size}: domain {name} has only {len(source)} images; "
                 "add images or take a smaller batch"
             )
-    a, b = (np.shape(source[np.zeros(1, np.int64)]["images"])[1:] for source in (source_a, source_b))
-    if a[:2] != b[:2]:
-        raise ValueError(
-            f"domain A has images of size {a[:2]} and domain B of {b[:2]}: expected one size; read both with "
-            "the same size="
-        )
-    if a[2] != b[2]:
-        raise ValueError(
-            f"domain A has images of {a[2]} channels and domain B of {b[2]}: expected the same number; "
-            "repeat a gray channel or take the mean of colors"
-        )
+    (*size_a, channels_a), (*size_b, channels_b) = (s[0]["images"].shape for s in (source_a, source_b))
+    for what, a, b, way_out in (
+        ("size", tuple(size_a), tuple(size_b), "read both with the same size="),
+        ("channels", channels_a, channels_b, "repeat a gray channel or take the mean of colors"),
+    ):
+        if a != b:
+            raise ValueError(
+                f"domain A has images of {what} {a} and domain B of {b}: expected the same; {way_out}"
+            )

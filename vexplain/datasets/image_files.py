@@ -30,15 +30,12 @@ class Resizing:
     """How an image comes to the size that a network wants: the shorter side resized, then a central square.
 
     Filters are Pillow's, antialiased where they shrink, which torchvision and timm use for files.
-
-    Attributes:
-        size: height and width of the square, in pixels.
-        shorter_side: that the image is resized to first, at least `size`; `None` for `size` itself.
-        interpolation: "bilinear" or "bicubic".
     """
 
-    size: int
-    shorter_side: int | None = None
+    size: int  # height and width of the square, in pixels
+    shorter_side: int | None = (
+        None  # that the image is resized to first, at least `size`, which is the default
+    )
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self):
@@ -50,16 +47,10 @@ class Resizing:
         check_choice("interpolation", self.interpolation, _FILTERS)
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Returns the image as a square of `size` pixels.
-
-        The longer side becomes int(shorter_side * longer / shorter), as torchvision has it.
+        """Returns the image as a square; the longer side becomes int(shorter_side * longer / shorter) first.
 
         Raises:
             ValueError: the image is so narrow that it would fill the memory.
-
-        Example:
-            >>> Resizing(8, shorter_side=10)(Image.new("RGB", (40, 20))).size
-            (8, 8)
         """
         shorter = self.shorter_side or self.size
         width, height = (shorter * n // min(image.size) for n in image.size)
@@ -71,7 +62,7 @@ class Resizing:
 
 
 class UnreadableImage(ValueError):
-    """A file that says it is an image, and is none or is broken."""
+    """A file that should be an image, and is none or is broken."""
 
 
 @runtime_checkable
@@ -83,23 +74,16 @@ class EncodedFile(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageFiles(LazySource):
-    """A source of image files, in folders or in archives.
-
-    Attributes:
-        files: their paths, or members of an archive.
-        classes: the class of each, an index of `class_names`.
-        class_names: one a class.
-        resizing: to the size of the images.
-        on_unreadable: "skip" gives a broken file weight 0, "raise" stops.
-        skipped: the broken files that were met so far, and what is wrong with each.
-    """
+    """A source of image files, in folders or in archives."""
 
     files: Sequence[EncodedFile]
-    classes: np.ndarray
+    classes: np.ndarray  # of each file, an index of `class_names`
     class_names: tuple[str, ...]
     resizing: Resizing
-    on_unreadable: OnUnreadable = "skip"
-    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    on_unreadable: OnUnreadable = "skip"  # a broken file has weight 0; "raise" stops
+    skipped: dict[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # broken files so far, and what is wrong
 
     def __post_init__(self):
         check_choice("on_unreadable", self.on_unreadable, ("skip", "raise"))

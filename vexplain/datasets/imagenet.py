@@ -1,9 +1,8 @@
 """ImageNet (ILSVRC2012) from its two archives as they are published, and the classes that are cats.
 
 `ILSVRC2012_img_train.tar` is a tar of one tar a class, `ILSVRC2012_img_val.tar` holds the validation images.
-Nothing is extracted or prepared, and TensorFlow is not needed. What TFDS has prepared as `imagenet2012` with
-`file_format="array_record"` is read by `from_tfds`, extracted folders of classes by `class_folders`; all of
-them take `classes=IMAGENET_CATS`.
+Nothing is extracted or prepared. What TFDS has prepared as `imagenet2012` is read by `from_tfds`, extracted
+folders of classes by `class_folders`; all of them take `classes=IMAGENET_CATS`.
 
 References:
     Russakovsky et al., *ImageNet Large Scale Visual Recognition Challenge*, 2015; https://image-net.org.
@@ -11,7 +10,6 @@ References:
 
 import functools
 import importlib.util
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +39,6 @@ IMAGENET_CATS = {
     "n02130308": "cheetah",
 }
 _ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
-_VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 def imagenet_archives(
@@ -60,7 +57,7 @@ def imagenet_archives(
     Args:
         path: of the folder with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`, or of one of them.
         split: "train" or "validation".
-        size: height and width of the images in pixels, or the `Resizing` that a network wants.
+        size: as in `image_folder`.
         classes: the synsets to keep ("n02123045"), in the order of their labels; a mapping gives each the
             name of its class, as `IMAGENET_CATS` does.
         index_folder: where to keep the index of the archive's headers; beside the archive if left out.
@@ -104,9 +101,8 @@ def imagenet_synsets() -> tuple[str, ...]:
 def _published(name: str) -> list[str]:
     """The lines of a file that TFDS ships, which is found without an import of TFDS."""
     spec = importlib.util.find_spec("tensorflow_datasets")
-    assert spec is not None, "TFDS is a dependency of this library"
-    assert spec.origin is not None, "TFDS is a package with an __init__.py"
-    return (Path(spec.origin).parent / "datasets" / "imagenet2012" / name).read_text().split()
+    assert spec, "TFDS is a dependency of this library"
+    return (Path(str(spec.origin)).parent / "datasets" / "imagenet2012" / name).read_text().split()
 
 
 def _archive(path: str | Path, split: str) -> Path:
@@ -135,14 +131,15 @@ def _training_labels(members: TarMembers, synsets: tuple[str, ...]) -> np.ndarra
 
 def _validation_labels(members: TarMembers, synsets: tuple[str, ...]) -> np.ndarray:
     """The label of each file from the number in its name, which is a line of the published list."""
-    truth = _published("validation_labels.txt")
-    matches = [_VALIDATION_NAME.fullmatch(Path(member.name).name) for member in members]
-    numbers = [int(match[1]) if match else 0 for match in matches]
-    for member, number in zip(members, numbers, strict=True):
-        if not 1 <= number <= len(truth):
-            raise ValueError(
-                f"path is {str(members.archive)!r}: it holds {member.name}, expected names from "
-                f"ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_{len(truth):08}.JPEG"
-            )
+    truth = {
+        f"ILSVRC2012_val_{n:08}.JPEG": synset
+        for n, synset in enumerate(_published("validation_labels.txt"), 1)
+    }
+    names = [Path(member.name).name for member in members]
+    if unknown := [name for name in names if name not in truth]:
+        raise ValueError(
+            f"path is {str(members.archive)!r}: it holds {unknown[0]}, expected names from {min(truth)} to "
+            f"{max(truth)}"
+        )
     place = {synset: label for label, synset in enumerate(synsets)}
-    return np.array([place[truth[number - 1]] for number in numbers], np.int64)
+    return np.array([place[truth[name]] for name in names], np.int64)

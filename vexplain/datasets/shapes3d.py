@@ -4,8 +4,7 @@ Two of its four shapes are two domains, and the other five factors are what a tr
 combination exists, an image has its true partner in the other domain.
 
 References:
-    Burgess, Kim, *3D Shapes Dataset*, 2018, https://github.com/google-deepmind/3d-shapes (`3dshapes.h5`:
-    "images" (480000, 64, 64, 3) of 8 bits, "labels" (480000, 6)).
+    Burgess, Kim, *3D Shapes Dataset*, 2018, https://github.com/google-deepmind/3d-shapes.
 """
 
 import dataclasses
@@ -32,7 +31,7 @@ class Shapes3DSource(LazySource):
     own, and keep a part for the evaluation. Needs h5py: `pip install 'vexplain[shapes3d]'`.
 
     Args:
-        path: of `3dshapes.h5`.
+        path: of `3dshapes.h5`, "images" (480000, 64, 64, 3) of 8 bits and "labels" (480000, 6).
         shape: 0 cube, 1 cylinder, 2 sphere, 3 capsule.
 
     Raises:
@@ -41,8 +40,7 @@ class Shapes3DSource(LazySource):
         ValueError: the shape is not 0 to 3, the file is not 3D Shapes, or has no image of that shape.
 
     Example:
-        >>> cubes = Shapes3DSource("3dshapes.h5", 0)  # doctest: +SKIP
-        >>> spheres = Shapes3DSource("3dshapes.h5", 2)  # doctest: +SKIP
+        >>> cubes, spheres = (Shapes3DSource("3dshapes.h5", shape) for shape in (0, 2))  # doctest: +SKIP
         >>> order = np.random.default_rng(0).permutation(len(cubes))  # doctest: +SKIP
         >>> test, train_a, train_b = np.split(order, [2_000, 61_000])  # doctest: +SKIP
         >>> domain_a = subset(cubes, train_a)  # doctest: +SKIP
@@ -78,10 +76,6 @@ class Shapes3DSource(LazySource):
 
     def partners(self, other: "Shapes3DSource", indices: Any) -> Int[np.ndarray, " n"]:
         """Returns the indices in another source of the images that agree in all factors but the shape.
-
-        Args:
-            other: the source of another shape, of the same file.
-            indices: of images here.
 
         Raises:
             ValueError: an image has no partner there.

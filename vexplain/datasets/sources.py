@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from vexplain._checks import check_images, check_positive
+from vexplain._checks import check_images, check_positive, check_unit_range
 from vexplain.typing import Batch
 
 BatchFn = Callable[[int], Batch]
@@ -66,14 +66,6 @@ class LazySource(abc.ABC):
 class ArraySource:
     """Images that are in memory.
 
-    Args:
-        images: (n, height, width, channels), floats in [0, 1] or 8-bit integers.
-        labels: (n,) integers from 0 on.
-        masks: (n, height, width), coverage of the true region in [0, 1], or 8-bit integers up to 255.
-        class_names: one a class.
-        extras: other arrays with a row an example, under the names that they have in a batch; 8-bit integers
-            become floats in [0, 1].
-
     Raises:
         ValueError: another rank, dtype or range, NaN, lengths that differ, or labels without a class.
 
@@ -85,11 +77,14 @@ class ArraySource:
         array([0, 0], dtype=int32)
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    masks: np.ndarray | None = None
-    class_names: tuple[str, ...] = dataclasses.field(kw_only=True)
-    extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, kw_only=True)
+    images: np.ndarray  # (n, height, width, channels), floats in [0, 1] or 8-bit integers
+    labels: np.ndarray  # (n,) integers from 0 on
+    masks: np.ndarray | None = None  # (n, height, width), coverage in [0, 1], or 8-bit integers up to 255
+    _: dataclasses.KW_ONLY
+    class_names: tuple[str, ...]
+    extras: Mapping[str, np.ndarray] = dataclasses.field(
+        default_factory=dict
+    )  # more arrays of a batch, by name
 
     def __post_init__(self):
         images, labels = np.asarray(self.images), np.asarray(self.labels)
@@ -126,10 +121,12 @@ class ArraySource:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Derived:
-    """A source that is made of another one, as large as it unless it says otherwise."""
+class _Chosen:
+    """Some examples of a source, with other arrays in their batches too."""
 
     source: Source
+    chosen: np.ndarray
+    extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -141,41 +138,12 @@ class _Derived:
         return getattr(self.source, "skipped", {})
 
     def __len__(self) -> int:
-        return len(self.source)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Subset(_Derived):
-    chosen: np.ndarray
-
-    def __len__(self) -> int:
         return len(self.chosen)
 
     def __getitem__(self, indices: Any) -> dict[str, Any]:
         indices = np.asarray(indices)
-        return {**self.source[self.chosen[indices]], "indices": indices.astype(np.int32)}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _WithExtras(_Derived):
-    extras: Mapping[str, np.ndarray]
-
-    def __getitem__(self, indices: Any) -> dict[str, Any]:
-        return {**self.source[indices], **_rows_of(self.extras, indices)}
-
-
-def with_extras(source: Source, extras: Mapping[str, np.ndarray]) -> Source:
-    """Returns a source with other arrays in its batches too.
-
-    Args:
-        source: the images.
-        extras: as in `ArraySource`.
-
-    Raises:
-        ValueError: an array of another length.
-    """
-    _check_extras(extras, len(source))
-    return _WithExtras(source, extras)
+        batch = self.source[self.chosen[indices]]
+        return {**batch, "indices": indices.astype(np.int32), **_rows_of(self.extras, indices)}
 
 
 def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
@@ -193,13 +161,28 @@ def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
         raise ValueError(
             f"indices go from {chosen.min()} to {chosen.max()}: source has {len(source)} examples"
         )
-    return _Subset(source, chosen)
+    return _Chosen(source, chosen)
+
+
+def with_extras(source: Source, extras: Mapping[str, np.ndarray]) -> Source:
+    """Returns a source with other arrays in its batches too.
+
+    Args:
+        source: the images.
+        extras: arrays with a row an example, under the names that they have in a batch; 8-bit integers become
+            floats in [0, 1].
+
+    Raises:
+        ValueError: an array of another length.
+    """
+    _check_extras(extras, len(source))
+    return _Chosen(source, np.arange(len(source)), extras)
 
 
 def epoch_batches(source: Source, batch_size: int) -> tuple[BatchFn, int]:
     """Returns (batch_fn, number of steps) that visits every example once, in order.
 
-    The last batch is filled up to the same size with examples of weight 0, so that one program serves all.
+    The last batch is filled up with examples of weight 0, so that one compiled program serves all.
 
     Args:
         source: the images.
@@ -234,11 +217,8 @@ def shuffled_batches(source: Source, batch_size: int, *, seed: int) -> tuple[Bat
 
     Args:
         source: the images.
-        batch_size: examples a batch.
+        batch_size: examples a batch, from 1 to as many as there are, else a ValueError.
         seed: of the permutations.
-
-    Raises:
-        ValueError: `batch_size` is below 1 or larger than the source.
     """
     _check_size(source, batch_size)
     if batch_size > len(source):
@@ -283,8 +263,8 @@ def in_memory(source: Source, *, batch_size: int = 64, progress: Callable[[Any],
 
     Args:
         source: the images.
-        batch_size: examples fetched at once.
-        progress: wraps the range of steps, for instance `tqdm.tqdm`.
+        batch_size: as in `gather`.
+        progress: as in `gather`.
     """
     found = gather(source, batch_size=batch_size, progress=progress)
     images, labels, masks = found.pop("images"), found.pop("labels"), found.pop("masks", None)
@@ -328,20 +308,13 @@ def _check_size(source: Source, batch_size: int) -> None:
 def _check_masks(masks: np.ndarray, shape: tuple[int, ...]) -> None:
     if masks.shape != shape:
         raise ValueError(f"masks has shape {masks.shape}: expected {shape}")
-    if masks.dtype == np.bool_ or not masks.size:
-        return
-    if masks.dtype == np.uint8:
-        if masks.max() == 1:
-            raise ValueError("masks are uint8 and go up to 1, but 255 is inside: pass masks.astype(bool)")
+    if masks.dtype == np.uint8 and masks.size and masks.max() == 1:
+        raise ValueError("masks are uint8 and go up to 1, but 255 is inside: pass masks.astype(bool)")
+    if masks.dtype in (np.bool_, np.uint8) or not masks.size:
         return
     if not np.issubdtype(masks.dtype, np.number) or np.iscomplexobj(masks):
         raise ValueError(f"masks has dtype {masks.dtype}: expected floats in [0, 1], uint8 or bool")
-    low, high = float(masks.min()), float(masks.max())
-    if not np.isfinite([low, high]).all():
-        raise ValueError("masks hold NaN or infinite values: expected the coverage of each pixel, 0 to 1")
-    if low < 0 or high > 1:
-        way_out = "divide 8-bit masks by 255" if low >= 0 and high > 2 else "1 is inside, 0 outside"
-        raise ValueError(f"masks go from {low:g} to {high:g}: expected [0, 1]; {way_out}")
+    check_unit_range("masks", masks, "1 is inside, 0 outside")
 
 
 def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> None:

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -42,19 +42,12 @@ class TarMember:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TarMembers(Sequence[TarMember]):
-    """The files of an archive in the order of their names.
-
-    Attributes:
-        archive: its path.
-        names: of the files, encoded; those of an archive in the archive begin with its name.
-        offsets: where each begins in the archive, in bytes.
-        sizes: in bytes.
-    """
+    """The files of an archive in the order of their names."""
 
     archive: Path
-    names: np.ndarray
-    offsets: np.ndarray
-    sizes: np.ndarray
+    names: np.ndarray  # encoded; those in an archive in the archive begin with its name
+    offsets: np.ndarray  # where each begins in the archive, in bytes
+    sizes: np.ndarray  # in bytes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -90,16 +83,6 @@ def tar_members(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no tar, or it is cut off.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "a.txt").write_bytes(b"hello")
-        >>> with tarfile.open(folder / "a.tar", "w") as tar:
-        ...     tar.add(folder / "a.txt", "a.txt")
-        >>> members = tar_members(folder / "a.tar")
-        >>> len(members), members[0].read_bytes(), sorted(file.name for file in folder.iterdir())
-        (1, b'hello', ['a.tar', 'a.tar.index.npz', 'a.txt'])
     """
     archive = Path(path)
     if not archive.is_file():
@@ -131,18 +114,21 @@ def _scan(archive: Path, nested: bool) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return names, offsets, sizes
 
 
-def _files(file: IO[bytes], nested: bool) -> Iterator[tuple[str, int, int]]:
+def _files(file: io.BufferedReader, nested: bool) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of each file, or of each file in each tar."""
     for tar, outer in _members(file):
         if not nested:
             yield str(PurePosixPath(outer.name)), outer.offset_data, outer.size
-        elif outer.name.endswith(".tar") and (opened := tar.extractfile(outer)):
+        elif outer.name.endswith(".tar"):
+            opened: Any = tar.extractfile(outer)
             for _, inner in _members(opened, needs_end=False):
                 name = f"{PurePosixPath(outer.name)}".removesuffix(".tar") + f"/{PurePosixPath(inner.name)}"
                 yield name, outer.offset_data + inner.offset_data, inner.size
 
 
-def _members(file: IO[bytes], *, needs_end: bool = True) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def _members(
+    file: io.BufferedReader, *, needs_end: bool = True
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The files of a tar that are not hidden. It ends with a block of zeros, else it has been cut off."""
     end = 0
     with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -157,7 +143,7 @@ def _members(file: IO[bytes], *, needs_end: bool = True) -> Iterator[tuple[tarfi
 
 
 def _load(index: Path, stamp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """The columns of a stored index, or nothing where there is none for this archive."""
+    """The columns of a stored index, if there is one for this archive."""
     try:
         with np.load(io.BytesIO(index.read_bytes())) as stored:  # NumPy leaves broken files open
             if np.array_equal(stored["stamp"], stamp):

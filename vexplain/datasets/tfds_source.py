@@ -41,7 +41,7 @@ def from_tfds(
         data_sources: one data source, or a list of them, read one after the other.
         class_names: one a class; if left out, those that the data source knows.
         classes: names of the classes to keep, in the order of their new labels; a mapping gives each a new
-            name. Every record is read once to find them, which is quick where images are not decoded: with
+            name. Every record is read once to find them, which is quick where images are not decoded:
             `as_data_source(..., decoders={"image": tfds.decode.SkipDecoding()})`.
         image: the field with the image, (height, width, channels) or (height, width); integers of 8 or 16
             bits are divided by their maximum, floats are in [0, 1]. Gray among colors is made RGB. Or the

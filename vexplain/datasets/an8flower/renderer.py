@@ -26,13 +26,13 @@ from vexplain.datasets.an8flower.scenery import (
     Grid,
     add_surroundings,
     draw_scenery,
+    draw_waves,
     has_room,
     image_plane,
     in_scene,
     object_colors,
 )
 from vexplain.datasets.an8flower.solids import nearest
-from vexplain.datasets.an8flower.texture import draw_waves
 from vexplain.typing import Array, Float, Int, Key
 
 _MARGIN = 2.5  # candidates are judged on a coarse grid

@@ -20,10 +20,9 @@ from vexplain.datasets.an8flower.scene import (
     VARIANTS,
     Factors,
     in_view,
-    rotation_z,
+    rotation,
 )
 from vexplain.datasets.an8flower.solids import Ellipsoids, TaperedCylinders, nearest
-from vexplain.datasets.an8flower.texture import Texture, draw_texture
 from vexplain.typing import Array, Float, Int, Key
 
 _HALF_HEIGHT = 1.5  # of the image, in units of the scene
@@ -34,6 +33,9 @@ _FIRST = len(PARTS)  # the first surface that is no part of the flower
 _CUE_SIDE = 0.42
 _NUM_STONES = 24  # sets of occluders to choose from
 _HIDDEN = (0.25, 0.55)  # share of a part that an occluder aims at
+_OCTAVES = ((1.0, 0.08), (2.5, 0.05), (6.0, 0.03))  # lowest cycles an image height, amplitude
+_WAVES_PER_OCTAVE = 5
+_COLORFULNESS = 0.8  # of a wave, against its gray
 _AROUND = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)], np.float32)
 
 
@@ -42,6 +44,14 @@ class Grid(NamedTuple):
 
     size: int
     samples: int
+
+
+class Texture(NamedTuple):
+    """The waves: color(p) = Σ_w amplitude_w · cos(2π <wave_w, p> + phase_w), p in image heights."""
+
+    waves: Float[Array, "waves 2"]
+    phases: Float[Array, " waves"]
+    amplitudes: Float[Array, "waves 3"]
 
 
 class Scenery(NamedTuple):
@@ -133,6 +143,25 @@ def in_scene(u: Array, v: Array, factors: Factors) -> tuple[Array, Array]:
     """Returns points of the image plane in the scene of the flower, which is shifted and scaled."""
     right, up = factors.shift
     return (u - 2 * _HALF_HEIGHT * right) / factors.scale, (v - 2 * _HALF_HEIGHT * up) / factors.scale
+
+
+def draw_texture(key: Key) -> Texture:
+    """Returns random waves in three octaves: broad stains of a color, blobs, and grain."""
+    lowest, amplitude = jnp.repeat(jnp.array(_OCTAVES), _WAVES_PER_OCTAVE, axis=0).T
+    numbers = jax.random.uniform(key, (6, len(lowest)))
+    frequency = lowest * 2 ** numbers[0]
+    angle = 2 * jnp.pi * numbers[1]
+    waves = frequency[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    tints = 1 + _COLORFULNESS * (2 * numbers[3:] - 1)
+    return Texture(waves, 2 * jnp.pi * numbers[2], (amplitude * tints).T)
+
+
+def draw_waves(texture: Texture, size: int) -> Float[Array, "height width 3"]:
+    """Returns what a texture adds to each pixel, at the centers of the pixels."""
+    line = (jnp.arange(size) + 0.5) / size
+    across, down = texture.waves[:, 0, None] * line, texture.waves[:, 1, None] * line
+    turns = down[:, :, None] + across[:, None, :] + texture.phases[:, None, None] / (2 * jnp.pi)
+    return jnp.einsum("whv,wc->hvc", jnp.cos(2 * jnp.pi * turns), texture.amplitudes, precision="highest")
 
 
 _NO_CYLINDERS = TaperedCylinders(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)))  # type: ignore
@@ -228,6 +257,6 @@ def _radii(key: Key, count: int, lengths: tuple[float, float], aspects: tuple[fl
 def _eggs(centers, radii, angles) -> Ellipsoids:
     """Ellipsoids in the plane of the image, as deep as they are narrow."""
     inverse = 1 / jnp.concatenate([radii, radii[:, 1:]], axis=1)
-    turned = jax.vmap(rotation_z)(angles)
+    turned = jax.vmap(lambda angle: rotation(2, angle))(angles)
     shapes = inverse[:, :, None] * jnp.swapaxes(turned, 1, 2)
     return Ellipsoids(jnp.pad(centers, ((0, 0), (0, 1))), shapes)

@@ -22,11 +22,10 @@ NUM_FOLDS = 5
 class RenderedSource(LazySource):
     """A fixed set of renderings. Example i has label i mod C and the i-th key.
 
-    Images are rounded to 8 bits, so that they are those of the same set stored as files. A batch has
-    "images", "masks" of what determines the class, "labels" and "indices"; under `"shortcut"` also
-    "cue_masks" and "cues", the classes that the patches show. For a test of what a network learned from the
-    patch, take the same set with `cue_probability` 1 (all congruent) and 0 (none): the flowers and folds are
-    the same.
+    Images are rounded to 8 bits, as those of the same set stored as files are. "masks" show what determines
+    the class; under `"shortcut"` a batch also has "cue_masks" and "cues", the classes that the patches show.
+    For a test of what a network learned from the patch, take the same set with `cue_probability` 1 (all
+    congruent) and 0 (none): the flowers and folds are the same.
 
     Args:
         variant: `"single_6c"` or `"double_12c"`.
@@ -77,18 +76,11 @@ class RenderedSource(LazySource):
         return {**self._rendered(indices), "labels": self._labels(indices)}
 
     def interventions(self, indices: Any, *, change: str = "recolor") -> Interventions:
-        """Returns the images of some examples, each with one part changed after the other.
-
-        Args:
-            indices: (n,) integers.
-            change: `"recolor"`, `"gray"` or `"base"`, told in `intervene`.
+        """Returns the images of some examples, each with one part changed after the other: `intervene`.
 
         Returns:
             `images` (n, parts, size, size, 3), rounded to 8 bits as the images of the source are, and `masks`
             (n, parts, size, size) of all parts, in the order of `part_names`.
-
-        Raises:
-            ValueError: an unknown change.
 
         Example:
             >>> source = RenderedSource(num_per_class=2, size=16, samples=1)

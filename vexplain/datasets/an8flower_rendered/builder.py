@@ -18,10 +18,7 @@ from vexplain.datasets.an8flower.source import NUM_FOLDS, RenderedSource, fold_i
 
 @dataclasses.dataclass(eq=False)
 class RenderedConfig(RenderedBuilderConfig):
-    """What is rendered. The name is made of the settings, so that no two sets share a folder.
-
-    Args:
-        source: variant, images a class, size, samples and seed.
+    """What is rendered: a `RenderedSource`. The name is made of its settings: no two sets share a folder.
 
     Example:
         >>> RenderedConfig(source=RenderedSource("double_12c", num_per_class=5, size=16)).name
@@ -47,7 +44,6 @@ class An8flowerRendered(RenderedBuilder):
     Args:
         config: `"single_6c"`, `"double_12c"`, or a `RenderedConfig`.
         data_dir: where TFDS keeps its datasets.
-        file_format: of the records; `"array_record"` needs no TensorFlow and has random access.
 
     Raises:
         ValueError: while preparing, if so few images are asked for that a fold is empty.
@@ -55,8 +51,6 @@ class An8flowerRendered(RenderedBuilder):
     Example:
         >>> config = RenderedConfig(source=RenderedSource(num_per_class=50, size=48))
         >>> builder = An8flowerRendered(config=config)
-        >>> builder.info.features["image"].shape
-        (48, 48, 3)
         >>> builder.download_and_prepare()  # doctest: +SKIP
         >>> train = builder.as_data_source(split="fold_1+fold_2+fold_3+fold_4")  # doctest: +SKIP
     """

@@ -2,7 +2,7 @@
 
 A pixel is the average over several points. A point p of the image is the point u = Rot(-theta)(p - c) / s of
 the object; there, shape decides whether it is background and texture which of two colors it has. The texture
-lives in the object's frame: where the shapes of both domains overlap, they look the same. The border of the
+is of the object's frame: where the shapes of both domains overlap, they look the same. The border of the
 image cuts the tips of the largest objects that lie far out.
 """
 
@@ -64,13 +64,10 @@ def render_factors(
 
     Args:
         factors: of one object; the factors of an image of the other domain give its true partner.
-        domain: 0 for A, 1 for B.
-        level: which shapes, 1 to 4.
-        size: height and width in pixels.
-        samples: points a pixel along each axis.
-
-    Raises:
-        ValueError: an unknown level.
+        domain: as in `render`.
+        level: as in `render`.
+        size: as in `render`.
+        samples: as in `render`.
     """
     x, y = _canonical_points(factors, size, samples)
     is_object = is_inside(x, y, factors, domain, level=level)

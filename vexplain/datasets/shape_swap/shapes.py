@@ -14,6 +14,7 @@ input looks good; level 4 is the test.
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain._checks import check_choice
 from vexplain.datasets.shape_swap.factors import NUM_CORNERS, NUM_SPIKES, Factors
 from vexplain.typing import Array, Float, Int, Shaped
 
@@ -42,8 +43,7 @@ def shape_names(level: int) -> tuple[str, str]:
     Raises:
         ValueError: an unknown level.
     """
-    if level not in LEVELS:
-        raise ValueError(f"level is {level!r}: expected one of {tuple(LEVELS)}")
+    check_choice("level", level, LEVELS)
     return LEVELS[level]
 
 
@@ -94,10 +94,7 @@ def _of_area_pi(vertices: np.ndarray) -> np.ndarray:
     return points * np.sqrt(np.pi / area)
 
 
-def _garments() -> np.ndarray:
-    shirt, trousers = _of_area_pi(_T_SHIRT), _of_area_pi(_TROUSERS)
-    padding = np.repeat(trousers[-1:], len(shirt) - len(trousers), axis=0)  # edges of no length
-    return np.stack([shirt, np.concatenate([trousers, padding])]).astype(np.float32)
-
-
-_GARMENTS = _garments()
+_EDGES_OF_NO_LENGTH = ((0, len(_T_SHIRT) - len(_TROUSERS)), (0, 0))
+_GARMENTS = np.stack(
+    [_of_area_pi(_T_SHIRT), np.pad(_of_area_pi(_TROUSERS), _EDGES_OF_NO_LENGTH, mode="edge")]
+).astype(np.float32)

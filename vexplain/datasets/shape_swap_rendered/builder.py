@@ -24,20 +24,10 @@ _INTEGERS = ("texture", "corners", "spikes")
 
 @dataclasses.dataclass(eq=False)
 class ShapeSwapConfig(RenderedBuilderConfig):
-    """What is rendered. The name is made of the settings, so that no two sets share a folder.
+    """What is rendered. The name is made of the settings: no two sets share a folder.
 
-    Args:
-        level: which shapes, 1 to 4.
-        variant: `"U"` or `"N"`.
-        num_train: training images of each domain.
-        num_validation: validation images of each domain.
-        num_test: pairs.
-        size: height and width in pixels.
-        samples: points a pixel along each axis.
-        seed: of the keys.
-
-    Raises:
-        ValueError: an unknown level or variant, or a number below 1.
+    There are `num_train` and `num_validation` images of each domain, and `num_test` pairs; what else there is
+    is told in `ShapeSwapSource`, also what raises.
 
     Example:
         >>> ShapeSwapConfig(level=4, variant="N", num_train=5, size=16).name
@@ -65,12 +55,7 @@ class ShapeSwapConfig(RenderedBuilderConfig):
         return {name: getattr(self, name) for name in _SETTINGS}
 
     def source(self, split: str, domain: int) -> ShapeSwapSource:
-        """Returns the same examples, rendered when they are asked for.
-
-        Args:
-            split: `"train"`, `"validation"` or `"test"`.
-            domain: 0 for A, 1 for B.
-        """
+        """Returns the same examples of a split, "train", "validation" or "test", rendered when asked for."""
         settings = {name: getattr(self, name) for name in ("level", "variant", "size", "samples", "seed")}
         num_images = getattr(self, f"num_{split}")
         return ShapeSwapSource(domain, num_images=num_images, split=_SPLIT_OF[split], **settings)
@@ -87,7 +72,6 @@ class ShapeSwapRendered(RenderedBuilder):
     Args:
         config: a name as above, or a `ShapeSwapConfig`.
         data_dir: where TFDS keeps its datasets.
-        file_format: of the records; `"array_record"` needs no TensorFlow and has random access.
 
     Example:
         >>> builder = ShapeSwapRendered(config=ShapeSwapConfig(level=3, num_train=50, size=48))
@@ -120,14 +104,9 @@ class ShapeSwapRendered(RenderedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Examples]:
         del dl_manager
-        sources = {
-            f"{split}_{name}": self.config.source(split, domain)
-            for split in _SPLIT_OF
-            for domain, name in enumerate("ab")
-        }
-        return {
-            name: self._generate_examples(source, np.arange(len(source))) for name, source in sources.items()
-        }
+        parts = [(split, domain) for split in _SPLIT_OF for domain in (0, 1)]
+        sources = {f"{split}_{'ab'[domain]}": self.config.source(split, domain) for split, domain in parts}
+        return {name: self._generate_examples(s, np.arange(len(s))) for name, s in sources.items()}
 
     def _more_features(self, source: ShapeSwapSource, indices: np.ndarray) -> dict[str, Any]:
         return {"factors": source.factors(indices)._asdict()}
