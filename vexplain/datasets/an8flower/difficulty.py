@@ -13,6 +13,8 @@ the stake, and the mask holds both. For `shortcut` the mask is the part, and the
 which of the two a network uses is found by intervention.
 """
 
+from typing import NamedTuple
+
 from vexplain._checks import check_choice
 from vexplain.datasets.an8flower.scene import COLOR_NAMES, PARTS, class_names
 from vexplain.typing import Array, Int
@@ -28,6 +30,15 @@ SURROUNDINGS = {  # a difficulty -> the part that it adds to those of the flower
 }
 DIFFICULTIES = tuple(SURROUNDINGS)
 CONTEXTS = ("pot", "stake")
+
+
+class View(NamedTuple):
+    """How a scene is shown, which the functions of the renderer are given as options."""
+
+    variant: str = "single_6c"  # or "double_12c"
+    size: int = 112  # height and width in pixels
+    samples: int = 3  # rays a pixel along each axis
+    difficulty: str = "plain"  # with which the factors were drawn
 
 
 def part_names(difficulty: str) -> tuple[str, ...]:

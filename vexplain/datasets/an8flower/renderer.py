@@ -6,12 +6,12 @@ pixel, so that the mask is the visible coverage of what carries the class, in [0
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vexplain.datasets.an8flower.difficulty import color_of_class, part_names
+from vexplain.datasets.an8flower.difficulty import View, color_of_class, part_names
 from vexplain.datasets.an8flower.scene import (
     MIN_COVERAGE,
     PART_OF_SOLID,
@@ -23,7 +23,6 @@ from vexplain.datasets.an8flower.scene import (
     solids,
 )
 from vexplain.datasets.an8flower.scenery import (
-    Grid,
     add_surroundings,
     draw_scenery,
     draw_waves,
@@ -37,7 +36,7 @@ from vexplain.typing import Array, Float, Int, Key
 
 _MARGIN = 2.5  # candidates are judged on a coarse grid
 _NUM_CANDIDATES = 8
-_COARSE = Grid(32, 1)
+_COARSE = 32  # pixels
 _AMBIENT, _DIFFUSE = 0.5, 0.56
 
 
@@ -99,8 +98,7 @@ def render(
         ((32, 32, 3), True)
     """
     factors = draw_view(key, label, variant=variant, difficulty=difficulty, cue_probability=cue_probability)
-    options = {"variant": variant, "size": size, "samples": samples, "difficulty": difficulty}
-    rendering = render_factors(factors, label, **options)
+    rendering = render_factors(factors, label, **View(variant, size, samples, difficulty)._asdict())
     return rendering.image, rendering.mask, factors
 
 
@@ -119,7 +117,7 @@ def draw_view(
     part_names(difficulty)  # an unknown difficulty raises
     part = discriminative_part(label, variant)
     candidates = jax.vmap(draw_factors)(jax.random.split(key, _NUM_CANDIDATES))
-    surfaces = jax.vmap(lambda f: _cast(f, _COARSE)[0])(candidates)
+    surfaces = jax.vmap(lambda f: _cast(f, _COARSE, 1)[0])(candidates)
     coverage = (surfaces == part).mean((1, 2))
     margin = 2 * _MARGIN if difficulty == "occluded" else _MARGIN  # half of it may be hidden
     suits = coverage >= margin * MIN_COVERAGE
@@ -135,14 +133,7 @@ def draw_view(
 
 
 def render_factors(
-    factors: Factors,
-    label: Int[Array, ""] | int,
-    *,
-    variant: str = "single_6c",
-    size: int = 112,
-    samples: int = 3,
-    neutral: bool = False,
-    difficulty: str = "plain",
+    factors: Factors, label: Int[Array, ""] | int, *, neutral: bool = False, **options: Any
 ) -> Rendering:
     """Returns the image of a class under given factors: the means of an intervention.
 
@@ -151,31 +142,32 @@ def render_factors(
             another label the object as it would be in that class; nothing else changes.
         label: the class.
         neutral: leave the part that carries the class in its base color: an object of no class.
+        **options: variant, size, samples and difficulty, as in `render`.
 
     Raises:
         ValueError: an unknown variant or difficulty, or factors of another difficulty.
     """
-    grid = Grid(size, samples)
-    seen = see(factors, label % 2, grid, difficulty)
-    colors = surface_colors(factors, -1 if neutral else label, variant, difficulty)
-    image = paint(factors, seen, colors, backdrop(factors, grid, difficulty), grid)
-    coverage = part_coverage(seen, grid, difficulty)
-    mask = jnp.take(coverage, discriminative_part(label, variant), axis=-1)
-    if difficulty == "context":
+    view = View(**options)
+    seen = see(factors, label % 2, view)
+    colors = surface_colors(factors, -1 if neutral else label, view)
+    image = paint(factors, seen, colors, backdrop(factors, view), view)
+    coverage = part_coverage(seen, view)
+    mask = jnp.take(coverage, discriminative_part(label, view.variant), axis=-1)
+    if view.difficulty == "context":
         mask = mask + coverage[..., -1]
     return Rendering(image, mask, coverage)
 
 
-def see(factors: Factors, context: Int[Array, ""] | int, grid: Grid, difficulty: str) -> Surfaces:
+def see(factors: Factors, context: Int[Array, ""] | int, view: View) -> Surfaces:
     """Returns what each ray meets and how bright it is there; `context` is 0 for a pot, 1 for a stake."""
-    part_names(difficulty)  # an unknown difficulty raises
-    if (factors.scenery is None) != (difficulty == "plain"):
+    part_names(view.difficulty)  # an unknown difficulty raises
+    if (factors.scenery is None) != (view.difficulty == "plain"):
         come = "without" if factors.scenery is None else "with"
         raise ValueError(
-            f"difficulty is {difficulty!r}, but the factors come {come} "
+            f"difficulty is {view.difficulty!r}, but the factors come {come} "
             "surroundings: pass the difficulty with which they were drawn"
         )
-    surface, normal = add_surroundings(*_cast(factors, grid), factors, context, grid, difficulty)
+    surface, normal = add_surroundings(*_cast(factors, view.size, view.samples), factors, context, view)
     azimuth, elevation = factors.light[0], factors.light[1] * 0.5 + 0.5  # in front of the object, from above
     light = (
         jnp.sin(azimuth) * jnp.cos(elevation),
@@ -186,22 +178,18 @@ def see(factors: Factors, context: Int[Array, ""] | int, grid: Grid, difficulty:
     return Surfaces(surface, _AMBIENT + _DIFFUSE * jnp.maximum(shading, 0))
 
 
-def surface_colors(
-    factors: Factors, label: Int[Array, ""] | int, variant: str, difficulty: str
-) -> Float[Array, "surfaces 3"]:
+def surface_colors(factors: Factors, label: Int[Array, ""] | int, view: View) -> Float[Array, "surfaces 3"]:
     """Returns the colors of the surfaces 1, 2, ... in a class; the base colors for label -1."""
-    flower = part_colors(label, variant, color_of_class(label, difficulty))
-    return jnp.concatenate([flower, object_colors(factors.scenery, difficulty)])
+    flower = part_colors(label, view.variant, color_of_class(label, view.difficulty))
+    return jnp.concatenate([flower, object_colors(factors.scenery, view.difficulty)])
 
 
-def backdrop(
-    factors: Factors, grid: Grid, difficulty: str
-) -> Float[Array, "rows columns 3"] | Float[Array, "3"]:
+def backdrop(factors: Factors, view: View) -> Float[Array, "rows columns 3"] | Float[Array, "3"]:
     """Returns the color behind everything: one for all rays, or one for each."""
-    if difficulty != "textured":
+    if view.difficulty != "textured":
         return jnp.broadcast_to(factors.shade, (3,))
-    pixels = jnp.clip(factors.shade + draw_waves(factors.scenery.texture, grid.size), 0, 1)
-    return jnp.repeat(jnp.repeat(pixels, grid.samples, axis=0), grid.samples, axis=1)
+    pixels = jnp.clip(factors.shade + draw_waves(factors.scenery.texture, view.size), 0, 1)
+    return jnp.repeat(jnp.repeat(pixels, view.samples, axis=0), view.samples, axis=1)
 
 
 def paint(
@@ -209,7 +197,7 @@ def paint(
     seen: Surfaces,
     colors: Float[Array, "surfaces 3"],
     behind: Float[Array, "rows columns 3"] | Float[Array, "3"],
-    grid: Grid,
+    view: View,
 ) -> Float[Array, "height width 3"]:
     """Returns the image of surfaces in given colors, those of 1, 2, ..., before that of the background."""
     channels = []
@@ -218,26 +206,26 @@ def paint(
         for n in range(1, len(colors) + 1):
             lit = jnp.minimum(colors[n - 1, c] * seen.brightness, 1)
             color = jnp.where(seen.surface == n, lit, color)
-        channels.append(_pixels(color, grid))
+        channels.append(_pixels(color, view))
     image = jnp.stack(channels, axis=-1)
     contrast = None if factors.scenery is None else factors.scenery.contrast
     return image if contrast is None else factors.shade + contrast * (image - factors.shade)
 
 
-def part_coverage(seen: Surfaces, grid: Grid, difficulty: str) -> Float[Array, "height width parts"]:
+def part_coverage(seen: Surfaces, view: View) -> Float[Array, "height width parts"]:
     """Returns the share of each pixel that each part covers, the background first."""
     shows = [seen.surface == n for n in range(len(PARTS))]
-    if len(part_names(difficulty)) > len(PARTS):
+    if len(part_names(view.difficulty)) > len(PARTS):
         shows.append(seen.surface >= len(PARTS))  # all objects of a difficulty are one part
-    return jnp.stack([_pixels(is_part.astype(jnp.float32), grid) for is_part in shows], axis=-1)
+    return jnp.stack([_pixels(is_part.astype(jnp.float32), view) for is_part in shows], axis=-1)
 
 
-def _cast(factors: Factors, grid: Grid):
+def _cast(factors: Factors, size: int, samples: int):
     """Part and normal that each ray meets, (size * samples)² each."""
-    found, normal = nearest(*in_scene(*image_plane(grid), factors), *solids(factors))
+    found, normal = nearest(*in_scene(*image_plane(size, samples), factors), *solids(factors))
     return jnp.asarray(PART_OF_SOLID)[found], normal
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _pixels(rays: Float[Array, "rows columns"], grid: Grid) -> Float[Array, "height width"]:
-    return rays.reshape(grid.size, grid.samples, grid.size, grid.samples).mean((1, 3))
+def _pixels(rays: Float[Array, "rows columns"], view: View) -> Float[Array, "height width"]:
+    return rays.reshape(view.size, view.samples, view.size, view.samples).mean((1, 3))

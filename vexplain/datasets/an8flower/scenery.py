@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain.datasets.an8flower.difficulty import View
 from vexplain.datasets.an8flower.scene import (
     CLASS_COLORS,
     COLOR_NAMES,
@@ -37,13 +38,6 @@ _OCTAVES = ((1.0, 0.08), (2.5, 0.05), (6.0, 0.03))  # lowest cycles an image hei
 _WAVES_PER_OCTAVE = 5
 _COLORFULNESS = 0.8  # of a wave, against its gray
 _AROUND = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)], np.float32)
-
-
-class Grid(NamedTuple):
-    """Where rays pass: `size` pixels high and wide, `samples` rays a pixel along each axis."""
-
-    size: int
-    samples: int
 
 
 class Texture(NamedTuple):
@@ -92,7 +86,7 @@ def draw_scenery(
 
 def has_room(factors: Factors, surface: Int[Array, "height width"], difficulty: str) -> Array:
     """Returns whether a view shows what a difficulty adds, whatever the class: it must tell nothing of it."""
-    u, v = image_plane(Grid(len(surface), 1))
+    u, v = image_plane(len(surface))
     if difficulty == "shortcut":
         corners = [_in_corner(u, v, corner) for corner in (0, 1)]
         shares = [((surface == 0) & corner).sum() / corner.sum() for corner in corners]
@@ -104,18 +98,18 @@ def has_room(factors: Factors, surface: Int[Array, "height width"], difficulty: 
     return jnp.array(True)
 
 
-def add_surroundings(surface, normal, factors: Factors, context, grid: Grid, difficulty: str):
+def add_surroundings(surface, normal, factors: Factors, context, view: View):
     """Returns surfaces and normals with the objects of a difficulty before or behind the flower."""
-    u, v = image_plane(grid)
-    if difficulty == "context":
+    u, v = image_plane(view.size, view.samples)
+    if view.difficulty == "context":
         return _add_context(surface, normal, u, v, factors, context)
-    if difficulty == "shortcut":
+    if view.difficulty == "shortcut":
         is_cue = _in_corner(u, v, factors.scenery.cue // len(COLOR_NAMES)) & (surface == 0)
         facing = tuple(jnp.full(u.shape, n) for n in (0.0, 0.0, 1.0))  # the patch faces the viewer
         return _merge(is_cue, jnp.full(u.shape, _FIRST), facing, surface, normal)
-    if difficulty in ("distractors", "occluded"):
+    if view.difficulty in ("distractors", "occluded"):
         found, there = nearest(u, v, factors.scenery.objects, _NO_CYLINDERS)
-        wins = (found > 0) & ((surface == 0) | (difficulty == "occluded"))
+        wins = (found > 0) & ((surface == 0) | (view.difficulty == "occluded"))
         return _merge(wins, found + _FIRST - 1, there, surface, normal)
     return surface, normal
 
@@ -131,9 +125,9 @@ def object_colors(scenery: Any, difficulty: str) -> Float[Array, "objects 3"]:
     return jnp.zeros((0, 3))
 
 
-def image_plane(grid: Grid) -> tuple[Array, Array]:
+def image_plane(size: int, samples: int = 1) -> tuple[Array, Array]:
     """Returns where the rays pass, (u, v), to the right and up."""
-    count = grid.size * grid.samples
+    count = size * samples
     line = ((jnp.arange(count) + 0.5) / count * 2 - 1) * _HALF_HEIGHT
     u, v = jnp.broadcast_arrays(line[None, :], -line[:, None])
     return u, v
@@ -173,7 +167,7 @@ def _distractors(key: Key, surface) -> Scenery:
     radii, angles = _radii(shape, len(_AROUND), (0.2, 0.34), (0.5, 1.0))
     jitter = jax.random.uniform(place, (len(_AROUND), 2), minval=-1, maxval=1)
     centers = _AROUND + jitter * (0.5 - radii.max(1, keepdims=True))
-    u, v = image_plane(Grid(len(surface), 1))
+    u, v = image_plane(len(surface))
     distance = jnp.hypot(u - centers[:, 0, None, None], v - centers[:, 1, None, None])
     inside = distance < radii.max(1)[:, None, None]
     hidden = (inside & (surface > 0)).sum((1, 2)) / jnp.maximum(inside.sum((1, 2)), 1)
@@ -188,7 +182,7 @@ def _occluders(key: Key, surface, parts: tuple[int, ...]) -> Scenery:
     draw, aim, tone, tint = jax.random.split(key, 4)
     keys = jax.random.split(draw, _NUM_STONES)
     stones = jax.vmap(lambda k: _stones_before(k, surface, parts))(keys)
-    u, v = image_plane(Grid(len(surface), 1))
+    u, v = image_plane(len(surface))
     covers = jax.vmap(lambda s: nearest(u, v, s, _NO_CYLINDERS)[0] > 0)(stones)
     is_part = jnp.stack([surface == part for part in parts])[:, None]
     before = is_part.mean((2, 3))
@@ -206,7 +200,7 @@ def _stones_before(key: Key, surface, parts: tuple[int, ...]) -> Ellipsoids:
     place, shape = jax.random.split(key)
     is_part = jnp.stack([surface == part for part in parts]).reshape(len(parts), -1)
     points = jax.random.categorical(place, jnp.where(is_part, 0.0, -30.0), axis=1)
-    u, v = image_plane(Grid(len(surface), 1))
+    u, v = image_plane(len(surface))
     centers = jnp.stack([u.ravel()[points], v.ravel()[points]], axis=1)
     area = jnp.maximum(is_part.mean(1), MIN_COVERAGE) * (2 * _HALF_HEIGHT) ** 2
     radii, angles = _radii(shape, len(parts), (0.7, 1.3), (0.5, 1.0))

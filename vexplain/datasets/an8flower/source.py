@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain._checks import check_positive
-from vexplain.datasets.an8flower.difficulty import names_of_classes, part_names
+from vexplain.datasets.an8flower.difficulty import View, names_of_classes
 from vexplain.datasets.an8flower.interventions import Interventions, intervene
 from vexplain.datasets.an8flower.renderer import draw_view, render_factors
 from vexplain.datasets.sources import LazySource, rounded
@@ -64,11 +64,6 @@ class RenderedSource(LazySource):
     def class_names(self) -> tuple[str, ...]:
         return names_of_classes(self.variant, self.difficulty)
 
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """Of the parts that `interventions` changes, in that order."""
-        return part_names(self.difficulty)
-
     def __len__(self) -> int:
         return self.num_per_class * len(self.class_names)
 
@@ -80,7 +75,7 @@ class RenderedSource(LazySource):
 
         Returns:
             `images` (n, parts, size, size, 3), rounded to 8 bits as the images of the source are, and `masks`
-            (n, parts, size, size) of all parts, in the order of `part_names`.
+            (n, parts, size, size) of all parts, in the order of `part_names(difficulty)`.
 
         Example:
             >>> source = RenderedSource(num_per_class=2, size=16, samples=1)
@@ -98,9 +93,9 @@ class RenderedSource(LazySource):
         return (indices % len(self.class_names)).astype(np.int32)
 
     def _rendered(self, indices: np.ndarray, change: str | None = None) -> Any:
-        options = {name: getattr(self, name) for name in ("variant", "size", "samples", "difficulty")}
+        view = View(self.variant, self.size, self.samples, self.difficulty)
         examples = (self.keys(indices), self._labels(indices))
-        return _render_batch(*examples, jnp.float32(self.cue_probability), change=change, **options)
+        return _render_batch(*examples, jnp.float32(self.cue_probability), view=view, change=change)
 
 
 def fold_of(key: jax.Array) -> int:
@@ -131,20 +126,19 @@ def fold_indices(source: RenderedSource, fold: int) -> tuple[np.ndarray, np.ndar
     return np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
 
 
-@functools.partial(jax.jit, static_argnames=("change", "variant", "size", "samples", "difficulty"))
-def _render_batch(keys, labels, cue_probability, *, change, variant, size, samples, difficulty):
+@functools.partial(jax.jit, static_argnames=("view", "change"))
+def _render_batch(keys, labels, cue_probability, *, view: View, change: str | None):
     """One image after the other, whose rays stay in a CPU's cache; the rays of one fill an accelerator."""
 
     def one(key_and_label):
         key, label = key_and_label
-        drawn = {"variant": variant, "difficulty": difficulty}
+        options, drawn = view._asdict(), {"variant": view.variant, "difficulty": view.difficulty}
         factors = draw_view(key, label, cue_probability=cue_probability, **drawn)
         if change is not None:
-            changed = intervene(factors, label, change=change, size=size, samples=samples, **drawn)
-            return jax.tree.map(rounded, changed)
-        rendering = render_factors(factors, label, size=size, samples=samples, **drawn)
+            return jax.tree.map(rounded, intervene(factors, label, change=change, **options))
+        rendering = render_factors(factors, label, **options)
         found = {"images": rounded(rendering.image), "masks": rounded(rendering.mask)}
-        if difficulty == "shortcut":
+        if view.difficulty == "shortcut":
             found |= {"cue_masks": rounded(rendering.parts[..., -1]), "cues": factors.scenery.cue}
         return found
 
