@@ -30,12 +30,15 @@ class Resizing:
     """How an image comes to the size that a network wants: the shorter side resized, then a central square.
 
     Filters are Pillow's, antialiased where they shrink, which torchvision and timm use for files.
+
+    Args:
+        size: height and width of the square, in pixels.
+        shorter_side: that the image is resized to first, at least `size`; `None` for `size` itself.
+        interpolation: "bilinear" or "bicubic".
     """
 
-    size: int  # height and width of the square, in pixels
-    shorter_side: int | None = (
-        None  # that the image is resized to first, at least `size`, which is the default
-    )
+    size: int
+    shorter_side: int | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self):

@@ -66,6 +66,13 @@ class LazySource(abc.ABC):
 class ArraySource:
     """Images that are in memory.
 
+    Args:
+        images: (n, height, width, channels), floats in [0, 1] or 8-bit integers.
+        labels: (n,) integers from 0 on.
+        masks: (n, height, width), coverage of the true region in [0, 1], or 8-bit integers up to 255.
+        class_names: one a class.
+        extras: as in `with_extras`.
+
     Raises:
         ValueError: another rank, dtype or range, NaN, lengths that differ, or labels without a class.
 
@@ -77,14 +84,12 @@ class ArraySource:
         array([0, 0], dtype=int32)
     """
 
-    images: np.ndarray  # (n, height, width, channels), floats in [0, 1] or 8-bit integers
-    labels: np.ndarray  # (n,) integers from 0 on
-    masks: np.ndarray | None = None  # (n, height, width), coverage in [0, 1], or 8-bit integers up to 255
+    images: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray | None = None
     _: dataclasses.KW_ONLY
     class_names: tuple[str, ...]
-    extras: Mapping[str, np.ndarray] = dataclasses.field(
-        default_factory=dict
-    )  # more arrays of a batch, by name
+    extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         images, labels = np.asarray(self.images), np.asarray(self.labels)

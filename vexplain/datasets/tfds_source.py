@@ -157,10 +157,10 @@ class _TfdsSource(LazySource):
         if isinstance(values, bytes):
             file = _EncodedField(values, where)
             pixels = decode_or_skip(file, _encoded(self.size, where), self.on_unreadable, self.skipped)
-            if pixels is None:
-                return None
         else:
             pixels = _pixels(values, self.size, where)
+        if pixels is None:
+            return None
         if pixels.shape[2] == 1 and shape[2] == 3:  # TFDS gives gray photographs so among those in color
             pixels = np.repeat(pixels, 3, axis=2)
         if pixels.shape != shape:

@@ -16,8 +16,7 @@ from vexplain.datasets.shape_swap.factors import (
     Factors,
     draw_factors,
 )
-from vexplain.datasets.shape_swap.renderer import render_factors
-from vexplain.datasets.shape_swap.shapes import shape_names
+from vexplain.datasets.shape_swap.renderer import render_factors, shape_names
 from vexplain.datasets.sources import LazySource, rounded
 from vexplain.typing import Float
 

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from vexplain._checks import check_positive
 from vexplain.datasets._rendered_builder import Examples, RenderedBuilder, RenderedBuilderConfig
 from vexplain.datasets.shape_swap.factors import VARIANTS, Factors
-from vexplain.datasets.shape_swap.shapes import LEVELS
+from vexplain.datasets.shape_swap.renderer import LEVELS
 from vexplain.datasets.shape_swap.source import ShapeSwapSource
 
 _SPLIT_OF = {"train": "train", "validation": "validation", "test": "pairs"}  # the split of the source
