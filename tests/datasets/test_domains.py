@@ -76,7 +76,7 @@ def test_batches_are_a_function_of_seed_and_step():
             *(numbered(5), numbered(5, size=(3, 3)), 2),
             r"A has images of size \(2, 3\) and domain B of \(3, 3\): .*the same size=",
         ),
-        (numbered(5), numbered(5, channels=3), 2, "A has images of channels 1 and domain B of 3: .*repeat a"),
+        (numbered(5), numbered(5, channels=3), 2, "A has images of 1 channels and domain B of 3: .*repeat a"),
     ],
 )
 def test_domains_that_do_not_fit_are_named(a, b, batch_size, message):

@@ -96,12 +96,14 @@ def _check_domains(source_a: Source, source_b: Source, batch_size: int) -> None:
                 f"batch_size is {batch_size}: domain {name} has only {len(source)} images; "
                 "add images or take a smaller batch"
             )
-    (*size_a, channels_a), (*size_b, channels_b) = (s[0]["images"].shape for s in (source_a, source_b))
-    for what, a, b, way_out in (
-        ("size", tuple(size_a), tuple(size_b), "read both with the same size="),
-        ("channels", channels_a, channels_b, "repeat a gray channel or take the mean of colors"),
-    ):
-        if a != b:
-            raise ValueError(
-                f"domain A has images of {what} {a} and domain B of {b}: expected the same; {way_out}"
-            )
+    a, b = (np.shape(source[np.zeros(1, np.int64)]["images"])[1:] for source in (source_a, source_b))
+    if a[:2] != b[:2]:
+        raise ValueError(
+            f"domain A has images of size {a[:2]} and domain B of {b[:2]}: expected one size; read both with "
+            "the same size="
+        )
+    if a[2] != b[2]:
+        raise ValueError(
+            f"domain A has images of {a[2]} channels and domain B of {b[2]}: expected the same number; "
+            "repeat a gray channel or take the mean of colors"
+        )

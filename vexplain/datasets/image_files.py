@@ -1,4 +1,4 @@
-"""Pixels of image files, whatever their mode, orientation and size: what folders and archives hold.
+"""Image files in folders and archives as sources, and their pixels, whatever their mode and size.
 
 An image is turned upright, made RGB, resized and cropped, in the order and with the filters of the framework
 that a network was trained in; a Resizing says which.
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vexplain._checks import check_choice, check_positive
+from vexplain.datasets._classes import Classes, chosen_classes
 from vexplain.datasets.sources import LazySource
 from vexplain.typing import Float
 
@@ -84,9 +85,7 @@ class ImageFiles(LazySource):
     class_names: tuple[str, ...]
     resizing: Resizing
     on_unreadable: OnUnreadable = "skip"  # a broken file has weight 0; "raise" stops
-    skipped: dict[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # broken files so far, and what is wrong
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # what is wrong with broken files
 
     def __post_init__(self):
         check_choice("on_unreadable", self.on_unreadable, ("skip", "raise"))
@@ -99,6 +98,83 @@ class ImageFiles(LazySource):
         decoded = [decode_or_skip(file, self.resizing, self.on_unreadable, self.skipped) for file in files]
         images, weights = stacked(decoded, (self.resizing.size, self.resizing.size, 3))
         return {"images": images, "labels": self.classes[indices].astype(np.int32), "weights": weights}
+
+
+def image_folder(
+    path: str | Path, *, size: int | Resizing, on_unreadable: OnUnreadable = "skip"
+) -> ImageFiles:
+    """Returns the source of all images in a folder and its subfolders, in the order of their names.
+
+    Files are decoded when they are asked for. The label is 0, and the class has the name of the folder. Files
+    that are not images by their name are passed over.
+
+    Args:
+        path: the folder.
+        size: height and width of the images in pixels, or the `Resizing` that a network wants.
+        on_unreadable: what to do about a broken file: "skip" (weight 0, named in the log and in `skipped`) or
+            "raise".
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: there is no image in it, or `size` is below 1; when read, a broken file, if asked for.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("RGB", (6, 4), (255, 0, 0)).save(folder / "red.png")
+        >>> image_folder(folder, size=2)[np.array([0])]["images"][0, 0, 0].tolist()
+        [1.0, 0.0, 0.0]
+    """
+    resizing, folder = as_resizing(size), _checked_folder(path)
+    files = _images_below(folder)
+    if not files:
+        raise ValueError(
+            f"path is {str(folder)!r}: expected images in it, files that end in {', '.join(SUFFIXES)}"
+        )
+    classes = np.zeros(len(files), np.int32)
+    return ImageFiles(tuple(files), classes, (folder.resolve().name,), resizing, on_unreadable)
+
+
+def class_folders(
+    path: str | Path,
+    *,
+    size: int | Resizing,
+    classes: Classes | None = None,
+    on_unreadable: OnUnreadable = "skip",
+) -> ImageFiles:
+    """Returns the source of a folder with one folder for each class, as ImageNet's and many others are.
+
+    It reads extracted ImageNet, and Fashion144k (Simo-Serra, Ishikawa, *Fashion Style in 128 Floats*, 2016)
+    once its images lie in folders of the 12 cities that are its classes.
+
+    Args:
+        path: the folder of folders.
+        size: as in `image_folder`.
+        classes: names of the folders, in the order of the labels; all of them, sorted, if left out. A mapping
+            gives each folder the name of its class.
+        on_unreadable: as in `image_folder`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a class has no image or comes twice, there is no class, or `size` is below 1.
+
+    Example:
+        >>> cats = class_folders("train", size=Resizing(224, 256), classes=IMAGENET_CATS)  # doctest: +SKIP
+        >>> cats.class_names[0], cats[np.arange(8)]["images"].shape  # doctest: +SKIP
+        ('tabby', (8, 224, 224, 3))
+    """
+    resizing, folder = as_resizing(size), _checked_folder(path)
+    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    if not found:
+        raise ValueError(f"path is {str(folder)!r}: expected folders in it, one for each class")
+    owner = f"{str(folder)!r} has no folder"
+    names = chosen_classes(found if classes is None else classes, found, owner=owner)
+    files = {name: _images_below(folder / name) for name in names}
+    if empty := [name for name in names if not files[name]]:
+        raise ValueError(f"path is {str(folder)!r}: there is no image in {', '.join(empty)}")
+    labels = np.repeat(np.arange(len(names)), [len(files[name]) for name in names])
+    every_file = tuple(file for name in names for file in files[name])
+    return ImageFiles(every_file, labels, tuple(names.values()), resizing, on_unreadable)
 
 
 def decode_image(file: str | bytes | EncodedFile, resizing: Resizing) -> Float[np.ndarray, "size size 3"]:
@@ -159,6 +235,23 @@ def stacked(
         if image is not None:
             batch[place] = image
     return batch, weights
+
+
+def as_resizing(size: int | Resizing) -> Resizing:
+    """Returns the `Resizing` that a size stands for: the shorter side to `size`, then the middle."""
+    return size if isinstance(size, Resizing) else Resizing(size)
+
+
+def _checked_folder(path: str | Path) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"path is {str(folder)!r}: there is no such folder")
+    return folder
+
+
+def _images_below(folder: Path) -> list[Path]:
+    files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
+    return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -17,8 +17,7 @@ import numpy as np
 
 from vexplain._checks import check_choice
 from vexplain.datasets._classes import Classes, chosen_classes, examples_of_classes
-from vexplain.datasets._image_folder import as_resizing
-from vexplain.datasets.image_files import ImageFiles, OnUnreadable, Resizing
+from vexplain.datasets.image_files import ImageFiles, OnUnreadable, Resizing, as_resizing
 from vexplain.datasets.tar_files import TarMembers, tar_members
 
 # The paper does not name its 13 classes of cats. These are ours: all cats of ILSVRC2012, five kinds of house
