@@ -5,19 +5,10 @@ compiled without the optimizations that take long, unless JAX_DISABLE_MOST_OPTIM
 run, and kept for both processes and for the next run, beside the kind of processor that they are for.
 """
 
-import hashlib
 import os
-import platform
 from pathlib import Path
 
-
-def processor() -> str:
-    """Names the instructions that a compiled program may use."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
-    return hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
-
+from tests.processor import processor
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
