@@ -7,7 +7,9 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from experiments.ground_truth_cells import Cell, Key, mean_and_deviation, over_folds, ranked_methods
+from experiments.ground_truth_figures import randomization_curves
 from experiments.job import device_names
+from experiments.map_sheets import map_sheet
 from vexplain.evaluation import CEILING, CONTROLS, HINDSIGHT, OURS, OWN, SCORES
 from vexplain.figures import (
     Picture,
@@ -15,9 +17,7 @@ from vexplain.figures import (
     Section,
     Table,
     iou_curves,
-    map_sheet,
     package_versions,
-    randomization_curves,
     save_pictures,
     write_report,
 )

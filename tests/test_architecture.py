@@ -26,7 +26,7 @@ ORDER = (  # each room imports only those after it
 HOMES = {  # outside libraries that are used in one place only
     "flax": {"classifiers", "translation", "experiments", "command"},
     "orbax": {"streaming"},
-    "matplotlib": {"figures"},
+    "matplotlib": {"figures", "experiments"},
     "jinja2": {"figures"},
     "tensorflow_datasets": {"datasets", "experiments"},
     "grain": {"datasets"},

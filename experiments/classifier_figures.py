@@ -29,11 +29,6 @@ def ablation_bars(
 
     Raises:
         ValueError: there is no group, a group without draws, or an accuracy beyond [0, 1].
-
-    Example:
-        >>> figure = ablation_bars(0.98, {"all layers": (0.31, [0.9, 0.95])})
-        >>> [text.get_text() for text in figure.texts][0]
-        'intact 98.0 %'
     """
     _check(accuracy, groups)
     height = len(groups) * (TITLE + 2 * ROW + GAP) - GAP
