@@ -1,7 +1,7 @@
 """AlexNet as torchvision has it, and VGG-F, the AlexNet-like network of the paper's ImageNet experiments.
 
-Both begin with an 11×11 convolution of stride 4: what is sent back through it has a grid, which
-`RESAMPLED_STRIDE` was made for. Dropout, which does nothing at evaluation, is left out.
+Both begin with an 11×11 convolution of stride 4, which leaves a grid in gradients; `RESAMPLED_STRIDE` avoids
+it. Dropout, which does nothing at evaluation, is left out.
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ class AllConvNet(nnx.Module):
     """A small all-convolutional network: every spatial reduction is a strided convolution.
 
     conv 5×5 stride 2, conv 3×3, conv 3×3 stride 2, conv 3×3, conv 3×3 stride 2, each with ReLU | class scores
-    of every position | mean. All three strides leave their grid in what is sent back to the pixels.
+    of every position | mean. All three strides leave a grid in gradients.
 
     Args:
         num_classes: of the scores.

@@ -1,4 +1,4 @@
-"""The small networks by name: minutes of training on a CPU, for experiments and examples."""
+"""The small networks by name, for experiments and examples: they train in minutes on a CPU."""
 
 from collections.abc import Callable
 
@@ -29,8 +29,7 @@ def build_small(
             mean over positions.
         num_classes: of the scores.
         image_size: height and width of the images in pixels.
-        width: channels of the first convolution, in proportion to which all others are; 20 and 32 where left
-            out.
+        width: channels of the first convolution, to which all others are proportional; 20 and 32 if left out.
         seed: of the weights.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Weights from files of other frameworks: names, axes and shapes brought into those of a module here.
+"""Weights from files of other frameworks, converted to the names, axes and shapes of a module here.
 
 `.safetensors` with the names of torchvision or timm, and `.mat` of MatConvNet. Files that hold programs
 (pickles: `.pth`, `.pt`, `.bin`) are refused, for reading them would run them.
@@ -50,10 +50,10 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"path is {str(file)!r}: there is no such file")
     suffix = file.suffix.lower()
     if suffix in _PICKLES:
-        way_out = _CONVERSION.format(name=file.name, stem=file.stem)
+        conversion = _CONVERSION.format(name=file.name, stem=file.stem)
         raise ValueError(
             f"{file} is a pickle, and to read one is to run what is in it. Where it was made, or with "
-            f"PyTorch, turn it into a file of numbers:\n    {way_out}"
+            f"PyTorch, turn it into a file of numbers:\n    {conversion}"
         )
     if suffix == ".safetensors":
         return _read_safetensors(file)
@@ -68,9 +68,9 @@ def place_weights(
     """Returns the variables of a module, as `functionalize` gives them, filled from named arrays.
 
     Args:
-        module: what to fill; its own weights do not count, and may be abstract (`nnx.eval_shape`).
+        module: to fill; its own weights are ignored, and may be abstract (`nnx.eval_shape`).
         arrays: by name, from `read_weights`.
-        dialect: whose names these are: "torchvision", "timm" or "matconvnet".
+        dialect: the framework of the names: "torchvision", "timm" or "matconvnet".
         source: of the arrays, for messages.
 
     Raises:
@@ -101,14 +101,10 @@ def place_weights(
 
 
 def best_dialect(module: nnx.Module, arrays: Mapping[str, np.ndarray]) -> str:
-    """Returns whose names the arrays have: the dialect that knows most of them.
-
-    Args:
-        module: that they are for.
-        arrays: by name.
+    """Returns the framework that has most of the names of the arrays among its names for the module.
 
     Raises:
-        ValueError: no dialect that this network has knows any of them.
+        ValueError: no framework has any of them.
     """
     known = {}
     for dialect in ("torchvision", "timm", "matconvnet"):
