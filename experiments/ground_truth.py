@@ -37,7 +37,8 @@ from experiments.ground_truth_cells import Cell, Key, load_cell, save_cell
 from experiments.ground_truth_metrics import plain_checks, summary
 from experiments.ground_truth_report import write_figures_and_report
 from experiments.ground_truth_study import study_recipe
-from experiments.job import fingerprint, plain_settings, say, step, write_json
+from experiments.job import fingerprint, plain_settings, say, step
+from vexplain._files import write_json
 from vexplain.classifiers import SMALL_NAMES
 from vexplain.datasets import Source
 from vexplain.datasets.an8flower import DIFFICULTIES, VARIANTS
