@@ -4,13 +4,13 @@ from ._pretrained import build as build
 from ._pretrained import pretrained as pretrained
 from .alexnet import VGGF as VGGF
 from .alexnet import AlexNet as AlexNet
-from .all_conv import AllConvNet as AllConvNet
 from .convnext import ConvNeXt as ConvNeXt
-from .lenet import FlowerNet as FlowerNet
-from .lenet import LeNet as LeNet
 from .names import NAMES as NAMES
 from .resnet import ResNet as ResNet
 from .small import SMALL_NAMES as SMALL_NAMES
+from .small import AllConvNet as AllConvNet
+from .small import FlowerNet as FlowerNet
+from .small import LeNet as LeNet
 from .small import build_small as build_small
 from .training import TrainingDiverged as TrainingDiverged
 from .training import TrainState as TrainState

@@ -28,9 +28,6 @@ class AlexNet(nnx.Module):
         num_classes: of the scores.
         widths: channels of the five convolutions.
         hidden: units of the two dense layers.
-        mean: subtracted from the images.
-        std: the images are divided by.
-        rngs: of the weights.
 
     References:
         Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014.
@@ -91,7 +88,6 @@ class VGGF(nnx.Module):
         hidden: units of the two dense layers.
         normalization: (size, κ, α, β) of the local response normalizations; the default is that of the
             released weights.
-        rngs: of the weights.
 
     References:
         Chatfield, Simonyan, Vedaldi, Zisserman, Return of the Devil in the Details, BMVC 2014, CNN-F.

@@ -24,9 +24,6 @@ class ConvNeXt(nnx.Module):
         depths: blocks of each stage.
         num_classes: of the scores.
         widths: channels of each stage.
-        mean: subtracted from the images.
-        std: the images are divided by.
-        rngs: of the weights.
 
     References:
         Liu, Mao, Wu, Feichtenhofer, Darrell, Xie, A ConvNet for the 2020s, CVPR 2022.

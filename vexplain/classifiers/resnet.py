@@ -20,9 +20,6 @@ class ResNet(nnx.Module):
         num_classes: of the scores.
         uses_bottlenecks: blocks of 1×1, 3×3, 1×1 instead of two 3×3 convolutions.
         width: channels of the stem.
-        mean: subtracted from the images.
-        std: the images are divided by.
-        rngs: of the weights.
 
     References:
         He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, CVPR 2016.

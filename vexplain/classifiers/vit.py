@@ -22,9 +22,6 @@ class VisionTransformer(nnx.Module):
         depth: blocks.
         width: channels of a token.
         num_heads: of the attention.
-        mean: subtracted from the images.
-        std: the images are divided by.
-        rngs: of the weights.
 
     References:
         Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021.
