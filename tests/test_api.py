@@ -21,6 +21,8 @@ from vexplain import (
 )
 from vexplain.datasets import shape_swap
 
+# What these mean is documented once, for the whole library.
+ELSEWHERE = {"apply", "variables", "images", "targets", "score", "key"}
 README = Path(__file__).parent.parent / "README.md"
 ROOMS = (
     vexplain,
@@ -58,6 +60,7 @@ def test_a_public_function_is_documented(function):
     first = text.split("\n", 1)[0]
     assert first.endswith((".", ":")) or "." in text.split("\n\n")[0], "a sentence opens the docstring"
     parameters = [p for p in inspect.signature(function).parameters if p not in ("self", "args")]
+    parameters = [p for p in parameters if p not in ELSEWHERE]
     if len(parameters) > 1:
         assert "Args:" in text
         arguments = text.split("Args:")[1]

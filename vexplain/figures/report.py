@@ -1,4 +1,4 @@
-"""The report: one HTML file that explains itself and needs no other, for a browser, a phone or a printer."""
+"""The report: one HTML file that needs no other, for a browser, a phone or a printer."""
 
 import dataclasses
 import importlib.metadata
@@ -24,7 +24,7 @@ CSS_DPI = 100  # pixels of the page an inch of a figure; text of figures is then
 
 
 class Picture(NamedTuple):
-    """A figure of the report, with what a reader who cannot see it needs to know."""
+    """A figure of the report, its caption, and a description for readers who cannot see it."""
 
     image: Figure | bytes  # bytes of a PNG file
     caption: str
