@@ -2,7 +2,7 @@
 
 XLA's CPU backend has a fast convolution for images with channels last and kernels (rows, columns, inputs,
 filters). It brings others, such as every derivative by the images, into that form outside of loops only; here
-the transpositions are written out. Averaged gradients at 64 px (jax 0.10.2, 2 shared CPU cores) become 8
+the transpositions are written out. Averaged gradients at 64 px (jax 0.10.2, 2 shared CPU cores) become 5 to 8
 times as fast for FlowerNet and 20 times for AllConvNet; an `optimization_barrier` on the weights does not
 help, and a loop that is unrolled, whose program grows with its steps, becomes 5 and 16 times as fast
 (`python -m benchmarks.loops --num-samples 5 --batch-size 10`).
