@@ -38,8 +38,9 @@ from experiments.classifier_job import (
     searched_layers,
     train_classifier,
 )
-from experiments.job import plain_settings, say, step, write_json
+from experiments.job import plain_settings, say, step
 from vexplain import evaluation, relevance
+from vexplain._files import write_json
 from vexplain.attribution import cam_layer
 from vexplain.catalog import as_methods, title_of
 from vexplain.classifiers import FlowerNet, functionalize

@@ -18,8 +18,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from experiments.classifier_report import write_classifier_report
-from experiments.job import fingerprint, plain_settings, say, step, write_json
+from experiments.job import fingerprint, plain_settings, say, step
 from vexplain import classifiers, relevance
+from vexplain._files import write_json
 from vexplain.datasets import Source
 from vexplain.relevance import interpret
 from vexplain.streaming import fold_epoch

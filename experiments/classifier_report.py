@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.classifier_figures import ablation_bars
 from experiments.job import device_names
 from vexplain.attribution import cam_layer, grad_cam, normalize_heatmaps
 from vexplain.datasets import Source
@@ -14,7 +15,6 @@ from vexplain.figures import (
     Picture,
     Report,
     Section,
-    ablation_bars,
     class_sheet,
     explanation_sheet,
     package_versions,

@@ -34,10 +34,11 @@ from tqdm.auto import tqdm
 from experiments.classifier_job import checked_mesh
 from experiments.flowers import FlowerSettings, flower_task, rendered_flowers
 from experiments.ground_truth_cells import Cell, Key, load_cell, save_cell
-from experiments.ground_truth_metrics import OURS, plain_checks, summary
+from experiments.ground_truth_metrics import OURS, PAPER, plain_checks, summary
 from experiments.ground_truth_report import write_figures_and_report
 from experiments.ground_truth_study import study_recipe
-from experiments.job import fingerprint, plain_settings, say, step, write_json
+from experiments.job import fingerprint, plain_settings, say, step
+from vexplain._files import write_json
 from vexplain.catalog import MethodFn, as_methods, title_of, with_options
 from vexplain.classifiers import SMALL_NAMES
 from vexplain.datasets import Source
@@ -55,7 +56,6 @@ from vexplain.evaluation import (
 )
 
 STUDIED = ("plain", "textured")  # difficulties of the study
-PAPER = "relevant_features"  # the recipe of the paper
 _VERSION = 3  # of the methods and truths: files of older ones are not read
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from experiments.ground_truth_cells import Cell, Key, over_folds
 from vexplain.evaluation import CEILING, Checks, compare
 
-OURS = "relevant_evidence"
+PAPER, OURS = "relevant_features", "relevant_evidence"
 
 
 def summary(cells: dict[Key, list[Cell]], checks: dict[Key, dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from experiments.ground_truth_cells import Cell, Key, mean_and_deviation, over_folds, ranked_methods
+from experiments.ground_truth_figures import randomization_curves
+from experiments.ground_truth_metrics import OURS, PAPER
 from experiments.job import device_names
+from experiments.map_sheets import map_sheet
 from vexplain.catalog import title_of
 from vexplain.evaluation import CEILING, CONTROLS, HINDSIGHT, SCORES
 from vexplain.figures import (
@@ -16,14 +19,11 @@ from vexplain.figures import (
     Section,
     Table,
     iou_curves,
-    map_sheet,
     package_versions,
-    randomization_curves,
     save_pictures,
     write_report,
 )
 
-PAPER, OURS = "relevant_features", "relevant_evidence"
 RECALLED = {  # Table 1 of the paper, as recalled and unchecked: original data, 112 px; IoU area in percent
     PAPER: ("22.5 ± 0.82", "23.2 ± 0.60"),
     "guided_backprop": ("21.3 ± 0.77", "21.9 ± 0.72"),

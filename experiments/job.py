@@ -7,13 +7,12 @@ import json
 import sys
 import time
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 from tqdm.auto import tqdm
 
-from vexplain._files import write_whole
+from vexplain._files import plain_json
 
 
 def say(text: str) -> None:
@@ -29,25 +28,15 @@ def step(name: str, seconds: dict[str, float]) -> Iterator[None]:
     seconds[name] = time.monotonic() - started
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file in one piece."""
-    write_whole(path, (json.dumps(_strict(content), indent=2) + "\n").encode())
-
-
 def plain_settings(config: Any) -> dict[str, Any]:
     """The fields of a dataclass as JSON knows them: paths as text, what is unbounded as `None`."""
-    return _strict(dataclasses.asdict(config))
+    return plain_json(dataclasses.asdict(config))
 
 
 def fingerprint(config: Any, *, without: Collection[str]) -> str:
     """Names the settings that a checkpoint depends on: all but those of `without`."""
     settings = {name: str(v) for name, v in dataclasses.asdict(config).items() if name not in without}
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-
-
-def _strict(content: Any) -> Any:
-    """What JSON can hold: `Infinity` and `NaN`, which strict readers refuse, become `None`."""
-    return json.loads(json.dumps(content, default=str), parse_constant=lambda _: None)
 
 
 def device_names() -> str:

@@ -38,7 +38,7 @@ import tyro
 from tensorboardX import SummaryWriter
 from tqdm.auto import tqdm
 
-from experiments.job import fingerprint, plain_settings, say, write_json
+from experiments.job import fingerprint, plain_settings, say
 from experiments.shape_translation_report import write_ladder_report
 from experiments.shape_translation_scores import (
     cycle_scores,
@@ -49,7 +49,7 @@ from experiments.shape_translation_scores import (
     recall,
     scores_of,
 )
-from vexplain._files import write_whole
+from vexplain._files import write_json, write_whole
 from vexplain.datasets import Source, in_memory, paired_batches, unpaired_batches
 from vexplain.datasets.shape_swap import Pairs, ShapeSwapSource, paired_test
 from vexplain.streaming import Checkpoint, fold

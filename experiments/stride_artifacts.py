@@ -33,7 +33,7 @@ from flax import nnx
 from tqdm.auto import tqdm
 
 from experiments.classifier_job import train_classifier
-from experiments.job import plain_settings, say, step, write_json
+from experiments.job import plain_settings, say, step
 from experiments.stride_artifacts_maps import (
     BLURRED,
     RULE,
@@ -52,6 +52,7 @@ from experiments.stride_artifacts_maps import (
 )
 from experiments.stride_artifacts_report import Example, write_figures_and_report
 from vexplain import relevance
+from vexplain._files import write_json
 from vexplain.attribution import normalize_heatmaps
 from vexplain.classifiers import VGGF, AlexNet, ResNet, functionalize
 from vexplain.datasets import Source, in_memory, subset

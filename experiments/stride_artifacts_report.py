@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.job import device_names
+from experiments.map_sheets import map_sheet
 from experiments.stride_artifacts_maps import BLURRED, RULE, STRIDE_1, STRIDED, TREATMENTS
 from vexplain.figures import (
     Picture,
     Report,
     Section,
     Table,
-    map_sheet,
     package_versions,
     save_pictures,
     write_report,

@@ -5,20 +5,24 @@ import logging
 import sys
 from collections.abc import Iterator
 
-import jax
 from tqdm import tqdm
 
-from vexplain.command import parse, run
+from vexplain.command.arguments import parse
+from vexplain.command.inputs import check_inputs
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line, and returns the exit status: 0, or 2 after an error that the user can mend."""
     try:
         with _warnings_above_the_bar():
-            run(parse(arguments), say=lambda text: tqdm.write(text, file=sys.stdout))
+            parsed = parse(arguments)
+            check_inputs(parsed)
+            from vexplain.command.steps import run  # with JAX, which takes seconds to import
+
+            run(parsed, say=lambda text: tqdm.write(text, file=sys.stdout))
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         return _ended(2, f"error: {error}")
-    except jax.errors.JaxRuntimeError as error:
+    except RuntimeError as error:  # JAX's own is one
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _ended(

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from scipy.io import savemat
 
 from tests.references.weights import seeded_images, seeded_weights
-from vexplain.classifiers import VGG, build, place_weights, pretrained, read_weights
+from vexplain.classifiers import NAMES, VGG, _pretrained, build, place_weights, pretrained, read_weights
 
 REFERENCES = Path(__file__).parent.parent / "references" / "logits.npz"
 OPTIONS = {  # an eighth of the published widths
@@ -35,6 +35,10 @@ TINY = {"width": 2}
 def references():
     with np.load(REFERENCES) as file:
         return dict(file)
+
+
+def test_the_names_are_those_of_the_networks():
+    assert tuple(_pretrained._NETWORKS) == NAMES
 
 
 def weights_of(case, references):

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,7 +13,8 @@ import pytest
 from PIL import Image
 
 from vexplain.__main__ import main
-from vexplain.command import parse, pictures, steps
+from vexplain.command import pictures, steps
+from vexplain.command.arguments import parse
 from vexplain.relevance import features, load_relevance
 
 HERE = "tests.command.networks"
@@ -242,6 +245,24 @@ def test_models_that_do_not_exist(model, message, images, tmp_path, capsys):
     line = ["features", "--model", model, "--images", str(images), "--out", str(tmp_path)]
     assert main(line) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "line", [["--help"], ["layers", "--model", "resnet51"], ["layers", "--model", "nowhere:load"]]
+)
+def test_help_and_early_errors_import_nothing_slow(line):
+    """What takes seconds to import is imported when it is needed."""
+    code = (
+        "import runpy, sys\n"
+        "try:\n"
+        f"    sys.argv = ['vexplain', *{line}]\n"
+        "    runpy.run_module('vexplain', run_name='__main__')\n"
+        "except SystemExit:\n"
+        "    print('imported:', sorted({'jax', 'flax', 'matplotlib'} & set(sys.modules)))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "imported: []" in ended.stdout, ended.stdout + ended.stderr
+    assert "usage: vexplain" in ended.stdout or "error: --model" in ended.stderr
 
 
 @pytest.mark.parametrize("command", ["layers", "features", "interpret", "explain"])

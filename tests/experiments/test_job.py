@@ -4,7 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from experiments.job import fingerprint, plain_settings, write_json
+from experiments.job import fingerprint, plain_settings
+from vexplain._files import write_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,9 +62,9 @@ def test_models_stand_in_order_and_one_of_them_in_color():
     figure = translation_sheet(images, outputs, truths=images, bold="+ similarity")
     assert material.texts(figure) == ["input", *outputs, "truth"]
     assert len(figure.axes) == 5 * 3
-    colored = [text.get_text() for text in figure.texts if text.get_color() == style.OURS]
+    colored = [text.get_text() for text in figure.texts if text.get_color() == style.ACCENT]
     assert colored == ["+ similarity"]
-    assert all(text.get_color() != style.OURS for text in translation_sheet(images, outputs).texts)
+    assert all(text.get_color() != style.ACCENT for text in translation_sheet(images, outputs).texts)
 
 
 def test_models_of_other_sizes_keep_their_shape():

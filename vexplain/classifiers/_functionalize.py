@@ -1,4 +1,4 @@
-"""A Flax NNX module as what the rest of the library wants: a pure function and its variables."""
+"""A Flax NNX module as a pure function and its variables, which the rest of the library takes."""
 
 from typing import Any
 
@@ -11,13 +11,10 @@ def functionalize(module: nnx.Module) -> tuple[ApplyFn, Variables]:
     """Returns `apply(variables, images) -> logits` and the variables of a module, in evaluation mode.
 
     Dropout is off and normalization uses its running averages. Two modules of the same architecture give
-    functions that compare equal, so that what was compiled for one serves for the other.
+    functions that compare equal, so that they share what is compiled.
 
     Args:
         module: any NNX module that maps images to logits. It is not changed.
-
-    Returns:
-        The function, and a nested dict of arrays.
 
     Example:
         >>> import jax.numpy as jnp
@@ -32,7 +29,7 @@ def functionalize(module: nnx.Module) -> tuple[ApplyFn, Variables]:
 
 
 class _Apply:
-    """Puts graph and variables together and calls the module."""
+    """Calls the module of a graph and variables."""
 
     def __init__(self, graph: Any, random: Any):
         self.graph, self.random = graph, random

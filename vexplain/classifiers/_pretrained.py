@@ -1,4 +1,4 @@
-"""The published networks by name, with weights from a file and the preprocessing that belongs to them."""
+"""The published networks by name, with weights from a file and their preprocessing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from vexplain.classifiers._functionalize import functionalize
 from vexplain.classifiers.alexnet import VGGF, AlexNet
 from vexplain.classifiers.convnext import ConvNeXt
 from vexplain.classifiers.layers import IMAGENET_MEAN, IMAGENET_STD
+from vexplain.classifiers.names import NAMES
 from vexplain.classifiers.resnet import ResNet
 from vexplain.classifiers.vgg import VGG
 from vexplain.classifiers.vit import VisionTransformer
@@ -30,7 +31,6 @@ _NETWORKS: dict[str, Callable[..., nnx.Module]] = {
     "convnext_tiny": lambda *args, **options: ConvNeXt((3, 3, 9, 3), *args, **options),
     "vit_b_16": VisionTransformer,
 }
-NAMES = tuple(_NETWORKS)
 
 _HALF = (0.5, 0.5, 0.5)
 # Resizing, mean and standard deviation of the default weights of each framework.
@@ -50,7 +50,7 @@ class Pretrained(NamedTuple):
     Attributes:
         apply: `apply(variables, images) -> logits`, images in [0, 1]; mean and scale are inside.
         variables: its weights.
-        resizing: what files of images go through first, for `image_folder` and `from_tfds`.
+        resizing: of image files, for `image_folder` and `from_tfds`.
     """
 
     apply: ApplyFn
@@ -84,15 +84,15 @@ def pretrained(
 ) -> Pretrained:
     """Returns a published network with the weights of a file.
 
-    The number of classes is that of the file; mean, standard deviation and resizing are those of the
-    framework's default weights, by whose names the file is recognized. A resizing that differs (other
-    training recipes have others) is the caller's to replace; `mean` and `std` are options.
+    The number of classes is that of the file. Mean, standard deviation and resizing are those of the default
+    weights of the framework that the names in the file are of; weights of another training recipe may need
+    others: `mean` and `std` are options, and the resizing is a field of what is returned.
 
     Args:
         name: one of `NAMES`.
         weights: a `.safetensors` file with names of torchvision or timm, or MatConvNet's `.mat`.
-        num_classes: another number than the file's begins the layer of the scores anew, for fine-tuning.
-        seed: of a layer that is begun anew.
+        num_classes: another number than the file's initializes the layer of the scores anew, for fine-tuning.
+        seed: of a layer that is initialized anew.
         **options: of the network's class, for instance `mean` and `std`, or `image_size` of a transformer.
 
     Raises:
@@ -133,7 +133,7 @@ def _preprocessing(name: str, dialect: str) -> tuple[Resizing, Any, Any]:
 
 
 def _abstract(make: Callable[..., nnx.Module], num_classes: int, options: Any) -> Any:
-    """The module without its weights, which would take seconds to draw."""
+    """The module with abstract weights, as drawing them takes seconds."""
     return nnx.eval_shape(lambda: make(num_classes, rngs=nnx.Rngs(0), **options))
 
 

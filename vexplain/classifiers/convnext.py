@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vexplain.classifiers.layers import IMAGENET_MEAN, IMAGENET_STD, gelu, normalize
+from vexplain.classifiers.layers import IMAGENET_MEAN, IMAGENET_STD, gelu, layer_norm, normalize
 from vexplain.typing import Array, Float, Images, Logits
 
 _Map = Float[Array, "batch height width channels"]
@@ -24,9 +24,6 @@ class ConvNeXt(nnx.Module):
         depths: blocks of each stage.
         num_classes: of the scores.
         widths: channels of each stage.
-        mean: subtracted from the images.
-        std: the images are divided by.
-        rngs: of the weights.
 
     References:
         Liu, Mao, Wu, Feichtenhofer, Darrell, Xie, A ConvNet for the 2020s, CVPR 2022.
@@ -51,7 +48,7 @@ class ConvNeXt(nnx.Module):
             nnx.List(_Block(width, rngs=rngs) for _ in range(depth))
             for depth, width in zip(depths, widths, strict=True)
         )
-        self.norm = _norm(widths[-1], rngs=rngs)
+        self.norm = layer_norm(widths[-1], rngs=rngs)
         self.fc = nnx.Linear(widths[-1], num_classes, rngs=rngs)
 
     def __call__(self, images: Images) -> Logits:
@@ -112,7 +109,7 @@ class _Block(nnx.Module):
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.conv = nnx.Conv(width, width, (7, 7), padding=3, feature_group_count=width, rngs=rngs)
-        self.norm = _norm(width, rngs=rngs)
+        self.norm = layer_norm(width, rngs=rngs)
         self.expand = nnx.Linear(width, 4 * width, rngs=rngs)
         self.reduce = nnx.Linear(4 * width, width, rngs=rngs)
         self.scale = nnx.Param(jnp.full((width,), 1e-6))
@@ -127,12 +124,8 @@ class _Reduction(nnx.Module):
 
     def __init__(self, channels: int, out: int, size: int, *, norm_is_first: bool, rngs: nnx.Rngs):
         self.norm_is_first = norm_is_first
-        self.norm = _norm(channels if norm_is_first else out, rngs=rngs)
+        self.norm = layer_norm(channels if norm_is_first else out, rngs=rngs)
         self.conv = nnx.Conv(channels, out, (size, size), strides=size, padding="VALID", rngs=rngs)
 
     def __call__(self, x: _Map) -> _SmallMap:
         return self.conv(self.norm(x)) if self.norm_is_first else self.norm(self.conv(x))
-
-
-def _norm(width: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(width, epsilon=1e-6, use_fast_variance=False, rngs=rngs)

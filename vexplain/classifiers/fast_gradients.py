@@ -1,10 +1,13 @@
-"""The same convolution and max pooling, with derivatives written so that XLA runs them fast on a CPU.
+"""Convolution and max pooling with derivatives written so that XLA runs them fast on a CPU.
 
 XLA's CPU backend computes the gradient by the weights of a convolution as a convolution with a kernel as
-large as the image, at 4 GFLOP/s where a matrix product runs at 70; and max pooling's as a scatter. Here the
-first is one matrix product for every few images, small enough to stay in cache, and the second a comparison.
-Values are those of the originals up to the order of summation; other backends keep their own derivatives of
-the convolution.
+large as the image, and that of max pooling as a scatter. Here the first is a matrix product for every few
+images, small enough to stay in cache, and the second a comparison. Values are those of the originals up to
+the order of summation; backends other than a CPU keep their own derivative of the convolution.
+
+A training step at 64 px and batch 64 (jax 0.10.2, 2 shared CPU cores) becomes 1.3 to 1.8 times as fast for
+FlowerNet and 1.1 times for AllConvNet, most of whose convolutions have strides
+(`python -m benchmarks.loops`).
 """
 
 import functools
@@ -27,16 +30,9 @@ def convolution(
     padding: Any,
     **options: Any,
 ) -> Float[Array, "batch _height _width filters"]:
-    """Returns `lax.conv_general_dilated`, which it can stand for in `nnx.Conv`.
+    """Returns `lax.conv_general_dilated`, in whose place `nnx.Conv` takes it.
 
     Where stride and dilations are 1 and there is one group, the gradient by the kernel is fast on a CPU.
-
-    Args:
-        inputs: (batch, height, width, channels).
-        kernel: (rows, columns, channels, filters).
-        strides: of the window.
-        padding: "SAME", "VALID" or pairs.
-        **options: of `lax.conv_general_dilated`.
     """
     dilated = any(d != 1 for k in ("lhs_dilation", "rhs_dilation") for d in options.get(k) or ())
     if set(strides) != {1} or dilated or options.get("feature_group_count", 1) != 1:
@@ -51,9 +47,6 @@ def max_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "ba
     """Returns the maximum over windows of 2×2 pixels at stride 2; a last odd row or column is left out.
 
     Where several pixels of a window are the maximum, the derivative goes to the first, as XLA's does.
-
-    Args:
-        x: (batch, height, width, channels).
     """
     return _max_pool(x)
 

@@ -1,9 +1,10 @@
-"""What several of the published networks are made of, as their frameworks define it."""
+"""Layers of several published networks, as their frameworks define them."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import lax
 
 from vexplain.typing import Array, Float, Images
@@ -16,11 +17,6 @@ def normalize(
     images: Images, mean: Sequence[float], std: Sequence[float]
 ) -> Float[Array, "batch height width channels"]:
     """Returns `(images - mean) / std`, channel by channel.
-
-    Args:
-        images: (batch, height, width, channels) in [0, 1].
-        mean: one number a channel, in the same units.
-        std: one number a channel.
 
     Raises:
         ValueError: the images have another number of channels.
@@ -40,14 +36,7 @@ def max_pool(
     stride: int,
     padding: tuple[int, int] = (0, 0),
 ) -> Float[Array, "batch _height _width channels"]:
-    """Returns the maximum over square windows; padding (before, after) never wins.
-
-    Args:
-        x: (batch, height, width, channels).
-        window: side of the window.
-        stride: of the window.
-        padding: rows and columns added before and after.
-    """
+    """Returns the maximum over square windows; padding (before, after) is never the maximum."""
     sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
     return lax.reduce_window(x, -jnp.inf, lax.max, sizes, strides, ((0, 0), padding, padding, (0, 0)))
 
@@ -58,10 +47,6 @@ def adaptive_average_pool(
     """Returns means over `size` × `size` windows that cover the map, as PyTorch places them.
 
     Window i goes from ⌊i·H/size⌋ to ⌈(i + 1)·H/size⌉. A map that has this size already is returned as it is.
-
-    Args:
-        x: (batch, height, width, channels).
-        size: height and width of the result.
 
     Example:
         >>> print(adaptive_average_pool(jnp.arange(3.0).reshape(1, 3, 1, 1), 2)[0, :, 0, 0])
@@ -87,14 +72,7 @@ def local_response_norm(
 ) -> Float[Array, "batch height width channels"]:
     """Returns x_c / (κ + α Σ_{c'} x_{c'}²)^β, the sum over `size` neighboring channels.
 
-    α is not divided by `size`: MatConvNet's convention, whereas Caffe and PyTorch divide it.
-
-    Args:
-        x: (batch, height, width, channels).
-        size: channels in the sum, odd.
-        kappa: κ.
-        alpha: α.
-        beta: β.
+    α is not divided by `size`, which is odd: MatConvNet's convention, whereas Caffe and PyTorch divide it.
 
     References:
         Krizhevsky, Sutskever, Hinton, ImageNet Classification with Deep Convolutional Neural Networks, 2012,
@@ -113,9 +91,10 @@ def local_response_norm(
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Returns x Φ(x), the exact GELU of PyTorch and not its tanh approximation.
-
-    Args:
-        x: any array.
-    """
+    """Returns x Φ(x), the exact GELU of PyTorch and not its tanh approximation."""
     return jax.nn.gelu(x, approximate=False)
+
+
+def layer_norm(width: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Returns a normalization of `width` channels with the ε of transformers."""
+    return nnx.LayerNorm(width, epsilon=1e-6, use_fast_variance=False, rngs=rngs)

@@ -20,9 +20,6 @@ class ResNet(nnx.Module):
         num_classes: of the scores.
         uses_bottlenecks: blocks of 1×1, 3×3, 1×1 instead of two 3×3 convolutions.
         width: channels of the stem.
-        mean: subtracted from the images.
-        std: the images are divided by.
-        rngs: of the weights.
 
     References:
         He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, CVPR 2016.
@@ -42,14 +39,16 @@ class ResNet(nnx.Module):
         self.depths, self.mean, self.std = tuple(depths), tuple(mean), tuple(std)
         self.conv1 = _conv(3, width, 7, 2, rngs=rngs)
         self.bn1 = _norm(width, rngs=rngs)
-        block, expansion = (_Bottleneck, 4) if uses_bottlenecks else (_Basic, 1)
         channels = width
         for stage, depth in enumerate(depths):
             narrow, blocks = width * 2**stage, []
             for n in range(depth):
                 stride = 2 if stage and not n else 1
-                blocks.append(block(channels, narrow, stride, rngs=rngs))
-                channels = narrow * expansion
+                plan = [(narrow, 3, stride), (narrow, 3, 1)]
+                if uses_bottlenecks:
+                    plan = [(narrow, 1, 1), (narrow, 3, stride), (4 * narrow, 1, 1)]
+                blocks.append(_Block(channels, plan, rngs=rngs))
+                channels = plan[-1][0]
             setattr(self, f"layer{stage + 1}", nnx.List(blocks))
         self.fc = nnx.Linear(channels, num_classes, rngs=rngs)
 
@@ -76,47 +75,34 @@ class ResNet(nnx.Module):
         return names
 
 
-class _Basic(nnx.Module):
-    """Two 3×3 convolutions."""
+class _Block(nnx.Module):
+    """Convolutions (filters, size, stride), each with a normalization, added to what came in."""
 
-    def __init__(self, channels: int, narrow: int, stride: int, *, rngs: nnx.Rngs):
-        self.conv1 = _conv(channels, narrow, 3, stride, rngs=rngs)
-        self.bn1 = _norm(narrow, rngs=rngs)
-        self.conv2 = _conv(narrow, narrow, 3, 1, rngs=rngs)
-        self.bn2 = _norm(narrow, rngs=rngs)
-        self.shortcut = _shortcut(channels, narrow, stride, rngs=rngs)
+    def __init__(self, channels: int, plan: Sequence[tuple[int, int, int]], *, rngs: nnx.Rngs):
+        self.num_convolutions, before, stride = len(plan), channels, 1
+        for n, (out, size, step) in enumerate(plan, start=1):
+            setattr(self, f"conv{n}", _conv(before, out, size, step, rngs=rngs))
+            setattr(self, f"bn{n}", _norm(out, rngs=rngs))
+            before, stride = out, stride * step
+        is_same = channels == before and stride == 1
+        self.shortcut = None if is_same else _Shortcut(channels, before, stride, rngs=rngs)
 
     def __call__(self, x: _Map) -> _NextMap:
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
+        y = x
+        for n in range(1, self.num_convolutions + 1):
+            y = getattr(self, f"bn{n}")(getattr(self, f"conv{n}")(y))
+            if n < self.num_convolutions:
+                y = jax.nn.relu(y)
         return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
     @property
     def names(self) -> dict[str, str]:
-        return _names(self, 2)
-
-
-class _Bottleneck(nnx.Module):
-    """1×1 to fewer channels, 3×3, 1×1 to four times as many."""
-
-    def __init__(self, channels: int, narrow: int, stride: int, *, rngs: nnx.Rngs):
-        self.conv1 = _conv(channels, narrow, 1, 1, rngs=rngs)
-        self.bn1 = _norm(narrow, rngs=rngs)
-        self.conv2 = _conv(narrow, narrow, 3, stride, rngs=rngs)
-        self.bn2 = _norm(narrow, rngs=rngs)
-        self.conv3 = _conv(narrow, 4 * narrow, 1, 1, rngs=rngs)
-        self.bn3 = _norm(4 * narrow, rngs=rngs)
-        self.shortcut = _shortcut(channels, 4 * narrow, stride, rngs=rngs)
-
-    def __call__(self, x: _Map) -> _NextMap:
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
-        y = jax.nn.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
-
-    @property
-    def names(self) -> dict[str, str]:
-        return _names(self, 3)
+        """Torchvision's names of the layers of the block."""
+        numbers = range(1, self.num_convolutions + 1)
+        names = {f"{kind}{n}": f"{kind}{n}" for n in numbers for kind in ("conv", "bn")}
+        if self.shortcut is not None:
+            names |= {"shortcut.conv": "downsample.0", "shortcut.norm": "downsample.1"}
+        return names
 
 
 class _Shortcut(nnx.Module):
@@ -128,17 +114,6 @@ class _Shortcut(nnx.Module):
 
     def __call__(self, x: _Map) -> _NextMap:
         return self.norm(self.conv(x))
-
-
-def _shortcut(channels: int, out: int, stride: int, *, rngs: nnx.Rngs) -> _Shortcut | None:
-    return None if channels == out and stride == 1 else _Shortcut(channels, out, stride, rngs=rngs)
-
-
-def _names(block: _Basic | _Bottleneck, num_convolutions: int) -> dict[str, str]:
-    names = {f"{kind}{n}": f"{kind}{n}" for n in range(1, num_convolutions + 1) for kind in ("conv", "bn")}
-    if block.shortcut is not None:
-        names |= {"shortcut.conv": "downsample.0", "shortcut.norm": "downsample.1"}
-    return names
 
 
 def _conv(channels: int, out: int, size: int, stride: int, *, rngs: nnx.Rngs) -> nnx.Conv:

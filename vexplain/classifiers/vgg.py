@@ -25,9 +25,6 @@ class VGG(nnx.Module):
         num_classes: of the scores.
         widths: channels of each stage.
         hidden: units of the two dense layers.
-        mean: subtracted from the images.
-        std: the images are divided by.
-        rngs: of the weights.
 
     References:
         Simonyan, Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2015.

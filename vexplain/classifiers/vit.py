@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vexplain.classifiers.layers import IMAGENET_MEAN, IMAGENET_STD, gelu, normalize
+from vexplain.classifiers.layers import IMAGENET_MEAN, IMAGENET_STD, gelu, layer_norm, normalize
 from vexplain.typing import Array, Float, Images, Logits
 
 _Tokens = Float[Array, "batch tokens width"]
@@ -20,11 +20,8 @@ class VisionTransformer(nnx.Module):
         image_size: height and width of the images, a multiple of `patch_size`.
         patch_size: height and width of a patch.
         depth: blocks.
-        width: numbers a token.
+        width: channels of a token.
         num_heads: of the attention.
-        mean: subtracted from the images.
-        std: the images are divided by.
-        rngs: of the weights.
 
     References:
         Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021.
@@ -54,7 +51,7 @@ class VisionTransformer(nnx.Module):
         self.class_token = nnx.Param(jnp.zeros((1, 1, width)))
         self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, num_tokens, width)))
         self.blocks = nnx.List(_Block(width, num_heads, rngs=rngs) for _ in range(depth))
-        self.norm = _norm(width, rngs=rngs)
+        self.norm = layer_norm(width, rngs=rngs)
         self.fc = nnx.Linear(width, num_classes, rngs=rngs)
 
     def __call__(self, images: Images) -> Logits:
@@ -125,10 +122,10 @@ class _Block(nnx.Module):
 
     def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs):
         self.num_heads = num_heads
-        self.norm1 = _norm(width, rngs=rngs)
+        self.norm1 = layer_norm(width, rngs=rngs)
         self.qkv = nnx.Linear(width, 3 * width, rngs=rngs)
         self.out = nnx.Linear(width, width, rngs=rngs)
-        self.norm2 = _norm(width, rngs=rngs)
+        self.norm2 = layer_norm(width, rngs=rngs)
         self.expand = nnx.Linear(width, 4 * width, rngs=rngs)
         self.reduce = nnx.Linear(4 * width, width, rngs=rngs)
 
@@ -144,7 +141,3 @@ class _Block(nnx.Module):
         scores = jnp.einsum("nqhd,nkhd->nhqk", query, key) / jnp.sqrt(query.shape[-1]).astype(qkv.dtype)
         mixed = jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(scores, axis=-1), value)
         return mixed.reshape(batch, tokens, triple // 3)
-
-
-def _norm(width: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(width, epsilon=1e-6, use_fast_variance=False, rngs=rngs)

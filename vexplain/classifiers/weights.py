@@ -1,13 +1,14 @@
-"""Weights from files of other frameworks: names, axes and shapes brought into those of a module here.
+"""Weights from files of other frameworks, converted to the names, axes and shapes of a module here.
 
 `.safetensors` with the names of torchvision or timm, and `.mat` of MatConvNet. Files that hold programs
 (pickles: `.pth`, `.pt`, `.bin`) are refused, for reading them would run them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -50,10 +51,10 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"path is {str(file)!r}: there is no such file")
     suffix = file.suffix.lower()
     if suffix in _PICKLES:
-        way_out = _CONVERSION.format(name=file.name, stem=file.stem)
+        conversion = _CONVERSION.format(name=file.name, stem=file.stem)
         raise ValueError(
             f"{file} is a pickle, and to read one is to run what is in it. Where it was made, or with "
-            f"PyTorch, turn it into a file of numbers:\n    {way_out}"
+            f"PyTorch, turn it into a file of numbers:\n    {conversion}"
         )
     if suffix == ".safetensors":
         return _read_safetensors(file)
@@ -68,9 +69,9 @@ def place_weights(
     """Returns the variables of a module, as `functionalize` gives them, filled from named arrays.
 
     Args:
-        module: what to fill; its own weights do not count, and may be abstract (`nnx.eval_shape`).
+        module: to fill; its own weights are ignored, and may be abstract (`nnx.eval_shape`).
         arrays: by name, from `read_weights`.
-        dialect: whose names these are: "torchvision", "timm" or "matconvnet".
+        dialect: the framework of the names: "torchvision", "timm" or "matconvnet".
         source: of the arrays, for messages.
 
     Raises:
@@ -79,36 +80,30 @@ def place_weights(
     table: dict[str, str] = getattr(module, f"{dialect}_names")()
     flattened = getattr(module, "flattened", {})
     _, _, state = nnx.split(module, nnx.RngState, ...)
-    variables = nnx.to_pure_dict(state)
-    missing, misfits, used = [], [], set()
-    for path, leaf in _leaves(variables):
+    leaves, structure = jax.tree.flatten_with_path(nnx.to_pure_dict(state))
+    missing, misfits, used, filled = [], [], set(), []
+    for keys, leaf in leaves:
+        path = jax.tree_util.keystr(keys, simple=True, separator=".")
         name = _foreign_name(path, table)
-        if name == "average_image" and name not in arrays:
-            continue
-        if name not in arrays:
+        if name in arrays:
+            used.add(name)
+            convert = _from_matconvnet if dialect == "matconvnet" else _from_torch
+            leaf, shape = convert(arrays[name], path, leaf.shape, flattened).astype(np.float32), leaf.shape
+            if leaf.shape != shape:
+                misfits.append(f"{name} {arrays[name].shape}, expected as {shape}")
+        elif name != "average_image":
             missing.append(name)
-            continue
-        used.add(name)
-        convert = _from_matconvnet if dialect == "matconvnet" else _from_torch
-        found = convert(arrays[name], path, leaf.shape, flattened)
-        if found.shape != leaf.shape:
-            misfits.append(f"{name} {arrays[name].shape}, expected as {leaf.shape}")
-            continue
-        _put(variables, path, found.astype(np.float32))
+        filled.append(leaf)
     unknown = [name for name in arrays if name not in used and not _is_ignored(name)]
     _check(missing, misfits, unknown, f"{source}, read with the names of {dialect},")
-    return variables
+    return jax.tree.unflatten(structure, filled)
 
 
 def best_dialect(module: nnx.Module, arrays: Mapping[str, np.ndarray]) -> str:
-    """Returns whose names the arrays have: the dialect that knows most of them.
-
-    Args:
-        module: that they are for.
-        arrays: by name.
+    """Returns the framework that has most of the names of the arrays among its names for the module.
 
     Raises:
-        ValueError: no dialect that this network has knows any of them.
+        ValueError: no framework has any of them.
     """
     known = {}
     for dialect in ("torchvision", "timm", "matconvnet"):
@@ -208,22 +203,6 @@ def _foreign_name(path: str, table: Mapping[str, str]) -> str:
         return table[path]
     layer, _, leaf = path.rpartition(".")
     return f"{table[layer]}.{_LEAVES[leaf]}" if layer in table else "average_image"
-
-
-def _leaves(variables: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in variables.items():
-        here = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            yield from _leaves(value, here)
-        else:
-            yield here, value
-
-
-def _put(variables: Any, path: str, value: np.ndarray) -> None:
-    *parents, leaf = path.split(".")
-    for key in parents:
-        variables = variables[int(key) if key.isdigit() else key]
-    variables[leaf] = value
 
 
 def _is_ignored(name: str) -> bool:

@@ -4,10 +4,3 @@
 which of its features matter for each class, what these look like, and why each image got its class. Each does
 what the ones before it do, and takes over what they left in the folder of results.
 """
-
-from vexplain.command.arguments import Explain as Explain
-from vexplain.command.arguments import Features as Features
-from vexplain.command.arguments import Interpret as Interpret
-from vexplain.command.arguments import Layers as Layers
-from vexplain.command.arguments import parse as parse
-from vexplain.command.steps import run as run

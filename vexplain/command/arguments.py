@@ -1,4 +1,4 @@
-"""What the command can be told: one frozen dataclass a subcommand, which is its command line and its help."""
+"""The options of the command: a frozen dataclass for each subcommand, which is its command line and help."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vexplain.classifiers import NAMES
+from vexplain.classifiers.names import NAMES
 
 _MODEL = f"""The network: one of {", ".join(NAMES)}; or package.module:function of your own, which is called
 with the path of --weights as text, or None, and returns an NNX module, or (apply, variables) with
@@ -18,7 +18,7 @@ resizing) with a vexplain.datasets.Resizing."""
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """The table of layers: names, kinds, shapes, and what each sees of the image.
+    """The table of layers: names, kinds, shapes and receptive fields.
 
     For instance:
 
@@ -31,9 +31,9 @@ class Layers:
     weights: Path | None = None
     """File of weights; not needed for the published networks."""
     size: int | None = None
-    """Height and width of the images in pixels; what belongs to the weights if left out."""
+    """Height and width of the images in pixels; that of the weights if left out."""
     out: Path | None = None
-    """Folder for layers.txt and layers.json; printed only, if left out."""
+    """Folder for layers.txt and layers.json; the table is printed only, if left out."""
 
     def __post_init__(self):
         _check(self)
@@ -54,21 +54,21 @@ class Features:
 
     model: Annotated[str, tyro.conf.arg(help=_MODEL)]
     images: Path
-    """Folder of images, or of one folder for each class; broken files are named and passed over."""
+    """Folder of images, or of one folder for each class; broken files are named and skipped."""
     out: Path
-    """Folder of results; steps and heatmaps that are there of the same model, images and settings are taken
-    over, after an interruption too."""
+    """Folder of results; those of an earlier, perhaps interrupted run of the same model, images and settings
+    are used again."""
     weights: Path | None = None
     """File of weights: for the published networks .safetensors (torchvision, timm) or .mat (MatConvNet). They
     are read with pip install 'vexplain[weights]'."""
     size: int | None = None
-    """Height and width that images are brought to; what belongs to the weights if left out."""
+    """Height and width that images are resized to; that of the weights if left out."""
     classes: Path | None = None
     """File of class names, one a line in the order of the scores; folders or numbers if left out."""
     mu: float = 10.0
-    """Bound on the L1 norm of the weights of a class: larger lets in more features."""
+    """Bound on the L1 norm of the relevance weights of a class: a larger one selects more features."""
     layers: tuple[str, ...] = ()
-    """Names of the layers to search; all, or the outputs of blocks where all would be too many."""
+    """Names of the layers to search; if left out all, or the outputs of blocks where all are too many."""
     batch_size: int = 32
     """Images at once; fewer take less memory (ResNet-50: 5 GB for 32)."""
 
@@ -78,7 +78,7 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class Interpret(Features):
-    """What these features look like: average images, and the image parts that excite them most.
+    """What these features look like: average images, and the image parts with the strongest response.
 
     Does `features` first where it is missing. Writes average_images/CLASS.png, interpretation.json.
 
@@ -93,7 +93,7 @@ class Interpret(Features):
 
 @dataclasses.dataclass(frozen=True)
 class Explain(Interpret):
-    """Why each image got its class: heatmaps of the features that speak for it, and a report.
+    """Why each image got its class: heatmaps of its most relevant features, and a report.
 
     Does `features` and `interpret` first where they are missing. Writes heatmaps/FILE.png, report.html,
     explanations/FILE.png and .json, explanations.png, results.json.
@@ -108,20 +108,17 @@ class Explain(Interpret):
     num_features: int = 3
     """Features that explain an image."""
     num_shown: int = 12
-    """Images in the report; heatmaps are written of all."""
+    """Images in the report; heatmaps of all are written."""
     on_uncovered: Literal["raise", "gradient"] = "raise"
-    """What to do in a network with other activation functions than ReLU (GELU, SiLU): stop, or take their
-    ordinary gradient."""
+    """In a network with other activation functions than ReLU (GELU, SiLU): stop, or use their ordinary
+    gradient."""
 
 
 Arguments = Layers | Features | Interpret | Explain
 
 
 def parse(arguments: Sequence[str] | None = None) -> Arguments:
-    """Returns the subcommand that a command line asks for; ends the program on --help and on a wrong line.
-
-    Args:
-        arguments: of the command line; those of this process if left out.
+    """Returns the subcommand of a command line (of this process, if left out); exits on --help and on errors.
 
     Example:
         >>> parse(["layers", "--model", "vgg16"]).model

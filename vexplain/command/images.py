@@ -1,4 +1,4 @@
-"""The folder of images that a command line names, its labels where it has them, and its broken files."""
+"""The folder of images of a command line, its labels if it has them, and the predictions for its images."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,37 +14,22 @@ from vexplain.datasets.sources import epoch_batches
 
 
 class Folder(NamedTuple):
-    """Images and what is known of their classes.
-
-    Attributes:
-        root: the folder.
-        source: the readable images; the label is the true class where it is known, else 0.
-        has_labels: whether the folders are classes of the network.
-        note: what was made of the folder, in words.
-    """
+    """Images and what is known of their classes."""
 
     root: Path
-    source: ImageFiles
-    has_labels: bool
-    note: str
+    source: ImageFiles  # the label is the true class where it is known, else 0
+    has_labels: bool  # the folders are classes of the network
+    note: str  # on the classes, for the user
 
 
 class Predictions(NamedTuple):
-    """What the network says of every readable image.
+    """The predictions of the network for the n readable images."""
 
-    Attributes:
-        source: the readable images, with the predicted class as their label.
-        truth: (n,) the true classes, where they are known, else -1.
-        predicted: (n,) the classes with the largest score.
-        probabilities: (n,) softmax of that score.
-        skipped: the broken files, and what is wrong with each.
-    """
-
-    source: ImageFiles
-    truth: np.ndarray
-    predicted: np.ndarray
-    probabilities: np.ndarray
-    skipped: dict[str, str]
+    source: ImageFiles  # the label is the predicted class
+    truth: np.ndarray  # (n,) the true classes, where they are known, else -1
+    predicted: np.ndarray  # (n,) the classes with the largest score
+    probabilities: np.ndarray  # (n,) softmax of that score
+    skipped: dict[str, str]  # broken files, and what is wrong with each
 
 
 def open_folder(root: Path, model: Model, classes: Path | None = None) -> Folder:
@@ -52,15 +37,12 @@ def open_folder(root: Path, model: Model, classes: Path | None = None) -> Folder
 
     Args:
         root: a folder of images, or of one folder for each class.
-        model: whose classes they are.
+        model: the network.
         classes: a file of class names, one a line in the order of the scores.
 
     Raises:
-        FileNotFoundError: there is no such folder or file.
         ValueError: no image, or another number of names than the network has classes.
     """
-    if not root.is_dir():
-        raise FileNotFoundError(f"--images is {str(root)!r}: there is no such folder")
     names = None if classes is None else _read_names(classes, model)
     try:
         source = image_folder(root, size=model.resizing)
@@ -86,21 +68,12 @@ def open_folder(root: Path, model: Model, classes: Path | None = None) -> Folder
 
 
 def paths_of(source: ImageFiles) -> list[Path]:
-    """Returns the paths of the files of a source.
-
-    Args:
-        source: of a folder.
-    """
+    """Returns the paths of the files of a source."""
     return [Path(str(file)) for file in source.files]
 
 
 def predict(model: Model, folder: Folder, batch_size: int) -> Predictions:
     """Returns the predicted class of every image that can be read.
-
-    Args:
-        model: the network.
-        folder: the images.
-        batch_size: images at once.
 
     Raises:
         ValueError: no image can be read, a score that is not finite, or one class for all images.
@@ -148,8 +121,6 @@ def _source(files, labels, names, model: Model) -> ImageFiles:
 
 
 def _read_names(path: Path, model: Model) -> tuple[str, ...]:
-    if not path.is_file():
-        raise FileNotFoundError(f"--classes is {str(path)!r}: there is no such file")
     names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
     if len(names) != model.num_classes or len(set(names)) != len(names):
         raise ValueError(

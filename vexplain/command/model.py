@@ -1,7 +1,5 @@
-"""The network that a command line names: published, or made by a function of the user's own."""
+"""The network of a command line: a published one, or one that a function of the user makes."""
 
-import importlib
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +9,7 @@ from flax import nnx
 
 from vexplain import classifiers
 from vexplain.classifiers import functionalize
+from vexplain.command.inputs import network_function
 from vexplain.datasets import Resizing
 from vexplain.typing import ApplyFn, Variables
 
@@ -21,51 +20,31 @@ _RETURNS = (
 
 
 class Model(NamedTuple):
-    """A network as the steps take it.
-
-    Attributes:
-        name: as the command line has it.
-        apply: `apply(variables, images) -> logits`, images in [0, 1].
-        variables: its weights; shapes only, where the layers are all that is asked for.
-        resizing: what images go through first.
-        num_classes: of the scores.
-    """
+    """A network, its name in the command line, and the size of its input and output."""
 
     name: str
     apply: ApplyFn
-    variables: Variables
+    variables: Variables  # shapes only, of a published network without weights
     resizing: Resizing
     num_classes: int
 
 
-def load_model(
-    name: str, weights: Path | None = None, size: int | None = None, *, needs_weights: bool = True
-) -> Model:
-    """Returns the network that a name stands for.
+def load_model(name: str, weights: Path | None = None, size: int | None = None) -> Model:
+    """Returns the network that a name stands for; a published one without weights has shapes only.
 
     Args:
-        name: one of `vexplain.classifiers.NAMES`, or `package.module:function`. The module is also looked for
-            in the current folder.
+        name: one of `vexplain.classifiers.NAMES`, or `package.module:function`.
         weights: the file of weights.
         size: of the images, in pixels; needed where the network does not come with a `Resizing`.
-        needs_weights: a published network without its weights is refused.
 
     Raises:
-        ValueError: a name of neither form, no such function, something else returned than it should, no
-            weights or size where they are needed, or a network that does not run on images of this size.
+        ValueError: no such function, something else returned than it should, no size where it is needed, or a
+            network that does not run on images of this size.
         FileNotFoundError: there is no such file of weights.
         ModuleNotFoundError: the module cannot be imported.
     """
-    if weights is not None and not weights.exists():
-        raise FileNotFoundError(f"--weights is {str(weights)!r}: there is no such file")
-    if name in classifiers.NAMES:
-        apply, variables, resizing = _published(name, weights, needs_weights)
-    elif ":" in name:
-        apply, variables, resizing = _of_function(name, weights)
-    else:
-        raise ValueError(
-            f"--model is {name!r}: expected one of {', '.join(classifiers.NAMES)}, or package.module:function"
-        )
+    make = _of_function if ":" in name else _published
+    apply, variables, resizing = make(name, weights)
     if size is not None:
         resizing = Resizing(size)
     if resizing is None:
@@ -73,14 +52,9 @@ def load_model(
     return Model(name, apply, variables, resizing, _num_classes(name, apply, variables, resizing.size))
 
 
-def _published(name: str, weights: Path | None, needs_weights: bool) -> Any:
+def _published(name: str, weights: Path | None) -> Any:
     if weights is not None:
         return classifiers.pretrained(name, weights)
-    if needs_weights:
-        raise ValueError(
-            f"--weights is missing: {name} has random weights without it, and nothing to explain; pass a "
-            ".safetensors file of torchvision or timm, or a .mat file of MatConvNet"
-        )
     kept = []
 
     def build():
@@ -92,7 +66,7 @@ def _published(name: str, weights: Path | None, needs_weights: bool) -> Any:
 
 
 def _of_function(name: str, weights: Path | None) -> tuple[ApplyFn, Variables, Resizing | None]:
-    made = _called(name, _function(name), weights)
+    made = _called(name, network_function(name), weights)
     if isinstance(made, nnx.Module):
         return (*functionalize(made), None)
     if isinstance(made, tuple) and len(made) in (2, 3) and callable(made[0]):
@@ -101,29 +75,6 @@ def _of_function(name: str, weights: Path | None) -> tuple[ApplyFn, Variables, R
         if resizing is None or isinstance(resizing, Resizing):
             return apply, variables, resizing
     raise ValueError(f"--model {name} returned a {_described(made)}: expected {_RETURNS}")
-
-
-def _function(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # something that the module itself wants
-        raise ModuleNotFoundError(
-            f"--model {name}: there is no module {module!r}, neither installed nor in {Path.cwd()}; write "
-            "package.module:function, without .py"
-        ) from error
-    function = getattr(found, attribute, None)
-    if not callable(function):
-        public = [key for key, value in vars(found).items() if callable(value) and key[0] != "_"]
-        raise ValueError(
-            f"--model {name}: module {module!r} has no function {attribute!r}; it has: "
-            f"{', '.join(public[:12]) or 'none'}"
-        )
-    return function
 
 
 def _called(name: str, function: Any, weights: Path | None) -> Any:

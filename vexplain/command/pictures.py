@@ -1,4 +1,4 @@
-"""Heatmaps and average images as PNG files, and what explains each image."""
+"""Explanations of the images, and heatmaps and average images as PNG files."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from vexplain._files import write_whole
+from vexplain._files import write_json, write_whole
 from vexplain.command.arguments import Explain
 from vexplain.datasets.sources import epoch_batches, subset
 from vexplain.figures import class_sheet, explanation_sheet, save_figure
@@ -21,20 +21,12 @@ from vexplain.relevance import Explanation, FeatureView, explain, feature_name, 
 
 
 class Explained(NamedTuple):
-    """What explains the images.
+    """The explanations of the images whose class has relevant features."""
 
-    Attributes:
-        records: for each image its files and features, by its place in the source; none for those whose class
-            has no relevant feature.
-        images: those that the report shows.
-        explanation: of them.
-        places: of them in the source.
-    """
-
-    records: dict[int, dict[str, Any]]
-    images: np.ndarray
-    explanation: Explanation
-    places: np.ndarray
+    records: dict[int, dict[str, Any]]  # files and features of each image, by its index in the source
+    images: np.ndarray  # those that the report shows
+    explanation: Explanation  # of them
+    places: np.ndarray  # their indices in the source
 
     @property
     def num_heatmaps(self) -> int:
@@ -42,13 +34,9 @@ class Explained(NamedTuple):
 
 
 def explain_images(arguments: Explain, found: Any) -> Explained:
-    """Returns what explains every image, after its heatmap and its row of the sheet were written.
+    """Returns the explanation of every image, after its heatmap and its row of the sheet were written.
 
-    Those of an interrupted run are taken over.
-
-    Args:
-        arguments: of the subcommand.
-        found: what the steps before have found.
+    Those of an interrupted run are used again.
 
     Raises:
         ValueError: no predicted class has a relevant feature, or there are fewer features than asked for.
@@ -72,12 +60,7 @@ def explain_images(arguments: Explain, found: Any) -> Explained:
 
 
 def save_class_sheets(folder: Path, views: Sequence[FeatureView]) -> dict[str, Path]:
-    """Returns, by class, the PNG file that now shows its relevant features.
-
-    Args:
-        folder: of the files.
-        views: what `interpret` returned.
-    """
+    """Returns, by class, the PNG file that now shows its relevant features."""
     names = list(dict.fromkeys(view.class_name for view in views))
     return {
         name: save_figure(class_sheet(views, class_name=name), folder / f"{n:04d}-{_file_name(name)}.png")
@@ -86,19 +69,14 @@ def save_class_sheets(folder: Path, views: Sequence[FeatureView]) -> dict[str, P
 
 
 def relative_file(found: Any, place: int) -> str:
-    """Returns the path of an image below the folder of images.
-
-    Args:
-        found: what the steps have found.
-        place: of the image in the source.
-    """
+    """Returns the path of an image, given by its index in the source, below the folder of images."""
     return Path(str(found.predictions.source.files[place])).relative_to(found.folder.root).as_posix()
 
 
 def _explanations(
     arguments: Explain, found: Any, places: np.ndarray, num_done: int
 ) -> Iterator[tuple[int, np.ndarray, Explanation]]:
-    """Place, image and explanation of one image after the other, explained in batches."""
+    """Index, image and explanation of one image after the other, explained in batches."""
     source = subset(found.predictions.source, places)
     batch_fn, num_steps = epoch_batches(source, min(arguments.batch_size, len(source)))
     total = len(source) + num_done
@@ -124,13 +102,13 @@ def _key(arguments: Explain, found: Any) -> list[Any]:
 
 
 def _files(out: Path, file: str) -> tuple[Path, Path, Path]:
-    """The heatmap of an image, its row of the sheet, and what is noted of them when both are written."""
+    """The heatmap of an image, its row of the sheet, and the record that is written after both."""
     rows = out / "explanations"
     return out / "heatmaps" / f"{file}.png", rows / f"{file}.png", rows / f"{file}.json"
 
 
 def _kept(arguments: Explain, found: Any, places: np.ndarray) -> dict[int, dict[str, Any]]:
-    """What an earlier run, perhaps an interrupted one, has left of the same things."""
+    """The records of an earlier, perhaps interrupted run with the same fingerprint and settings."""
     kept = {}
     for place in places.tolist():
         heatmap, row, note = _files(arguments.out, relative_file(found, place))
@@ -144,7 +122,7 @@ def _kept(arguments: Explain, found: Any, places: np.ndarray) -> dict[int, dict[
 
 
 def _save(arguments: Explain, found: Any, place: int, image: np.ndarray, one: Explanation) -> dict[str, Any]:
-    """Writes the heatmap (8 bits, gray) and the row of the sheet, and returns what JSON says of them."""
+    """Writes the heatmap (8 bits, gray) and the row of the sheet, and returns the record of them."""
     out = arguments.out
     heatmap, row, note = _files(out, relative_file(found, place))
     buffer = io.BytesIO()
@@ -160,12 +138,12 @@ def _save(arguments: Explain, found: Any, place: int, image: np.ndarray, one: Ex
     ]
     files = {"heatmap": heatmap.relative_to(out).as_posix(), "explanation": row.relative_to(out).as_posix()}
     record = files | {"features": features}
-    write_whole(note, json.dumps({"key": _key(arguments, found), "record": record}).encode())
+    write_json(note, {"key": _key(arguments, found), "record": record})
     return record
 
 
 def _spread(predicted: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
-    """Places of images for the report: one of each class, then a second of each, ..."""
+    """Indices of images for the report: one of each class, then a second of each, ..."""
     turn = [int((predicted[places[:n]] == predicted[place]).sum()) for n, place in enumerate(places)]
     return places[np.argsort(turn, kind="stable")[:count]]
 

@@ -1,7 +1,6 @@
-"""The report of the command and its results as JSON: what a reader sees, and what a program reads."""
+"""The report of the command, and its results as JSON."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 
 from vexplain import relevance
-from vexplain._files import write_whole
+from vexplain._files import plain_json, write_json
 from vexplain.command.arguments import Explain
 from vexplain.command.pictures import Explained, relative_file
 from vexplain.figures import (
@@ -31,17 +30,9 @@ _PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "numpy")
 
 
 def write_results(arguments: Explain, found: Any, explained: Explained, sheets: Mapping[str, Path]) -> Path:
-    """Writes results.json, explanations.png and report.html, and returns the path of the report.
-
-    Args:
-        arguments: of the subcommand.
-        found: what the steps before have found.
-        explained: what explains the images.
-        sheets: by class, the picture of its relevant features.
-    """
+    """Writes results.json, explanations.png and report.html, and returns the path of the report."""
     results = _results(arguments, found, explained, sheets)
-    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-    write_whole(arguments.out / "results.json", text.encode())
+    write_json(arguments.out / "results.json", results)
     labels = found.predictions.truth[explained.places] if found.folder.has_labels else None
     sheet = explanation_sheet(explained.images, explained.explanation, found.relevance, labels=labels)
     save_figure(sheet, arguments.out / "explanations.png")
@@ -53,7 +44,7 @@ def write_results(arguments: Explain, found: Any, explained: Explained, sheets: 
             _explanations(found, explained, sheet),
             _learned(found.relevance, sheets),
             _layers(found.table),
-            *_passed_over(results),
+            *_left_out(results),
         ],
         settings=results["settings"],
         versions=package_versions(_PACKAGES) | {"devices": results["devices"]},
@@ -93,10 +84,7 @@ def _results(
             name: sheet.relative_to(arguments.out).as_posix() for name, sheet in sheets.items()
         },
         "images": images,
-        "settings": {
-            key: list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-            for key, value in vars(arguments).items()
-        },
+        "settings": plain_json(vars(arguments)),
         "devices": f"{len(jax.devices())} × {jax.devices()[0].device_kind}",
     }
 
@@ -114,19 +102,19 @@ def _short(name: str) -> str:
 def _lead(found: Any, results: Mapping[str, Any]) -> str:
     learned, count = found.relevance, results["num_images"]
     union = sum(map(len, relevance.relevant_union(learned).values()))
-    right = "" if results["accuracy"] is None else f", {results['accuracy']:.1%} of them rightly"
+    right = "" if results["accuracy"] is None else f", {results['accuracy']:.1%} of them correctly"
     candidates, num_classes = results["num_candidates"], len(results["relevant_features"])
     return (
         f"{_short(found.model.name)} was given {count} images{right}. Of the {candidates:,} internal "
-        f"features that were searched, {union} speak for one of the {num_classes} classes predicted here. "
-        "This report shows which of them explain each image, and what they look like."
+        f"features that were searched, {union} are relevant for one of the {num_classes} classes predicted "
+        "here. This report shows which of them explain each image, and what they look like."
     )
 
 
 def _key_figures(found: Any, results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     counts = [len(features) for features in results["relevant_features"].values()]
     figures = [
-        ("images", f"{results['num_images']}", f"{results['num_skipped']} passed over"),
+        ("images", f"{results['num_images']}", f"{results['num_skipped']} skipped"),
         ("classes predicted", f"{len(counts)}", f"of {found.model.num_classes}"),
         (
             "features a class",
@@ -169,7 +157,7 @@ def _learned(found: Relevance, sheets: Mapping[str, Path]) -> Section:
     pictures = [
         Picture(
             sheets[name].read_bytes(),
-            f"{name}: each relevant feature, its average image, and the image parts that excite it most.",
+            f"{name}: each relevant feature, its average image, and the image parts with its best response.",
             f"Average images and image parts of the features relevant for {name}.",
         )
         for name in shown
@@ -178,9 +166,9 @@ def _learned(found: Relevance, sheets: Mapping[str, Path]) -> Section:
     return Section(
         "What these features look like",
         (
-            "A sparse, non-negative regression predicts the decision of the network from the energy of every "
-            "channel; the few that get a weight are relevant for the class. Each is shown by the average of "
-            f"what its receptive field saw where it fired most, over images predicted as the class.{rest}",
+            "A sparse, non-negative regression predicts the decision of the network from the responses of "
+            "all channels; the few with a weight are relevant for the class. Each is shown by the average of "
+            f"the image parts where it responds most strongly, over images predicted as the class.{rest}",
         ),
         (overview, *pictures),
     )
@@ -212,7 +200,7 @@ def _layers(table: Any) -> Section:
     )
 
 
-def _passed_over(results: Mapping[str, Any]) -> list[Section]:
+def _left_out(results: Mapping[str, Any]) -> list[Section]:
     sections = []
     if results["skipped"]:
         rows = list(results["skipped"].items())

@@ -1,7 +1,7 @@
-"""The steps of the command; each takes over what an earlier run left of the same model, images, settings.
+"""The steps of the command, each of which reads its result where an earlier run left it.
 
-A fingerprint of the weights, the layers, the image files and the settings stands beside every result; where
-it agrees, the result is read instead of made again.
+A fingerprint of the weights, the layers, the image files and the settings is kept beside every result; where
+it agrees, the result is read instead of computed again.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from vexplain import relevance
-from vexplain._files import write_whole
+from vexplain._files import write_json, write_whole
 from vexplain.command.arguments import Arguments, Explain, Features, Interpret, Layers
 from vexplain.command.images import Folder, Predictions, open_folder, paths_of, predict
 from vexplain.command.model import Model, load_model
@@ -28,16 +28,7 @@ _VERSION = 1  # of the files of results
 
 
 class Found(NamedTuple):
-    """What the steps so far have found.
-
-    Attributes:
-        model: the network.
-        folder: the images.
-        table: the layers.
-        predictions: of the readable images.
-        relevance: the relevant features.
-        fingerprint: of all that they depend on.
-    """
+    """The results of the steps so far, and the fingerprint of all that they depend on."""
 
     model: Model
     folder: Folder
@@ -48,16 +39,10 @@ class Found(NamedTuple):
 
 
 def run(arguments: Arguments, say: Say) -> None:
-    """Does what a subcommand asks for.
-
-    Args:
-        arguments: of the subcommand.
-        say: shows a line to the user.
+    """Runs a subcommand; `say` shows a line to the user.
 
     Raises:
-        ValueError: the model, the images or a setting cannot be used; says which and how to mend it.
-        FileNotFoundError: there is no such file or folder.
-        ModuleNotFoundError: the module of the model cannot be imported.
+        ValueError: the model, the images or a setting cannot be used; says which and what to do.
     """
     if isinstance(arguments, Layers):
         return show_layers(arguments, say)
@@ -72,7 +57,7 @@ def run(arguments: Arguments, say: Say) -> None:
 
 def show_layers(arguments: Layers, say: Say) -> None:
     """Shows the table of layers, and writes it where a folder is given."""
-    model = load_model(arguments.model, arguments.weights, arguments.size, needs_weights=False)
+    model = load_model(arguments.model, arguments.weights, arguments.size)
     table = _table(model)
     say(str(table))
     say(_size_of_search(table, relevance.default_layers(table)))
@@ -114,7 +99,7 @@ def find_features(arguments: Features, say: Say) -> Found:
 
 
 def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[str, Path]:
-    """Returns, by class, the picture of its relevant features: average images and what excites them most."""
+    """Returns, by class, the picture of its relevant features: average images and their best image parts."""
     path, key = arguments.out / "interpretation.json", [found.fingerprint, arguments.num_exemplars]
     kept = _read_json(path)
     if kept is not None and kept["key"] == key:
@@ -137,16 +122,6 @@ def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[st
     write_json(path, {"key": key, "sheets": relative})
     say(f"Average images of {len(views)} features in {arguments.out / 'average_images'}")
     return sheets
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file in one piece.
-
-    Args:
-        path: of the file.
-        content: what JSON can say.
-    """
-    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _table(model: Model) -> LayerTable:
@@ -174,7 +149,7 @@ def _size_of_search(table: LayerTable, rows: Any) -> str:
 
 
 def _check_covered(model: Model, on_uncovered: str) -> None:
-    """Before the pass over the images, which may take hours, rather than after it."""
+    """Raises before the pass over the images, which may take hours, rather than after it."""
     images = jax.ShapeDtypeStruct((1, model.resizing.size, model.resizing.size, 3), np.float32)
     ruled = with_rules(
         model.apply, GUIDED | RESAMPLED_STRIDE, on_uncovered=on_uncovered, on_unmatched="ignore"
@@ -198,7 +173,7 @@ def _fingerprint(arguments: Features, model: Model, folder: Folder, table: Layer
 
 
 def _kept(out: Path, fingerprint: str, folder: Folder, model: Model) -> tuple[Predictions, Relevance] | None:
-    """What an earlier run has left of the same things."""
+    """The results of an earlier run with the same fingerprint."""
     notes, path = _read_json(out / "features.json"), out / "relevance.npz"
     if notes is None or notes.get("fingerprint") != fingerprint or not path.is_file():
         return None
@@ -242,22 +217,13 @@ def _write_features(out, learned: Relevance, predictions: Predictions, root: Pat
 
 
 def features_by_class(learned: Relevance) -> dict[str, list[dict[str, Any]]]:
-    """Returns the relevant features by the name of the class, for JSON; classes without any are left out.
-
-    Args:
-        learned: the relevance.
-    """
+    """Returns the relevant features by the name of the class, for JSON; classes without any are left out."""
     found = {name: relevance.features(learned, c) for c, name in enumerate(learned.class_names)}
     return {name: [feature._asdict() for feature in here] for name, here in found.items() if here}
 
 
 def left_out(learned: Relevance, predictions: Predictions) -> list[str]:
-    """Returns the classes that no image is predicted as, and that therefore have no features.
-
-    Args:
-        learned: the relevance.
-        predictions: of the images.
-    """
+    """Returns the classes that no image is predicted as, and that therefore have no features."""
     occurring = set(predictions.predicted.tolist())
     return [name for c, name in enumerate(learned.class_names) if c not in occurring]
 

@@ -4,12 +4,9 @@ Figures are matplotlib's, made without pyplot: nothing global is changed, no win
 keeps or saves them (`save_figure`).
 """
 
-from vexplain.figures.ablation import ablation_bars as ablation_bars
 from vexplain.figures.class_sheets import class_sheet as class_sheet
 from vexplain.figures.curves import iou_curves as iou_curves
-from vexplain.figures.curves import randomization_curves as randomization_curves
 from vexplain.figures.explanation_sheets import explanation_sheet as explanation_sheet
-from vexplain.figures.map_sheets import map_sheet as map_sheet
 from vexplain.figures.report import Picture as Picture
 from vexplain.figures.report import Report as Report
 from vexplain.figures.report import Section as Section

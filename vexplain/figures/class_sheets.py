@@ -1,12 +1,13 @@
 """What was learned: for each class its relevant features, how much they weigh, and what they look like."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from vexplain.figures.images import pixels, show
 from vexplain.figures.sheet import place, rectangle, text_width, write
-from vexplain.figures.style import MUTED, OURS, TRACK, context, new_figure, percent
+from vexplain.figures.style import ACCENT, MUTED, TRACK, context, new_figure, percent
 from vexplain.relevance import FeatureView
 
 NUM_CROPS = 9  # beside the average
@@ -17,10 +18,10 @@ NAME = {"fontsize": 11, "weight": "bold"}
 
 @context()
 def class_sheet(views: Sequence[FeatureView], *, class_name: str | None = None) -> Figure:
-    """Returns a sheet of the relevant features of one class, a row each, the heaviest first.
+    """Returns a sheet of the relevant features of one class, a row each, the largest weight first.
 
     A row has the name of the feature as `layer[channel]`, its relevance weight and its share of the class,
-    the average image, and the best crops. Pixels that are not seen are light gray.
+    the average image, and the best crops. Pixels outside of the image are light gray.
 
     Args:
         views: what `interpret` returned; images are (height, width, 1 or 3) in [0, 1].
@@ -72,15 +73,8 @@ def _name(view: FeatureView) -> str:
 
 def _header(figure: Figure, views: list[FeatureView], gutter: float) -> None:
     count = f"{len(views)} relevant feature{'' if len(views) == 1 else 's'}"
-    write(
-        figure,
-        MARGIN,
-        0.26,
-        views[0].class_name,
-        width=figure.get_figwidth() - 2 * MARGIN,
-        fontsize=15,
-        weight="bold",
-    )
+    title: dict[str, Any] = {"width": figure.get_figwidth() - 2 * MARGIN, "fontsize": 15, "weight": "bold"}
+    write(figure, MARGIN, 0.26, views[0].class_name, **title)
     write(figure, MARGIN, 0.72, count, color=MUTED)
     left = MARGIN + gutter
     sizes = sorted({len(view.indices) for view in views})
@@ -106,5 +100,5 @@ def _label(figure: Figure, view: FeatureView, share: float, top: float, room: fl
     write(figure, MARGIN, top + 0.34, f"weight {view.weight:.3g}".replace("-", "\N{MINUS SIGN}"))
     write(figure, MARGIN + room, top + 0.34, percent(share, digits=0), color=MUTED, ha="right")
     rectangle(figure, MARGIN, top + 0.57, room, 0.055, color=TRACK)
-    rectangle(figure, MARGIN, top + 0.57, room * share, 0.055, color=OURS)
+    rectangle(figure, MARGIN, top + 0.57, room * share, 0.055, color=ACCENT)
     write(figure, MARGIN, top + 0.74, field, width=room, color=MUTED)

@@ -1,4 +1,4 @@
-"""A curve for each method: how well its heatmaps meet the true region, what of them survives shuffling."""
+"""A curve for each method, beside a legend with one value of each: how well its heatmaps meet the truth."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -19,8 +19,8 @@ _NOT_METHODS = (*CONTROLS, CEILING)
 _DASHES = [(0, (4, 2)), (0, (1.2, 1.6)), (0, (6, 1.5)), (0, (6, 1.5, 1.2, 1.5)), (0, (2.5, 1))]
 
 
-class _Line(NamedTuple):
-    """One method of a figure, in the order of the legend."""
+class Line(NamedTuple):
+    """The curve of a method."""
 
     name: str
     x: np.ndarray
@@ -32,7 +32,7 @@ class _Line(NamedTuple):
 def iou_curves(scores: Mapping[str, Score]) -> Figure:
     """Returns the mean IoU of each method over the thresholds, in percent, the largest area listed first.
 
-    The paper's method is bold, our own map dark, controls that know nothing of the network gray and dashed.
+    The paper's method is bold, our own map dark, controls gray and dashed.
 
     Args:
         scores: by name of the method, what `evaluation.summarize` returned.
@@ -53,62 +53,15 @@ def iou_curves(scores: Mapping[str, Score]) -> Figure:
         area, error = score.mean("IoU area"), score.standard_error("IoU area")
         thresholds = np.linspace(0, 1, len(score.curve))
         value = f"{style.percent(area)} ± {100 * error:.1f}"
-        lines.append(_Line(name, thresholds, 100 * score.curve, value))
-    axes = _drawn(lines, "mean IoU with the true part, %", "area under the curve")
+        lines.append(Line(name, thresholds, 100 * score.curve, value))
+    axes = draw_lines(lines, "mean IoU with the true part, %", "area under the curve")
     axes.set(xlim=(0, 1), ylim=(0, 1.05 * max(10, *(float(np.max(line.y)) for line in lines))))
     axes.set_xlabel("threshold of the heatmap", labelpad=6, loc="left")
     return cast(Figure, axes.figure)
 
 
-@style.context()
-def randomization_curves(stages: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Returns how the map of each method loses what it had as layer after layer is shuffled.
-
-    Spearman's correlation with the map of the trained network over the stages of cascading randomization,
-    from the output down; the most alike at the end is listed first. A method that explains the network falls.
-
-    Args:
-        stages: by name of the method, the mean correlation by the group of weights that the stage shuffled,
-            the same groups in the same order for all; NaN where no map varies.
-
-    Raises:
-        ValueError: `stages` is empty, or the groups of two methods differ.
-
-    Example:
-        >>> figure = randomization_curves({"gradient": {"head": 0.6, "stem": 0.1}})
-        >>> [text.get_text() for text in figure.texts][-2:]
-        ['0.10', 'gradient']
-    """
-    if not stages:
-        raise ValueError("stages is empty: pass the correlations of one or more methods")
-    groups = list(next(iter(stages.values())))
-    for name, found in stages.items():
-        if list(found) != groups or not groups:
-            raise ValueError(f"stages[{name!r}] has groups {list(found)}: expected {groups or 'one or more'}")
-    ends = {name: found[groups[-1]] for name, found in stages.items()}
-    lines = [
-        _Line(
-            name,
-            np.arange(len(groups) + 1.0),
-            np.array([1.0, *stages[name].values()]),
-            "–" if np.isnan(ends[name]) else f"{ends[name]:.2f}".replace("-", "\N{MINUS SIGN}"),
-        )
-        for name in sorted(stages, key=lambda name: -np.nan_to_num(ends[name], nan=-2))
-    ]
-    axes = _drawn(
-        lines, "Spearman\N{RIGHT SINGLE QUOTATION MARK}s correlation with the trained map", "at the end"
-    )
-    axes.set(xlim=(0, len(groups)), ylim=(min(0, np.nanmin([line.y for line in lines])) - 0.05, 1.05))
-    axes.set_xticks(range(len(groups) + 1), ["none", *groups])
-    first, *_, last = axes.get_xticklabels()
-    first.set_horizontalalignment("left")
-    last.set_horizontalalignment("right")
-    axes.set_xlabel("shuffled down to", labelpad=6, loc="left")
-    return cast(Figure, axes.figure)
-
-
-def _drawn(lines: Sequence[_Line], title: str, of_values: str) -> Axes:
-    """The lines on axes, beside a legend that lists them with their values."""
+def draw_lines(lines: Sequence[Line], title: str, of_values: str) -> Axes:
+    """Returns axes with the lines, beside a legend that lists them with their values."""
     names = [line.name for line in lines]
     height = max(HEIGHT, 0.9 + ROW * len(lines))
     figure = style.new_figure(WIDTH, height)
@@ -130,14 +83,9 @@ def _drawn(lines: Sequence[_Line], title: str, of_values: str) -> Axes:
 
 
 def look_of(name: str, names: Sequence[str]) -> dict[str, Any]:
-    """Returns color, width and dashes of the line of a method.
-
-    Args:
-        name: of the method.
-        names: of all methods.
-    """
+    """Returns color, width and dashes of the line of a method among those of all `names`."""
     if name == PAPER:
-        return {"color": style.OURS, "linewidth": 2.8, "solid_capstyle": "round"}
+        return {"color": style.ACCENT, "linewidth": 2.8, "solid_capstyle": "round"}
     if name in _NOT_METHODS:
         dashes = _DASHES[_NOT_METHODS.index(name) % len(_DASHES)]
         return {"color": style.CONTROL, "linewidth": 1.4, "linestyle": dashes}
@@ -149,12 +97,12 @@ def look_of(name: str, names: Sequence[str]) -> dict[str, Any]:
     return {"color": style.RIVALS[place_in_palette], "linewidth": 1.6, "linestyle": dashes}
 
 
-def _legend_row(figure: Figure, left: float, top: float, line: _Line, look: dict[str, Any]) -> Text:
+def _legend_row(figure: Figure, left: float, top: float, line: Line, look: dict[str, Any]) -> Text:
     sample = place(figure, left, top, 0.28, 0.16)
     sample.plot([0.06, 0.94], [0.5, 0.5], **look)
     sample.set(xlim=(0, 1), ylim=(0, 1))
     sample.set_axis_off()
     is_paper = line.name == PAPER
-    text: dict[str, Any] = {"weight": "bold", "color": style.OURS} if is_paper else {"color": style.INK}
+    text: dict[str, Any] = {"weight": "bold", "color": style.ACCENT} if is_paper else {"color": style.INK}
     write(figure, WIDTH - 0.3, top + 0.08, line.value, va="center_baseline", ha="right", **text)
     return write(figure, left + 0.38, top + 0.08, title_of(line.name), va="center_baseline", **text)

@@ -1,4 +1,4 @@
-"""Why these images got their class: heatmaps of the features that explain it, beside other methods."""
+"""Sheets of explanations: the heatmap of each feature that explains an image, beside other methods."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vexplain.figures.images import checked_images, checked_maps, outline, overlay, show
+from vexplain.figures.images import checked_images, checked_maps, outline, overlay, pixels, show
 from vexplain.figures.sheet import place, wrap, write
-from vexplain.figures.style import FAINT, INK, MUTED, OURS, TRACK, WRONG, context, new_figure
+from vexplain.figures.style import ACCENT, INK, MUTED, TRACK, WRONG, context, new_figure
 from vexplain.relevance import Explanation, Relevance, feature_name
 from vexplain.typing import AnyArray
 
-IMAGE, GAP, GROUP = 1.08, 0.1, 0.26  # inches; GROUP parts the image, the explanation and the rivals
+IMAGE, GAP, GROUP = 1.08, 0.1, 0.26  # inches; GROUP parts truth, explanation and other methods
 MARGIN, GUTTER, HEADER, CAPTION = 0.3, 1.5, 0.85, 0.46
 VERDICT = 1.36  # at least, the height of a row
 
@@ -28,9 +28,9 @@ def explanation_sheet(
     labels: AnyArray | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Figure:
-    """Returns a sheet, a row for each image: its class, the combined heatmap, one per feature, and rivals.
+    """Returns a sheet, a row for each image: its class, the combined heatmap, one per feature, other methods.
 
-    A slot without a feature has a dash. A wrong prediction is marked in red, with the true class.
+    A dash stands where there is no feature. A wrong prediction is marked in red, with the true class.
 
     Args:
         images: (batch, height, width, 1 or 3) in [0, 1].
@@ -64,24 +64,24 @@ def explanation_sheet(
     for n, image in enumerate(shown):
         top = HEADER + n * pitch
         is_wrong = _verdict(figure, n, top, explanation, names, truth)
-        cell = lambda column: place(figure, lefts[column], top, IMAGE, tall)  # noqa: B023, E731
-        axes = cell(0)
-        show(axes, image.repeat(3, -1) if image.shape[-1] == 1 else image, **_frame(is_wrong))
+        axes = [place(figure, left, top, IMAGE, tall) for left in lefts]
+        frame: dict[str, Any] = {"frame": WRONG, "line": 2.0} if is_wrong else {}
+        show(axes[0], pixels(image), **frame)
         if true_masks is not None:
-            outline(axes, true_masks[n])
-            show(cell(1), true_masks[n][..., None].repeat(3, -1))
-        show(cell(first), overlay(image, heatmaps[n]))
+            outline(axes[0], true_masks[n])
+            show(axes[1], pixels(true_masks[n][..., None]))
+        show(axes[first], overlay(image, heatmaps[n]))
         for k in range(count):
             column = first + 1 + k
-            _feature(figure, cell(column), n, k, image, explanation, relevance, lefts[column], top + tall)
-        for m, maps in enumerate(others.values()):
-            show(cell(first + 1 + count + m), overlay(image, maps[n]))
+            _feature(figure, axes[column], n, k, image, explanation, relevance, lefts[column], top + tall)
+        for maps, place_of_map in zip(others.values(), axes[first + 1 + count :], strict=True):
+            show(place_of_map, overlay(image, maps[n]))
     _scale(figure, lefts[first])
     return figure
 
 
 def _columns(groups: list[int]) -> list[float]:
-    """Left edges of the columns; the groups (truth, explanation, rivals) stand apart."""
+    """Left edges of the columns; wider gaps part truth, explanation and other methods."""
     lefts, left = [], MARGIN + GUTTER
     for size in groups:
         lefts += [left + n * (IMAGE + GAP) for n in range(size)]
@@ -91,7 +91,7 @@ def _columns(groups: list[int]) -> list[float]:
 
 def _headings(figure: Figure, lefts: list[float], headings: list[str], *, bold: int) -> None:
     for n, (left, heading) in enumerate(zip(lefts, headings, strict=True)):
-        look: dict[str, Any] = {"color": OURS, "weight": "bold"} if n == bold else {"color": MUTED}
+        look: dict[str, Any] = {"color": ACCENT, "weight": "bold"} if n == bold else {"color": MUTED}
         text = write(figure, left, HEADER - 0.5, heading, fontsize=8.5, **look)
         wrap(text, IMAGE + 0.04, num_lines=3)
         blank = 2 - text.get_text().count("\n")
@@ -99,7 +99,7 @@ def _headings(figure: Figure, lefts: list[float], headings: list[str], *, bold: 
 
 
 def _verdict(figure, n, top, explanation, names, truth) -> bool:
-    """Writes what the network said of image n, and whether that is wrong."""
+    """Writes the prediction for image n, and returns whether it is wrong."""
     predicted, target = int(np.argmax(explanation.logits[n])), int(explanation.targets[n])
     is_wrong = truth is not None and predicted != int(truth[n])
     lines = [("predicted", {"color": MUTED, "fontsize": 8})]
@@ -118,10 +118,6 @@ def _verdict(figure, n, top, explanation, names, truth) -> bool:
         is_name = look["fontsize"] > 8
         top += (0.17 if is_name else 0.155) * (1 + text.get_text().count("\n")) + 0.07 * is_name
     return is_wrong
-
-
-def _frame(is_wrong: bool) -> dict:
-    return {"frame": WRONG, "line": 2.0} if is_wrong else {"frame": FAINT}
 
 
 def _feature(figure, axes, n, k, image, explanation, relevance, left, bottom) -> None:

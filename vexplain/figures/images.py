@@ -4,7 +4,6 @@ Pixels that do not exist (NaN) are light gray, enlarged pixels stay sharp square
 a dimmed gray version of its image, so that color means heat and nothing else.
 """
 
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -58,14 +57,7 @@ def overlay(image: AnyArray, heatmap: AnyArray) -> Float[np.ndarray, "height wid
 def show(
     axes: Axes, rgb: Float[np.ndarray, "height width 3"], *, frame: str = FAINT, line: float = 0.6
 ) -> None:
-    """Puts pixels on axes, enlarged to sharp squares, inside a thin frame.
-
-    Args:
-        axes: to draw on.
-        rgb: in [0, 1].
-        frame: color of the frame.
-        line: width of the frame, in points.
-    """
+    """Puts pixels in [0, 1] on axes, enlarged to sharp squares, inside a frame `line` points thick."""
     axes.imshow(rgb, interpolation="nearest", vmin=0, vmax=1)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -74,13 +66,9 @@ def show(
 
 
 def outline(axes: Axes, mask: AnyArray, *, color: str = "white", line: float = 0.8) -> None:
-    """Draws the border of the region where a mask is 0.5 or more; nothing where there is no such region.
+    """Draws the border of the region where a mask in [0, 1] is 0.5 or more, if there is one.
 
-    Args:
-        axes: with the image.
-        mask: (height, width), coverage in [0, 1].
-        color: of the line, on a dark seam that keeps it visible on bright images.
-        line: width, in points.
+    The line is `line` points thick, on a dark one that keeps it visible on bright images.
     """
     inside = np.pad(np.asarray(mask, np.float64), 1)
     if inside.max() <= 0.5:
@@ -92,32 +80,23 @@ def outline(axes: Axes, mask: AnyArray, *, color: str = "white", line: float = 0
     axes.set(xlim=(-0.5, width - 2.5), ylim=(height - 2.5, -0.5))
 
 
-def checked_images(images: AnyArray, *, name: str = "images") -> np.ndarray:
-    """Returns a batch of images as a NumPy array.
-
-    Args:
-        images: (batch, height, width, 1 or 3) in [0, 1].
-        name: of the argument, for the message.
+def checked_images(images: AnyArray) -> np.ndarray:
+    """Returns a batch of images, (batch, height, width, 1 or 3) in [0, 1], as a NumPy array.
 
     Raises:
         ValueError: another shape or range, or an empty batch.
     """
-    check_images(jnp.asarray(images))
+    check_images(images)
     if images.shape[-1] not in (1, 3) or not len(images):
         raise ValueError(
-            f"{name} has shape {images.shape}: expected 1 image or more, with 1 channel (gray) or "
-            "3 (red, green, blue)"
+            f"images has shape {images.shape}: expected 1 image or more, with 1 channel (gray) or 3 (red, "
+            "green, blue)"
         )
     return np.asarray(images, np.float32)
 
 
 def checked_maps(maps: AnyArray, images: np.ndarray, *, name: str) -> np.ndarray:
-    """Returns heatmaps or masks, one for each image, as a NumPy array.
-
-    Args:
-        maps: (batch, height, width) in [0, 1].
-        images: (batch, height, width, channels).
-        name: of the argument, for the message.
+    """Returns heatmaps or masks, (batch, height, width) in [0, 1], as a NumPy array.
 
     Raises:
         ValueError: another shape than that of the images, another range, or NaN.

@@ -1,4 +1,4 @@
-"""The report: one HTML file that explains itself and needs no other, for a browser, a phone or a printer."""
+"""The report: one HTML file that needs no other, for a browser, a phone or a printer."""
 
 import dataclasses
 import importlib.metadata
@@ -24,7 +24,7 @@ CSS_DPI = 100  # pixels of the page an inch of a figure; text of figures is then
 
 
 class Picture(NamedTuple):
-    """A figure of the report, with what a reader who cannot see it needs to know."""
+    """A figure of the report, its caption, and a description for readers who cannot see it."""
 
     image: Figure | bytes  # bytes of a PNG file
     caption: str
@@ -43,7 +43,7 @@ class Table(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of the report: what was asked, the text, the figures, the numbers."""
+    """A part of the report."""
 
     title: str
     paragraphs: Sequence[str] = ()
@@ -53,12 +53,12 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Everything a report says. All text is plain text.
+    """What a report contains. All text is plain text.
 
     Attributes:
         title: of the report.
         lead: one paragraph: what was done and what came out.
-        key_figures: (label, value, hint) of the numbers to see first; about four.
+        key_figures: (label, value, note) of the numbers to see first; about four.
         sections: in order.
         settings: what the run was called with.
         versions: of Python, packages and devices, see `package_versions`.
@@ -75,12 +75,11 @@ class Report:
 def write_report(path: str | os.PathLike[str], report: Report) -> Path:
     """Returns the path of the HTML file that now holds the report.
 
-    Images are inside the file; it loads nothing and runs nothing. The file is replaced in one piece, after
-    all of it was made.
+    Images are inside the file; it loads nothing and runs nothing.
 
     Args:
         path: ends in .html; its folder is made if it does not exist.
-        report: what to say.
+        report: its content.
 
     Raises:
         ValueError: another ending, a picture that is no PNG, a table whose rows and header differ in length.
@@ -104,9 +103,6 @@ def save_pictures(folder: str | os.PathLike[str], report: Report) -> list[Path]:
 
 def rendered(report: Report) -> str:
     """Returns the HTML text of a report.
-
-    Args:
-        report: what to say.
 
     Example:
         >>> "<h1>Cats &amp; dogs</h1>" in rendered(Report("Cats & dogs", "What was learned."))

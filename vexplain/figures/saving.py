@@ -42,12 +42,7 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """Returns the figure as a file in memory; the same figure gives the same bytes.
-
-    Args:
-        figure: any figure of matplotlib.
-        kind: "png", "svg" or "pdf".
-    """
+    """Returns the figure as a "png", "svg" or "pdf" file; the same figure gives the same bytes."""
     timeless = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     buffer = io.BytesIO()
     with context():

@@ -1,6 +1,7 @@
-"""A sheet: a figure whose contents are placed in inches from its top left corner, so that nothing overlaps.
+"""A sheet: a figure whose contents are placed so that nothing overlaps.
 
-Text that gets a width is made smaller, then shortened in its middle, until it fits.
+All lengths are in inches, all places distances from the left and the upper border. Text that gets a width is
+made smaller, then shortened in its middle, until it fits.
 """
 
 from collections.abc import Sequence
@@ -18,37 +19,23 @@ SMALLEST = 0.78  # of the wanted font size; below that, text is shortened
 
 
 def place(figure: Figure, left: Inches, top: Inches, width: Inches, height: Inches) -> Axes:
-    """Returns new axes at a place of the figure.
-
-    Args:
-        figure: to put them on.
-        left: distance from the left border, in inches.
-        top: distance from the upper border.
-        width: in inches.
-        height: in inches.
-    """
+    """Returns new axes at a place of the figure."""
     full_width, full_height = figure.get_size_inches()
-    return figure.add_axes(
-        (
-            left / full_width,
-            1 - (top + height) / full_height,
-            width / full_width,
-            height / full_height,
-        )
-    )
+    corner = (left / full_width, 1 - (top + height) / full_height)
+    return figure.add_axes((*corner, width / full_width, height / full_height))
 
 
 def write(
     figure: Figure, left: Inches, top: Inches, text: str, *, width: Inches | None = None, **look: Any
 ) -> Text:
-    """Returns text written at a place of the figure: its upper left corner, unless `look` says otherwise.
+    """Returns text written at a place of the figure, which is its upper left corner unless `look` differs.
 
     Args:
         figure: to write on.
-        left: distance from the left border, in inches.
-        top: distance from the upper border.
+        left: of the text.
+        top: of the text.
         text: may have several lines.
-        width: in inches, that the text must not exceed.
+        width: that the text must not exceed.
         **look: properties of `matplotlib.text.Text`.
     """
     full_width, full_height = figure.get_size_inches()
@@ -62,16 +49,7 @@ def write(
 def rectangle(
     figure: Figure, left: Inches, top: Inches, width: Inches, height: Inches, **look: Any
 ) -> Rectangle:
-    """Returns a rectangle drawn at a place of the figure.
-
-    Args:
-        figure: to draw on.
-        left: distance from the left border, in inches.
-        top: distance from the upper border.
-        width: in inches.
-        height: in inches.
-        **look: properties of `matplotlib.patches.Rectangle`; no border unless it says so.
-    """
+    """Returns a rectangle drawn at a place of the figure, without a border unless `look` has one."""
     full_width, full_height = figure.get_size_inches()
     look = {"linewidth": 0} | look
     corner = (left / full_width, 1 - (top + height) / full_height)
@@ -82,12 +60,7 @@ def rectangle(
 
 
 def fit(text: Text, width: Inches) -> None:
-    """Makes text smaller, then shorter, until it is no wider than `width` inches.
-
-    Args:
-        text: to change.
-        width: in inches.
-    """
+    """Makes text smaller, then shorter, until it is no wider than `width`."""
     wanted = text_width(text)
     if wanted <= width:
         return
@@ -100,12 +73,7 @@ def fit(text: Text, width: Inches) -> None:
 
 
 def fit_alike(texts: Sequence[Text], width: Inches) -> None:
-    """Makes texts fit as `fit` does, and gives them all the size of the smallest.
-
-    Args:
-        texts: to change.
-        width: in inches.
-    """
+    """Makes texts fit as `fit` does, and gives them all the size of the smallest."""
     for text in texts:
         fit(text, width)
     smallest = min((float(text.get_fontsize()) for text in texts), default=0)
@@ -114,13 +82,7 @@ def fit_alike(texts: Sequence[Text], width: Inches) -> None:
 
 
 def wrap(text: Text, width: Inches, *, num_lines: int) -> None:
-    """Breaks text between words into lines no wider than `width`; what is still too wide is made to fit.
-
-    Args:
-        text: one line, to change.
-        width: in inches.
-        num_lines: at most.
-    """
+    """Breaks a line of text between words into `num_lines` at most; what is still too wide is made to fit."""
     first, *rest = text.get_text().split() or [""]
     lines = [first]
     for word in rest:
@@ -134,11 +96,7 @@ def wrap(text: Text, width: Inches, *, num_lines: int) -> None:
 
 
 def shortened(text: str, length: int) -> str:
-    """Returns text of at most `length` signs, an ellipsis in place of its middle.
-
-    Args:
-        text: one line.
-        length: 3 or more.
+    """Returns text of at most `length` characters, 3 or more, with an ellipsis in place of its middle.
 
     Example:
         >>> shortened("upsampled activation", 9)
@@ -151,11 +109,7 @@ def shortened(text: str, length: int) -> str:
 
 
 def text_width(text: Text) -> float:
-    """Returns the width of text in inches.
-
-    Args:
-        text: on a figure with a canvas that can draw.
-    """
+    """Returns the width of text in inches."""
     figure = text.get_figure(root=True)
     assert figure is not None
     canvas = figure.canvas

@@ -1,7 +1,6 @@
 """How figures look: fonts, colors, and a context that leaves the caller's matplotlib as it was.
 
-One color says "relevant features, the method of the paper"; everything else stays quiet beside it. Layers go
-from light to dark with depth.
+One strong color marks the paper's method, everything else is muted. Layers go from light to dark with depth.
 """
 
 import contextlib
@@ -18,11 +17,8 @@ from matplotlib.figure import Figure
 
 Inches: TypeAlias = float | int
 
-FONTS = (
-    "Arial",
-    "Liberation Sans",
-    "DejaVu Sans",
-)  # the first that is installed; the last comes with matplotlib
+# The first that is installed; the last comes with matplotlib.
+FONTS = ("Arial", "Liberation Sans", "DejaVu Sans")
 DPI = 200  # twice what a page shows, for sharp screens
 
 PAPER = "#ffffff"
@@ -31,7 +27,7 @@ MUTED = "#6a7180"
 FAINT = "#dfe2e7"
 TRACK = "#eef0f3"  # the empty part of a bar
 MISSING = "#e3e5ea"  # pixels that are not seen
-OURS = "#c8472b"
+ACCENT = "#c8472b"
 WRONG = "#b3261e"
 RIVALS = ("#3f6b9e", "#5d9c8f", "#b58a3c", "#8a6aa8", "#7e8f45", "#b56f8c", "#4d5f7a", "#a3765a")
 CONTROL = "#9aa0ab"  # lines
@@ -60,24 +56,13 @@ def context() -> Iterator[None]:
 
 
 def layer_colors(num_layers: int) -> list[tuple[float, float, float]]:
-    """Returns a color for each layer, light for the first and dark for the last.
-
-    Args:
-        num_layers: 1 or more.
-
-    Example:
-        >>> len(layer_colors(3))
-        3
-    """
+    """Returns a color for each layer, light for the first and dark for the last."""
     places = np.linspace(0, 1, num_layers) if num_layers > 1 else np.array([0.65])
     return [to_rgb(DEPTH(float(place))) for place in places]
 
 
 def readable_on(color: Any) -> str:
-    """Returns the color of text that is readable on another color: ink or paper.
-
-    Args:
-        color: anything matplotlib calls a color.
+    """Returns the color of text that is readable on another color.
 
     Example:
         >>> readable_on("black"), readable_on("white")
@@ -87,12 +72,7 @@ def readable_on(color: Any) -> str:
 
 
 def quiet_axes(axes: Axes, *, grid: Literal["x", "y"] | None = None) -> None:
-    """Leaves of the axes only muted labels and hairlines at the values of one axis.
-
-    Args:
-        axes: to change.
-        grid: the axis whose values have hairlines; none if left out.
-    """
+    """Leaves of the axes only muted labels, and thin lines at the values of the axis `grid`."""
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_axisbelow(True)
@@ -105,10 +85,6 @@ def quiet_axes(axes: Axes, *, grid: Literal["x", "y"] | None = None) -> None:
 def percent(value: float | int, *, digits: int = 1) -> str:
     """Returns a number in [0, 1] as text in percent.
 
-    Args:
-        value: the number.
-        digits: after the point.
-
     Example:
         >>> percent(0.4219)
         '42.2 %'
@@ -117,12 +93,7 @@ def percent(value: float | int, *, digits: int = 1) -> str:
 
 
 def new_figure(width: Inches, height: Inches) -> Figure:
-    """Returns an empty figure that no window and no global state knows of.
-
-    Args:
-        width: in inches.
-        height: in inches.
-    """
+    """Returns an empty figure that no window and no global state knows of."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER)
     FigureCanvasAgg(figure)
     return figure

@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 
 from vexplain.figures.images import pixels, show
 from vexplain.figures.sheet import place, text_width, wrap, write
-from vexplain.figures.style import INK, MUTED, OURS, context, new_figure
+from vexplain.figures.style import ACCENT, INK, MUTED, context, new_figure
 from vexplain.typing import AnyArray
 
 IMAGE, GAP, GROUP = 0.86, 0.07, 0.2  # inches; GROUP parts input, models and truth
 MARGIN, FOOT = 0.3, 0.24
 NAMES, LINE = 1.7, 0.17  # the widest name, the height of one of its lines
 LEAST_ROW = 0.2
-HIGHLIGHT: dict[str, Any] = {"weight": "bold", "color": OURS}
+HIGHLIGHT: dict[str, Any] = {"weight": "bold", "color": ACCENT}
 
 
 class _Row(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which features weigh how much for which class, at one glance."""
+"""The relevance weights of all classes in one chart."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ def weights_overview(relevance: Relevance) -> Figure:
     Layers go from light to dark in the order of the network.
 
     Args:
-        relevance: what `find_relevance` returned.
+        relevance: what `learn_relevance` returned.
 
     Raises:
         ValueError: no class has a relevant feature.
@@ -43,7 +43,7 @@ def weights_overview(relevance: Relevance) -> Figure:
     found = [features(relevance, c) for c in range(len(relevance.class_names))]
     used = {feature.layer for some in found for feature in some}
     if not used:
-        raise ValueError("relevance has no relevant feature in any class: find it again with a larger mu")
+        raise ValueError("relevance has no relevant feature in any class: learn it again with a larger mu")
     layers = [name for name in relevance.layers if name in used]
     colors = dict(zip(layers, layer_colors(len(layers)), strict=True))
     label_width = _label_width(relevance)
@@ -74,15 +74,8 @@ def _bars(axes, found, colors) -> None:
             face = color if feature.weight > 0 else PAPER
             seam = {"edgecolor": PAPER if feature.weight > 0 else color, "linewidth": 1.2}
             axes.barh(row, length, BAR, left=start, facecolor=face, **seam)
-            label = axes.text(
-                start + length / 2,
-                row,
-                str(feature.channel),
-                ha="center",
-                va="center_baseline",
-                fontsize=8,
-                color=readable_on(face),
-            )
+            look = {"ha": "center", "va": "center_baseline", "fontsize": 8, "color": readable_on(face)}
+            label = axes.text(start + length / 2, row, str(feature.channel), **look)
             if text_width(label) > length * inches - 0.06:
                 label.remove()
             start += length

@@ -29,11 +29,6 @@ def ablation_bars(
 
     Raises:
         ValueError: there is no group, a group without draws, or an accuracy beyond [0, 1].
-
-    Example:
-        >>> figure = ablation_bars(0.98, {"all layers": (0.31, [0.9, 0.95])})
-        >>> [text.get_text() for text in figure.texts][0]
-        'intact 98.0 %'
     """
     _check(accuracy, groups)
     height = len(groups) * (TITLE + 2 * ROW + GAP) - GAP
@@ -50,7 +45,7 @@ def ablation_bars(
         is_crossing = line < MARGIN + text_width(title) + 0.1
         start = first if is_crossing else -0.1 if y == 0 else y - GAP
         axes.vlines(accuracy, start, last, color=style.INK, linewidth=1.2, clip_on=False, zorder=4)
-        _row(figure, axes, first + ROW / 2, "without the relevant features", [relevant], style.OURS)
+        _row(figure, axes, first + ROW / 2, "without the relevant features", [relevant], style.ACCENT)
         _row(figure, axes, first + 1.5 * ROW, "without as many random ones", random, style.RANDOM)
         dots = {"color": style.INK, "linewidths": 0, "alpha": 0.7, "zorder": 5, "clip_on": False}
         axes.scatter(random, [first + 1.5 * ROW] * len(random), 16, **dots)

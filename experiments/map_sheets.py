@@ -10,7 +10,7 @@ from vexplain.figures.sheet import place, wrap, write
 from vexplain.figures.style import HEAT, INK, MUTED, context, new_figure
 from vexplain.typing import AnyArray
 
-CELL, GAP, MARGIN, NAMES, HEADER = 1.2, 0.08, 0.3, 1.35, 0.78  # inches
+SIDE, GAP, MARGIN, NAMES, HEADER = 1.2, 0.08, 0.3, 1.35, 0.78  # inches
 
 
 @context()
@@ -18,37 +18,32 @@ def map_sheet(rows: Mapping[str, Mapping[str, AnyArray]]) -> Figure:
     """Returns a sheet of images and heatmaps; columns are matched by name, and what a row lacks stays empty.
 
     Args:
-        rows: by the name of the row, its cells by the name of the column, in the order of the first row. A
-            cell is a heatmap (height, width) or an image (height, width, 1 or 3), in [0, 1].
+        rows: by the name of the row, its pictures by the name of the column, in the order of the first row;
+            heatmaps (height, width) or images (height, width, 1 or 3), in [0, 1].
 
     Raises:
-        ValueError: no row, a cell with another number of axes, or values beyond [0, 1].
-
-    Example:
-        >>> figure = map_sheet({"conv_1": {"image": np.ones((4, 4, 3)), "map": np.eye(4)}})
-        >>> [text.get_text().strip() for text in figure.texts], len(figure.axes)
-        (['image', 'map', 'conv_1'], 2)
+        ValueError: no row, a picture with another number of axes, or values beyond [0, 1].
     """
     if not rows:
         raise ValueError('rows is empty: give at least one, {"name": {"column": heatmap}}')
     columns = list(next(iter(rows.values())))
-    width = MARGIN + NAMES + len(columns) * (CELL + GAP) - GAP + MARGIN
-    figure = new_figure(width, HEADER + len(rows) * (CELL + GAP) - GAP + MARGIN)
-    lefts = [MARGIN + NAMES + n * (CELL + GAP) for n in range(len(columns))]
+    width = MARGIN + NAMES + len(columns) * (SIDE + GAP) - GAP + MARGIN
+    figure = new_figure(width, HEADER + len(rows) * (SIDE + GAP) - GAP + MARGIN)
+    lefts = [MARGIN + NAMES + n * (SIDE + GAP) for n in range(len(columns))]
     for left, column in zip(lefts, columns, strict=True):
         text = write(figure, left, HEADER - 0.06, column, fontsize=8.5, color=MUTED, va="bottom")
-        wrap(text, CELL, num_lines=3)
-    for n, (name, cells) in enumerate(rows.items()):
-        top = HEADER + n * (CELL + GAP)
+        wrap(text, SIDE, num_lines=3)
+    for n, (name, pictures) in enumerate(rows.items()):
+        top = HEADER + n * (SIDE + GAP)
         wrap(write(figure, MARGIN, top + 0.04, name, fontsize=9, color=INK), NAMES - 0.12, num_lines=4)
         for left, column in zip(lefts, columns, strict=True):
-            if column in cells:
-                show(place(figure, left, top, CELL, CELL), _colors(cells[column], f"{name}, {column}"))
+            if column in pictures:
+                show(place(figure, left, top, SIDE, SIDE), _colors(pictures[column], f"{name}, {column}"))
     return figure
 
 
-def _colors(cell: AnyArray, name: str) -> np.ndarray:
-    values = np.asarray(cell, np.float64)
+def _colors(picture: AnyArray, name: str) -> np.ndarray:
+    values = np.asarray(picture, np.float64)
     if values.ndim not in (2, 3):
         raise ValueError(
             f"{name!r} has shape {values.shape}: expected a heatmap (height, width) or an image (height, "

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vexplain.figures import map_sheet, png_bytes
+from experiments.map_sheets import map_sheet
+from vexplain.figures import png_bytes
 
 
 def test_cells_stand_in_the_column_of_their_name():

@@ -1,0 +1,80 @@
+"""What a command line names and does not exist: networks, files and folders.
+
+Nothing that takes long to import is imported here, so that a mistake is answered at once.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vexplain.classifiers.names import NAMES
+from vexplain.command.arguments import Arguments, Layers
+
+_PATHS = (
+    ("weights", Path.exists, "file"),
+    ("images", Path.is_dir, "folder"),
+    ("classes", Path.is_file, "file"),
+)
+
+
+def check_inputs(arguments: Arguments) -> None:
+    """Raises where the network, a file or a folder of a command line does not exist.
+
+    Args:
+        arguments: of the subcommand.
+
+    Raises:
+        ValueError: an unknown network, one without weights, or a module without the function.
+        FileNotFoundError: there is no such file or folder.
+        ModuleNotFoundError: the module of the network cannot be imported.
+    """
+    for name, exists, kind in _PATHS:
+        path = getattr(arguments, name, None)
+        if path is not None and not exists(path):
+            raise FileNotFoundError(f"--{name} is {str(path)!r}: there is no such {kind}")
+    model = arguments.model
+    if ":" in model:
+        network_function(model)
+    elif model not in NAMES:
+        raise ValueError(
+            f"--model is {model!r}: expected one of {', '.join(NAMES)}, or package.module:function"
+        )
+    elif arguments.weights is None and not isinstance(arguments, Layers):
+        raise ValueError(
+            f"--weights is missing: {model} has random weights without it, and nothing to explain; pass a "
+            ".safetensors file of torchvision or timm, or a .mat file of MatConvNet"
+        )
+
+
+def network_function(name: str) -> Callable[..., Any]:
+    """Returns the function of the user's own that makes the network.
+
+    Args:
+        name: `package.module:function`; the module is also looked for in the current folder.
+
+    Raises:
+        ValueError: the module has no such function.
+        ModuleNotFoundError: the module cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # something that the module itself wants
+        raise ModuleNotFoundError(
+            f"--model {name}: there is no module {module!r}, neither installed nor in {Path.cwd()}; write "
+            "package.module:function, without .py"
+        ) from error
+    function = getattr(found, attribute, None)
+    if not callable(function):
+        public = [key for key, value in vars(found).items() if callable(value) and key[0] != "_"]
+        raise ValueError(
+            f"--model {name}: module {module!r} has no function {attribute!r}; it has: "
+            f"{', '.join(public[:12]) or 'none'}"
+        )
+    return function
