@@ -9,7 +9,9 @@ import pytest
 
 from experiments import an8flower, an8flower_report
 from vexplain.datasets.an8flower import class_names
-from vexplain.evaluation import CONTROLS, OURS, Score
+from vexplain.catalog import title_of
+from vexplain.evaluation import CONTROLS, Score
+from vexplain.figures.curves import PAPER
 from vexplain.relevance import Relevance, load_relevance
 
 SMOKE = dataclasses.replace(an8flower.PRESETS["smoke"][1], devices=2)
@@ -125,21 +127,21 @@ def made_metrics(accuracy):
 )
 def test_the_lead_says_what_the_accuracy_bears_out(accuracy, words, not_words):
     lead = an8flower_report._lead(
-        made_relevance("ab"), made_scores("gradient", OURS, *CONTROLS), made_metrics(accuracy)
+        made_relevance("ab"), made_scores("gradient", PAPER, *CONTROLS), made_metrics(accuracy)
     )
     assert re.search(words, lead), lead
     assert not re.search(not_words, lead), lead
     ten = an8flower_report._lead(
-        made_relevance("abcdefghij"), made_scores("gradient", OURS), made_metrics(0.72)
+        made_relevance("abcdefghij"), made_scores("gradient", PAPER), made_metrics(0.72)
     )
     assert "only in part: 72.0%" in ten
 
 
 def test_controls_are_no_methods():
-    scores = made_scores(CONTROLS[1], "gradient", OURS, CONTROLS[0])
+    scores = made_scores(CONTROLS[1], "gradient", PAPER, CONTROLS[0])
     lead = an8flower_report._lead(made_relevance("ab"), scores, made_metrics(0.99))
     assert "among 2 methods, the paper's is number 2 by area" in lead
-    assert lead.endswith(f"below a control that knows nothing of the network ({CONTROLS[1]}).")
+    assert lead.endswith(f"below a control that knows nothing of the network ({title_of(CONTROLS[1])}).")
     tiles = an8flower_report._key_figures(scores, made_metrics(0.99))
     assert ("IoU area, paper's recipe", "30.0%", "best: gradient, 40.0%") in tiles
 

@@ -6,24 +6,26 @@ import pytest
 from experiments.classifier_figures import ablation_bars
 from experiments.ground_truth_figures import randomization_curves
 from tests.figures import material
-from vexplain.evaluation import CONTROLS, OURS
+from vexplain.catalog import title_of
+from vexplain.evaluation import CONTROLS
 from vexplain.figures import style
+from vexplain.figures.curves import PAPER
 
 
 def test_what_survives_shuffling_begins_at_one_and_is_listed_by_its_end():
     stages = {
         "gradient": {"dense": 0.5, "conv": -0.1},
-        OURS: {"dense": 0.25, "conv": 0.125},
+        PAPER: {"dense": 0.25, "conv": 0.125},
         CONTROLS[1]: {"dense": 1.0, "conv": 1.0},
         "constant": {"dense": 0.75, "conv": np.nan},
     }
     figure = randomization_curves(stages)
     written = material.texts(figure)
-    places = [written.index(name) for name in (CONTROLS[1], OURS, "gradient", "constant")]
+    places = [written.index(title_of(name)) for name in (CONTROLS[1], PAPER, "gradient", "constant")]
     assert places == sorted(places)
     assert [written[n - 1] for n in places] == ["1.00", "0.12", "−0.10", "–"]
     lines = {tuple(line.get_ydata()): line for line in figure.axes[0].lines}
-    assert lines[1.0, 0.25, 0.125].get_color() == style.OURS
+    assert lines[1.0, 0.25, 0.125].get_color() == style.ACCENT
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["none", "dense", "conv"]
     low, high = figure.axes[0].get_ylim()
     assert low < -0.1

@@ -9,9 +9,11 @@ import pytest
 from experiments import ground_truth, ground_truth_study
 from experiments.ground_truth_cells import Cell, load_cell, mean_and_deviation, over_folds, save_cell
 from experiments.ground_truth_report import _num_passed, lead
-from vexplain.evaluation import CEILING, CONTROLS, HINDSIGHT, OURS, OWN, READINGS, SCORES, Score
+from experiments.ground_truth_metrics import OURS, PAPER
+from vexplain.catalog import title_of
+from vexplain.evaluation import CEILING, CONTROLS, HINDSIGHT, SCORES, SIGNS, Score
 
-METHODS = (OWN, OURS, "gradient", "Grad-CAM", *CONTROLS)
+METHODS = (OURS, PAPER, "gradient", "grad_cam", *CONTROLS)
 SMOKE = dataclasses.replace(ground_truth.PRESETS["smoke"][1], methods=METHODS, devices=1)
 KEY = ("single_6c", "plain", "flower_net")
 NAME = ", ".join(KEY)
@@ -39,7 +41,7 @@ def test_the_folder_holds_metrics_figures_and_a_report_that_names_all_methods(ru
     config, metrics = run
     assert strict(config.out / "metrics.json").keys() == metrics.keys()
     report = (config.out / "report.html").read_text()
-    for words in (*METHODS, CEILING, "sanity checks", "hindsight", "features a class", "jax"):
+    for words in (*map(title_of, METHODS), CEILING, "sanity checks", "hindsight", "features a class", "jax"):
         assert words in report, words
     figures = {path.name for path in (config.out / "figures").iterdir()}
     assert "cascade-single_6c-plain-flower_net.png" in figures
@@ -58,13 +60,13 @@ def test_the_metrics_are_complete_and_in_range(run):
             assert 0 <= area <= best <= 1
     assert min(scores[CEILING]["best IoU"]) > 0.9
     assert set(metrics["above_ours"][NAME]) == {"IoU area", "best IoU", "part-effect correlation"}
-    assert set(metrics["mean_difference_to_ours"]) == {*METHODS, CEILING} - {OWN}
+    assert set(metrics["mean_difference_to_ours"]) == {*METHODS, CEILING} - {OURS}
     checks = metrics["checks"][NAME]
     assert set(checks["methods"]) == set(METHODS)
-    assert "survives randomization" in checks["methods"]["Sobel edges"]["failures"][0]
-    assert checks["methods"][OWN]["random_labels"] is not None
-    assert len(checks["methods"][OWN]["draws"]) == SMOKE.num_draws
-    assert set(checks["methods"][OWN]["controls"]) == set(CONTROLS)
+    assert "survives randomization" in checks["methods"]["sobel_edges"]["failures"][0]
+    assert checks["methods"][OURS]["random_labels"] is not None
+    assert len(checks["methods"][OURS]["draws"]) == SMOKE.num_draws
+    assert set(checks["methods"][OURS]["controls"]) == set(CONTROLS)
     assert set(checks["jaccard"]["cascading"]) == {"scores", "dense", "conv2", "conv1"}
     assert "random_labels_jaccard" in checks
     rows = metrics["study"]["single_6c, plain"]
@@ -98,7 +100,7 @@ def test_a_cell_that_was_lost_is_made_again_from_the_kept_network(run, monkeypat
 def made_cell(rng, *, methods=METHODS, num_images=4, accuracy=0.75):
     def score(name):
         values = {s: rng.random(num_images).astype(np.float32).astype(np.float64) for s in SCORES}
-        return Score(values, rng.random(101), READINGS[1] if name == "gradient" else "")
+        return Score(values, rng.random(101), SIGNS[1] if name == "gradient" else "")
 
     eighths = lambda *shape: rng.integers(0, 256, shape) / 255  # noqa: E731
     maps = {name: eighths(2, 5, 6) for name in methods[:3]}
@@ -114,7 +116,7 @@ def test_a_cell_is_read_as_it_was_written(tmp_path):
     assert list(found.scores) == list(cell.scores)
     assert list(found.maps) == list(cell.maps)
     for name, score in cell.scores.items():
-        assert found.scores[name].reading == score.reading
+        assert found.scores[name].sign == score.sign
         np.testing.assert_array_equal(found.scores[name].curve, score.curve)
         assert found.scores[name].values.keys() == score.values.keys()
         for which, values in score.values.items():
@@ -130,13 +132,13 @@ def test_folds_are_joined_by_images_and_their_means_have_a_deviation():
     folds = [made_cell(rng), made_cell(rng, methods=METHODS[:4], num_images=6)]
     joined = over_folds(folds)
     assert list(joined) == list(METHODS[:4])
-    values = [fold.scores[OWN].values["IoU area"] for fold in folds]
-    np.testing.assert_array_equal(joined[OWN].values["IoU area"], np.concatenate(values))
-    assert joined["gradient"].reading == READINGS[1]
+    values = [fold.scores[OURS].values["IoU area"] for fold in folds]
+    np.testing.assert_array_equal(joined[OURS].values["IoU area"], np.concatenate(values))
+    assert joined["gradient"].sign == SIGNS[1]
     means = [v.mean() for v in values]
-    found = mean_and_deviation(folds, OWN, "IoU area")
+    found = mean_and_deviation(folds, OURS, "IoU area")
     assert found == pytest.approx((np.mean(means), abs(means[0] - means[1]) / np.sqrt(2)))
-    assert mean_and_deviation(folds[:1], OWN, "IoU area") == pytest.approx((means[0], 0))
+    assert mean_and_deviation(folds[:1], OURS, "IoU area") == pytest.approx((means[0], 0))
 
 
 def test_the_table_says_on_how_many_networks_a_method_passed():
@@ -144,7 +146,7 @@ def test_the_table_says_on_how_many_networks_a_method_passed():
         n: {"methods": {"gradient": {"passes": passes}}} for n, passes in enumerate([True, False, True])
     }
     assert _num_passed("gradient", checks) == "2 of 3"
-    assert _num_passed("Grad-CAM", checks) == _num_passed("gradient", {}) == "–"
+    assert _num_passed("grad_cam", checks) == _num_passed("gradient", {}) == "–"
 
 
 def test_the_first_difficulty_is_checked_where_none_is_named():
@@ -167,13 +169,13 @@ def with_areas(areas):
         (
             {"best IoU": [CONTROLS[1]]},
             "No other method is significantly above our own map in any cell, by IoU area or best IoU. A "
-            f"control, which sees no network, is above it in: {NAME} (best IoU: {CONTROLS[1]}).",
+            f"control, which sees no network, is above it in: {NAME} (best IoU: {title_of(CONTROLS[1])}).",
         ),
     ],
 )
 def test_the_lead_says_what_the_numbers_bear_out(above, words):
-    areas = dict.fromkeys((*CONTROLS, CEILING), 0.9) | {f"Grad-CAM{HINDSIGHT}": 0.8}
-    cells = with_areas(areas | {OWN: 0.5, "gradient": 0.6, OURS: 0.4})
+    areas = dict.fromkeys((*CONTROLS, CEILING), 0.9) | {f"grad_cam{HINDSIGHT}": 0.8}
+    cells = with_areas(areas | {OURS: 0.5, "gradient": 0.6, PAPER: 0.4})
     found = lead(cells, {"above_ours": {NAME: above}})
     assert "3 methods and 4 controls explain networks on 1 cells" in found
     assert "gradient is first; the paper's recipe is number 3" in found
@@ -191,7 +193,7 @@ def test_the_lead_says_what_the_numbers_bear_out(above, words):
         ({"difficulties": ("plane",)}, "difficulties: 'plane' is none of plain, textured"),
         ({"size": 18}, "size is 18: expected a multiple of 4"),
         ({"methods": METHODS[1:]}, "must be among them"),
-        ({"methods": (OWN, OURS, *CONTROLS)}, "methods: expected one or more rivals"),
+        ({"methods": (OURS, PAPER, *CONTROLS)}, "methods: expected one or more rivals"),
     ],
 )
 def test_bad_settings_are_named_at_once(change, message):

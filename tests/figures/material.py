@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib.text import Text
 
-from vexplain.evaluation import CONTROLS, OURS, Score
+from vexplain.evaluation import CONTROLS, Score
+from vexplain.figures.curves import PAPER
 from vexplain.relevance import Explanation, FeatureView, Relevance, TopFeatures
 
 CLASSES = ("cat", "dog & <co>", "cost $5 or $6")
@@ -40,7 +41,7 @@ def explained(num_images=3, num_maps=2, shape=(6, 8)):
 
 
 def scores():
-    areas = {"gradient": 0.2, CONTROLS[0]: 0.05, OURS: 0.35, "Grad-CAM (conv_2)": 0.4, CONTROLS[1]: 0.1}
+    areas = {"gradient": 0.2, CONTROLS[0]: 0.05, PAPER: 0.35, "Grad-CAM (conv_2)": 0.4, CONTROLS[1]: 0.1}
     return {
         name: Score(
             {"IoU area": area + np.array([-0.01, 0.01]), "best IoU": 1.5 * area + np.array([-0.02, 0.02])},

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from tests.figures import material
-from vexplain.evaluation import CONTROLS, OURS, OWN, Score
+from vexplain.catalog import title_of
+from vexplain.evaluation import CONTROLS, Score
 from vexplain.figures import iou_curves, style
+from vexplain.figures.curves import OURS, PAPER
 
 
 def lines_of(figure):
@@ -15,8 +17,8 @@ def lines_of(figure):
 def test_the_legend_is_sorted_by_area_and_has_the_areas():
     figure = iou_curves(material.scores())
     written = material.texts(figure)
-    order = ["Grad-CAM (conv_2)", OURS, "gradient", CONTROLS[1], CONTROLS[0]]
-    places = [written.index(name) for name in order]
+    order = ["Grad-CAM (conv_2)", PAPER, "gradient", CONTROLS[1], CONTROLS[0]]
+    places = [written.index(title_of(name)) for name in order]
     assert places == sorted(places)
     assert [t for t in written if "±" in t][:2] == ["40.0 % ± 1.0", "35.0 % ± 1.0"]
 
@@ -25,9 +27,9 @@ def test_ours_is_bold_and_on_top_and_the_controls_are_dashed():
     scores = material.scores()
     lines = lines_of(iou_curves(scores))
     line = {name: lines[tuple(100 * score.curve)] for name, score in scores.items()}
-    assert line[OURS].get_color() == style.ACCENT
-    assert line[OURS].get_linewidth() > max(line[n].get_linewidth() for n in scores if n != OURS)
-    assert line[OURS].get_zorder() == max(each.get_zorder() for each in line.values())
+    assert line[PAPER].get_color() == style.ACCENT
+    assert line[PAPER].get_linewidth() > max(line[n].get_linewidth() for n in scores if n != PAPER)
+    assert line[PAPER].get_zorder() == max(each.get_zorder() for each in line.values())
     for name in scores:
         assert (line[name].get_linestyle() == "--") == (name in CONTROLS)
         assert (line[name].get_color() == style.CONTROL) == (name in CONTROLS)
@@ -47,7 +49,7 @@ def test_our_own_map_is_dark_and_the_colors_of_the_others_do_not_hang_on_it():
     before = {data: line.get_color() for data, line in lines_of(iou_curves(scores)).items()}
     curve = np.linspace(0.9, 0, 101)
     own = Score({"IoU area": np.array([0.5, 0.6])}, curve, "")
-    lines = lines_of(iou_curves(scores | {OWN: own}))
+    lines = lines_of(iou_curves(scores | {OURS: own}))
     assert lines[tuple(100 * curve)].get_color() == style.INK
     assert {data: line.get_color() for data, line in lines.items() if data in before} == before
 

@@ -174,6 +174,17 @@ def relevant_evidence(
 
     Raises:
         ValueError: as `find_evidence`.
+
+    Example:
+        >>> import numpy as np
+        >>> from vexplain import ArraySource, learn_relevance
+        >>> apply = lambda variables, images: jax.nn.relu(images).mean((1, 2)) @ variables
+        >>> images = np.zeros((2, 12, 12, 2), np.float32)
+        >>> images[0, 3:9, 2:6, 0] = images[1, 5:, 5:, 1] = 1
+        >>> source = ArraySource(images, np.array([0, 1]), class_names=("red", "green"))
+        >>> relevance = learn_relevance(apply, jnp.eye(2), source, mu=2)
+        >>> relevant_evidence(apply, jnp.eye(2), images, relevance=relevance).shape
+        (2, 12, 12)
     """
     given = (apply, variables, images, targets)
     return find_evidence(*given, score=score, key=key, relevance=relevance).heatmaps

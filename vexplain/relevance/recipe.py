@@ -190,13 +190,27 @@ def relevant_features(
 
     Args:
         relevance: what `learn_relevance` returned for this network.
-        num_features: as of `explain`, and so are `rules`, `on_uncovered`, `signal` and `combination`.
+        num_features: K, see `explain`.
+        rules: see `explain`.
+        on_uncovered: see `with_rules`.
+        signal: see `explain`.
+        combination: see `explain`.
 
     Raises:
         ValueError: as `explain`.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.2 and 3.3.
+
+    Example:
+        >>> from vexplain import ArraySource, learn_relevance
+        >>> apply = lambda variables, images: jax.nn.relu(images).mean((1, 2)) @ variables
+        >>> images = np.zeros((2, 12, 12, 2), np.float32)
+        >>> images[0, 3:9, 2:6, 0] = images[1, 5:, 5:, 1] = 1
+        >>> source = ArraySource(images, np.array([0, 1]), class_names=("red", "green"))
+        >>> relevance = learn_relevance(apply, jnp.eye(2), source, mu=2)
+        >>> relevant_features(apply, jnp.eye(2), images, relevance=relevance, num_features=1).shape
+        (2, 12, 12)
     """
     options = {"rules": rules, "on_uncovered": on_uncovered, "signal": signal, "combination": combination}
     options |= {"score": score, "relevance": relevance, "num_features": num_features}
