@@ -1,0 +1,97 @@
+"""The directives of the pages of the methods: `method`, what the catalog says of one, and `methods`, all.
+
+The build fails for a method of the catalog without a page, for a page without a method, and for a page whose
+heading is not the title of its method.
+"""
+
+from pathlib import Path
+
+import catalog
+import pictures
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+import vexplain
+
+_LOG = logging.getLogger(__name__)
+_NO_PAGE = {"index"}
+
+
+class Method(SphinxDirective):
+    """`{method} grad_cam`: the picture of a method, and a table of what the catalog says of it."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        method = vexplain.METHODS[self.arguments[0]]
+        is_signed = "signed" in str(method.sign)
+        shown = "the positive part of the signed attributions" if is_signed else "the heatmap"
+        lines = [
+            f"```{{figure}} {_uri(self.config, method.name)}.png",
+            f":alt: {method.title} of two flowers",
+            ":class: strip",
+            "",
+            f"Two rendered flowers and {shown} for the predicted class, of a small network. The class is the",
+            "color of one part.",
+            "```",
+            "",
+            "```python",
+            catalog.call_of(method),
+            "```",
+            "",
+            "| | |",
+            "| --- | --- |",
+            *(f"| {name} | {value} |" for name, value in catalog.facts(method).items()),
+            "",
+            "```text",
+            catalog.signature_of(method.function),
+            "```",
+        ]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class Methods(SphinxDirective):
+    """`{methods}`: a small picture of every method, by kind, each a link to its page."""
+
+    option_spec = {"controls": directives.flag}
+
+    def run(self) -> list[nodes.Node]:
+        found: list[nodes.Node] = []
+        for kind, methods in catalog.by_kind(vexplain.METHODS).items():
+            found.append(nodes.rubric("", f"{kind[0].upper()}{kind[1:]}"))
+            gallery = nodes.container(classes=["gallery"])
+            for method in methods:
+                text = f"[![{method.title}]({_uri(self.config, method.name)}_small.png)]({method.name}.md)\n"
+                text += f"[{method.title}]({method.name}.md)"
+                gallery += nodes.container("", *self.parse_text_to_nodes(text))
+            found.append(gallery)
+        return found
+
+
+def _uri(config, name: str) -> str:
+    return f"/{config.method_pictures}/{name}"
+
+
+def _check_and_draw(app) -> None:
+    folder = Path(app.srcdir) / "methods"
+    pages = {path.stem: path for path in folder.glob("*.md") if path.stem not in _NO_PAGE}
+    try:
+        catalog.check_pages(vexplain.METHODS, pages)
+        for name, path in pages.items():
+            catalog.check_title(vexplain.METHODS[name], path.read_text("utf-8"))
+    except ValueError as error:
+        raise ExtensionError(str(error)) from error
+    drawn = pictures.draw(vexplain.METHODS, Path(app.srcdir) / "_build" / "pictures", say=_LOG.info)
+    app.config.method_pictures = drawn.relative_to(app.srcdir).as_posix()
+
+
+def setup(app) -> dict:
+    """Adds the directives, and what is done before a build."""
+    app.add_config_value("method_pictures", "", "env", str)
+    app.add_directive("method", Method)
+    app.add_directive("methods", Methods)
+    app.connect("builder-inited", _check_and_draw)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
