@@ -38,7 +38,9 @@ def check_title(method: Any, text: str) -> None:
     """
     heading = text.lstrip().partition("\n")[0]
     if heading != f"# {method.title}":
-        raise ValueError(f"docs/methods/{method.name}.md begins with {heading!r}: expected '# {method.title}'")
+        raise ValueError(
+            f"docs/methods/{method.name}.md begins with {heading!r}: expected '# {method.title}'"
+        )
 
 
 def call_of(method: Any) -> str:

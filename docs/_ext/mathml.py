@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw themselves: no script, and nothing is fetched when a page is read."""
+"""Formulas as MathML, which browsers draw themselves: no script, and a page fetches nothing."""
 
 from docutils import nodes
 from latex2mathml.converter import convert

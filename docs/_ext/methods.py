@@ -1,4 +1,4 @@
-"""The directives of the pages of the methods: `method`, what the catalog says of one, and `methods`, all.
+"""The directives `attribution-method`, what the catalog says of one method, and `attribution-methods`, all.
 
 The build fails for a method of the catalog without a page, for a page without a method, and for a page whose
 heading is not the title of its method.
@@ -9,7 +9,6 @@ from pathlib import Path
 import catalog
 import pictures
 from docutils import nodes
-from docutils.parsers.rst import directives
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -21,7 +20,7 @@ _NO_PAGE = {"index"}
 
 
 class Method(SphinxDirective):
-    """`{method} grad_cam`: the picture of a method, and a table of what the catalog says of it."""
+    """`{attribution-method} grad_cam`: the picture of a method, and what the catalog says of it."""
 
     required_arguments = 1
 
@@ -54,21 +53,23 @@ class Method(SphinxDirective):
 
 
 class Methods(SphinxDirective):
-    """`{methods}`: a small picture of every method, by kind, each a link to its page."""
-
-    option_spec = {"controls": directives.flag}
+    """`{attribution-methods}`: a small picture of every method, by kind, each a link to its page."""
 
     def run(self) -> list[nodes.Node]:
-        found: list[nodes.Node] = []
+        picture = f"![a rendered flower]({_uri(self.config, 'image')}_small.png)\n\nthe image"
+        found: list[nodes.Node] = [self._gallery([picture])]
         for kind, methods in catalog.by_kind(vexplain.METHODS).items():
             found.append(nodes.rubric("", f"{kind[0].upper()}{kind[1:]}"))
-            gallery = nodes.container(classes=["gallery"])
-            for method in methods:
-                text = f"[![{method.title}]({_uri(self.config, method.name)}_small.png)]({method.name}.md)\n"
-                text += f"[{method.title}]({method.name}.md)"
-                gallery += nodes.container("", *self.parse_text_to_nodes(text))
-            found.append(gallery)
+            found.append(self._gallery([self._linked(method) for method in methods]))
         return found
+
+    def _linked(self, method) -> str:
+        picture = f"![{method.title}]({_uri(self.config, method.name)}_small.png)"
+        return f"[{picture}]({method.name}.md)\n\n[{method.title}]({method.name}.md)"
+
+    def _gallery(self, texts: list[str]) -> nodes.container:
+        tiles = [nodes.container("", *self.parse_text_to_nodes(text), classes=["tile"]) for text in texts]
+        return nodes.container("", *tiles, classes=["gallery"])
 
 
 def _uri(config, name: str) -> str:
@@ -91,7 +92,7 @@ def _check_and_draw(app) -> None:
 def setup(app) -> dict:
     """Adds the directives, and what is done before a build."""
     app.add_config_value("method_pictures", "", "env", str)
-    app.add_directive("method", Method)
-    app.add_directive("methods", Methods)
+    app.add_directive("attribution-method", Method)
+    app.add_directive("attribution-methods", Methods)
     app.connect("builder-inited", _check_and_draw)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

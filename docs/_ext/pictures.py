@@ -32,6 +32,7 @@ def draw(methods: Mapping[str, Any], folder: Path, *, say: Callable[[str], None]
     folder.mkdir(parents=True, exist_ok=True)
     say("training a network on rendered flowers")
     apply, variables, relevance, images = trained_network()
+    _tile(images[0]).save(folder / "image_small.png")
     for method in missing:
         say(f"drawing {method.title}")
         maps = heatmaps_of(method, apply, variables, images, relevance)
@@ -60,7 +61,7 @@ def trained_network() -> tuple[Any, Any, Any, np.ndarray]:
 
 
 def heatmaps_of(method: Any, apply: Any, variables: Any, images: np.ndarray, relevance: Any) -> np.ndarray:
-    """Returns the heatmaps of a method, (batch, height, width) in [0, 1]; of signed maps the positive part."""
+    """Returns heatmaps (batch, height, width) in [0, 1]; of signed attributions the positive part."""
     import jax
 
     from vexplain.attribution import normalize_heatmaps, positive_heatmaps

@@ -3,10 +3,10 @@
 import importlib
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
-from docutils import nodes
 from docstrings import converted
+from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 
@@ -42,7 +42,7 @@ class Room(SphinxDirective):
     """`.. room:: vexplain.attribution`; with `:also-in:`, names of these packages are links to them."""
 
     required_arguments = 1
-    option_spec = {"also-in": str.split}
+    option_spec: ClassVar = {"also-in": str.split}
 
     def run(self) -> list[nodes.Node]:
         package = self.arguments[0]
