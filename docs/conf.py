@@ -41,3 +41,4 @@ html_static_path = ["_static"]
 html_css_files = ["vexplain.css"]
 html_theme_options = {"navigation_with_keys": True}
 html_copy_source = False
+html_show_copyright = False

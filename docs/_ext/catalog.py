@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _ARGUMENTS = {"key": "key=jax.random.key(0)", "relevance": "relevance=relevance"}  # for what a method needs
+_SHARED = ("score", "key")  # the keywords of all methods
 
 
 def check_pages(methods: Iterable[str], pages: Iterable[str]) -> None:
@@ -43,33 +44,50 @@ def check_title(method: Any, text: str) -> None:
         )
 
 
-def call_of(method: Any) -> str:
-    """Returns the shortest call of a method.
+def call_of(method: Any, *, has_name: bool) -> str:
+    """Returns the shortest call of a method, by its name in `vexplain` if it has one there.
 
     Args:
         method: of the catalog.
+        has_name: whether `vexplain` has it as an attribute.
     """
-    needed = [_ARGUMENTS[need] for need in method.needs if need in _ARGUMENTS]
-    return f"vx.attribute({', '.join([repr(method.name), 'apply, variables, images', *needed])})".replace(
-        "'", '"'
-    )
+    given = ["apply", "variables", "images", *(_ARGUMENTS[n] for n in method.needs if n in _ARGUMENTS)]
+    if has_name:
+        return f"maps = vx.{method.name}({', '.join(given)})"
+    return f'maps = vx.attribute("{method.name}", {", ".join(given)})'
 
 
 def signature_of(function: Any) -> str:
-    """Returns the signature of a function without types, one line for what all methods share.
+    """Returns the signature of a function without types, its own options on lines of their own.
 
     Args:
         function: of the catalog.
+
+    Example:
+        >>> print(signature_of(check_pages))
+        check_pages(methods, pages)
     """
     parameters = list(inspect.signature(function).parameters.values())
-    shown = [
-        p.name if p.default is p.empty else f"{p.name}={getattr(p.default, '__name__', repr(p.default))}"
-        for p in parameters
-    ]
-    keywords = [n for n, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY]
-    if keywords:
-        shown.insert(keywords[0], "*")
-    return f"{function.__name__}({', '.join(shown)})"
+    options = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    first = ", ".join(map(_written, parameters[: len(parameters) - len(options)]))
+    if not options:
+        return f"{function.__name__}({first})"
+    shared = [p for p in options if p.name in _SHARED]
+    own = [p for p in options if p.name not in _SHARED]
+    second = ", ".join(["*", *map(_written, shared)])
+    lines = [first, second, *map(_written, own)]
+    return f"{function.__name__}(\n" + "".join(f"    {line},\n" for line in lines) + ")"
+
+
+def _written(parameter: inspect.Parameter) -> str:
+    value = parameter.default
+    if value is parameter.empty:
+        return parameter.name
+    if hasattr(value, "rules"):  # backward rules, joined
+        shown = " | ".join(rule.name for rule in value.rules)
+    else:
+        shown = getattr(value, "__name__", None) or getattr(value, "name", None) or repr(value)
+    return f"{parameter.name}={shown}"
 
 
 def entry_of(method: Any) -> str:

@@ -38,12 +38,14 @@ class Method(SphinxDirective):
             "```",
             "",
             "```python",
-            catalog.call_of(method),
+            catalog.call_of(method, has_name=hasattr(vexplain, method.name)),
             "```",
             "",
             "| | |",
             "| --- | --- |",
             *(f"| {name} | {value} |" for name, value in catalog.facts(method).items()),
+            "",
+            "All arguments:",
             "",
             "```text",
             catalog.signature_of(method.function),
@@ -56,8 +58,10 @@ class Methods(SphinxDirective):
     """`{attribution-methods}`: a small picture of every method, by kind, each a link to its page."""
 
     def run(self) -> list[nodes.Node]:
+        pages = "\n".join(vexplain.METHODS)
+        found = self.parse_text_to_nodes(f"```{{toctree}}\n:hidden:\n\n{pages}\n```")
         picture = f"![a rendered flower]({_uri(self.config, 'image')}_small.png)\n\nthe image"
-        found: list[nodes.Node] = [self._gallery([picture])]
+        found.append(self._gallery([picture]))
         for kind, methods in catalog.by_kind(vexplain.METHODS).items():
             found.append(nodes.rubric("", f"{kind[0].upper()}{kind[1:]}"))
             found.append(self._gallery([self._linked(method) for method in methods]))
