@@ -22,7 +22,18 @@ def check_images(images: Any) -> None:
         Traceback (most recent call last):
         ValueError: images go from 255 to 255: expected [0, 1]; divide 8-bit images by 255
     """
-    _check_is_array("images", images, "(batch, height, width, channels)", "np.stack(images)")
+    check_image_form(images)
+    if isinstance(images, Tracer) or images.size == 0:
+        return
+    low, high = _range(images)
+    check_image_range(low, high, is_finite=_is_finite(images))
+
+
+def check_image_form(images: Any) -> None:
+    """Raises ValueError unless `images` is one array of four axes, of floating point."""
+    _check_is_array(
+        "images", images, "(batch, height, width, channels)", "np.stack(images), and the rest within apply"
+    )
     if images.ndim != 4:
         raise ValueError(
             f"images has shape {images.shape}: expected (batch, height, width, channels)"
@@ -30,11 +41,12 @@ def check_images(images: Any) -> None:
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images has dtype {images.dtype}: expected floats in [0, 1]; divide by 255")
-    if isinstance(images, Tracer) or images.size == 0:
-        return
-    if not _is_finite(images):
+
+
+def check_image_range(low: float, high: float, *, is_finite: bool) -> None:
+    """Raises ValueError unless the values, which go from `low` to `high`, are finite and in [0, 1]."""
+    if not is_finite:
         raise ValueError("images hold NaN or infinite values: expected finite floats in [0, 1]")
-    low, high = _range(images)
     if low < 0 or high > 1:
         raise ValueError(
             f"images go from {low:g} to {high:g}: expected [0, 1]; "
@@ -42,40 +54,53 @@ def check_images(images: Any) -> None:
         )
 
 
-def check_targets(targets: Any, num_images: int, num_classes: int) -> None:
-    """Raises unless `targets` names one class an image; traced values are checked by shape and dtype only.
+def as_classes(targets: Any, num_images: int, num_classes: int | None) -> Any:
+    """Returns one class an image as int32, from one integer for all, a list or an array.
 
     Args:
-        targets: should be (num_images,) integers from 0 to num_classes - 1.
+        targets: an integer, or (num_images,) integers; traced values are checked by shape and dtype only.
         num_images: of the batch.
-        num_classes: of the network.
+        num_classes: of the network; `None` leaves the range unchecked.
 
     Raises:
-        ValueError: no array, another shape, dtype or range.
+        ValueError: another shape or dtype, or classes out of range.
 
     Example:
-        >>> check_targets(jnp.array([0, 4]), 2, 4)
+        >>> as_classes(2, 3, 4)
+        array([2, 2, 2], dtype=int32)
+        >>> as_classes([0, 4], 2, 4)
         Traceback (most recent call last):
         ValueError: targets go from 0 to 4: expected classes from 0 to 3
     """
-    _check_is_array("targets", targets, f"({num_images},) integers", f"np.full({num_images}, 2) for class 2")
-    if targets.shape != (num_images,):
+    array = targets if hasattr(targets, "dtype") and hasattr(targets, "ndim") else np.asarray(targets)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(
-            f"targets has shape {targets.shape}: expected ({num_images},), one class an image; for one class "
-            f"for all pass np.full({num_images}, target)"
+            f"targets is {_shown(targets)}: expected integers, the classes to explain"
+            + ("; of one-hot rows pass targets.argmax(-1)" if array.ndim == 2 else "")
+            + ("; of names pass their places in class_names" if array.dtype.kind in "UO" else "")
         )
-    if not jnp.issubdtype(targets.dtype, jnp.integer):
-        raise ValueError(f"targets has dtype {targets.dtype}: expected integers, the classes to explain")
-    if isinstance(targets, Tracer) or not num_images:
-        return
-    low, high = _range(targets)
-    if not 0 <= low <= high < num_classes:
-        raise ValueError(f"targets go from {low:g} to {high:g}: expected classes from 0 to {num_classes - 1}")
+    if array.ndim == 0 and not isinstance(array, Tracer):
+        array = np.full(num_images, array)
+    elif array.ndim == 0:
+        array = jnp.broadcast_to(array, (num_images,))
+    if array.shape != (num_images,):
+        raise ValueError(
+            f"targets has shape {array.shape}: expected ({num_images},), one class an image, or one integer "
+            "for all" + _target_advice(array.shape, num_images)
+        )
+    if isinstance(array, Tracer):
+        return array.astype(jnp.int32)
+    values = np.asarray(array)
+    if num_classes is not None and num_images:
+        low, high = values.min(), values.max()
+        if not 0 <= low <= high < num_classes:
+            raise ValueError(f"targets go from {low} to {high}: expected classes from 0 to {num_classes - 1}")
+    return values.astype(np.int32)
 
 
-def _check_is_array(name: str, value: Any, expected: str, way: str) -> None:
+def _check_is_array(name: str, value: Any, expected: str, advice: str) -> None:
     if not all(hasattr(value, attribute) for attribute in ("shape", "dtype", "ndim")):
-        raise ValueError(f"{name} is a {type(value).__name__}: expected one array {expected}; pass {way}")
+        raise ValueError(f"{name} is a {type(value).__name__}: expected one array {expected}; pass {advice}")
 
 
 def _is_finite(array: Any) -> bool:
@@ -95,3 +120,17 @@ def _rank_advice(ndim: int) -> str:
     if ndim == 3:
         return "; for one image pass images[None], for a batch of gray ones images[..., None]"
     return "; for one gray image pass images[None, ..., None]" if ndim == 2 else ""
+
+
+def _target_advice(shape: tuple[int, ...], num_images: int) -> str:
+    if shape == (num_images, 1):
+        return "; pass targets[:, 0]"
+    if len(shape) == 2:
+        return "; of one-hot rows pass targets.argmax(-1)"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    if hasattr(value, "dtype"):
+        return f"of shape {value.shape} and dtype {value.dtype}"
+    return repr(value) if len(repr(value)) < 60 else f"a {type(value).__name__}"

@@ -17,9 +17,7 @@ PEERS_EPSILON = 1e-6  # in pytorch-grad-cam's Grad-CAM++
 
 def scaled(cam: Callable[..., Array]) -> Callable[..., Array]:
     """Returns a method whose maps are shifted and scaled to [0, 1], as pytorch-grad-cam returns them."""
-    return lambda *arguments, **options: attribution.normalize_heatmaps(cam(*arguments, **options)[..., 0])[
-        ..., None
-    ]
+    return lambda *arguments, **options: attribution.normalize_heatmaps(cam(*arguments, **options))
 
 
 _PLUS_PLUS = functools.partial(attribution.grad_cam_plus_plus, epsilon=PEERS_EPSILON)
@@ -48,17 +46,16 @@ def our_maps(apply: ApplyFn, variables: Any, images: Any, targets: Any) -> dict[
         images: (batch, height, width, 3) in [0, 1].
         targets: (batch,), the classes.
     """
-    score = attribution.class_score(apply)
     layer = attribution.cam_layer(layers(apply, variables, images))
 
     @jax.jit
     def maps(variables, images, targets):
-        arguments = (score, variables, images, targets)
+        arguments = (apply, variables, images, targets)
         found = {name: method(*arguments) for name, method in OF_PIXELS.items()}
         return found | {name: method(*arguments, layer=layer) for name, method in OF_LAYERS.items()}
 
     found = maps(variables, jnp.asarray(images), jnp.asarray(targets))
-    return {name: np.asarray(value) for name, value in found.items()}
+    return {name: np.asarray(value if value.ndim == 4 else value[..., None]) for name, value in found.items()}
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:

@@ -133,8 +133,7 @@ def expected():
 
 
 def _explained(method, apply, variables):
-    score = attribution.class_score(apply)
-    return jax.jit(lambda v, x, t: method(score, v, x, t))(variables, jnp.asarray(IMAGES), TARGETS)
+    return jax.jit(lambda v, x, t: method(apply, v, x, t))(variables, jnp.asarray(IMAGES), TARGETS)
 
 
 @pytest.mark.parametrize("method", RULES, ids=lambda method: method.__name__)
@@ -177,8 +176,8 @@ WITHOUT_RELUS = {
 def test_networks_without_relus_are_refused_unless_the_caller_says_what_to_do(name):
     make, activation = WITHOUT_RELUS[name]
     apply, variables = make()
-    score, images = attribution.class_score(apply), jnp.asarray(draw(2, 16, 16, 3, seed=7))
-    arguments = (score, variables, images, jnp.array([2, 0]))
+    images = jnp.asarray(0.5 + 0.1 * draw(2, 16, 16, 3, seed=7))
+    arguments = (apply, variables, images, jnp.array([2, 0]))
     cases = [(attribution.guided_backprop, {}), (attribution.deconvnet, {})]
     if name == "silu":
         cases += [(m, {"layer": "conv_1"}) for m in (attribution.guided_grad_cam, GUIDED_PLUS_PLUS)]
@@ -191,8 +190,8 @@ def test_networks_without_relus_are_refused_unless_the_caller_says_what_to_do(na
             method(*arguments, **options, on_uncovered="gradient")
     kept = jax.jit(
         lambda v, x, t: attribution.guided_backprop(
-            score, v, x, t, on_uncovered="gradient", on_unmatched="ignore"
+            apply, v, x, t, on_uncovered="gradient", on_unmatched="ignore"
         )
     )(*arguments[1:])
-    plain = jax.jit(lambda v, x, t: attribution.gradient(score, v, x, t))(*arguments[1:])
+    plain = jax.jit(lambda v, x, t: attribution.gradient(apply, v, x, t))(*arguments[1:])
     np.testing.assert_allclose(kept, plain, rtol=1e-5, atol=1e-7)

@@ -1,14 +1,17 @@
 """What class activation maps are made of: a layer with positions, its gradient, and its way to the image."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 
+from vexplain.attribution.scores import Score
 from vexplain.transforms import Layer, LayerTable, channels_last, edit, layers, read
-from vexplain.typing import Array, Float, Images, PyTree, ScoreFn, Variables
+from vexplain.typing import ApplyFn, Array, Float, Variables
 
 INTERPOLATIONS = ("bilinear", "nearest", None)
 _ENTRY = ("dense", "conv", "norm", "add")  # an activation function follows one of these
-_Map = Float[Array, "batch _rows _columns _channels"]
+Map = Float[Array, "batch _rows _columns _channels"]
 
 
 def cam_layer(table: LayerTable) -> str:
@@ -41,57 +44,53 @@ def cam_layer(table: LayerTable) -> str:
     return spatial[last].name
 
 
-def activation_of(
-    score_fn: ScoreFn, variables: Variables, images: Images, targets: PyTree, *, layer: str
-) -> _Map:
+class LayerGradient(NamedTuple):
+    """A layer and the gradient of the score by it, channels last."""
+
+    activations: Map
+    gradients: Map
+
+
+def activation_of(apply: ApplyFn, variables: Variables, images: Any, layer: str | Layer | None) -> Map:
     """Returns the activation of a layer with two spatial axes, channels last.
 
     Args:
-        score_fn: any function of the network, `(variables, images, targets) -> (batch,)`.
-        variables: of the network.
-        images: (batch, height, width, channels) in [0, 1].
-        targets: what `score_fn` takes, with a leading batch axis.
-        layer: its name.
+        layer: by name or from the layer table; the customary one if left out.
 
     Raises:
         ValueError: the layer has no spatial axes, or no batch.
     """
-    row = _spatial_layer(score_fn, variables, images, targets, layer)
-    return channels_last(read(score_fn, [layer])(variables, images, targets)[1][layer], row)
+    row = _spatial_layer(apply, variables, images, layer)
+    return channels_last(read(apply, [row.name])(variables, images)[1][row.name], row)
 
 
 def activation_and_gradient(
-    score_fn: ScoreFn, variables: Variables, images: Images, targets: PyTree, *, layer: str
-) -> tuple[_Map, _Map]:
-    """Returns the activation A of a layer and the gradient ∂y/∂A of the score by it, channels last.
+    apply: ApplyFn, variables: Variables, images: Any, targets: Any, score: Score, layer: str | Layer | None
+) -> LayerGradient:
+    """Returns the activation A of a layer and the gradient ∂y/∂A of the score by it.
 
     Args:
-        score_fn: what is explained, `(variables, images, targets) -> (batch,)`.
-        variables: of the network.
-        images: (batch, height, width, channels) in [0, 1].
-        targets: what `score_fn` takes, with a leading batch axis.
-        layer: its name.
+        layer: by name or from the layer table; the customary one if left out.
 
     Raises:
         ValueError: the layer has no spatial axes, or no batch.
     """
-    row = _spatial_layer(score_fn, variables, images, targets, layer)
+    row = _spatial_layer(apply, variables, images, layer)
 
     def perturbed(delta):
-        moved = read(edit(score_fn, {layer: lambda a: a + delta}), [layer])
-        score, found = moved(variables, images, targets)
-        return score.sum(), found[layer]
+        moved = read(edit(apply, {row.name: lambda a: a + delta}), [row.name])
+        outputs, found = moved(variables, images)
+        return score(outputs, targets).sum(), found[row.name]
 
     gradients, activations = jax.grad(perturbed, has_aux=True)(jnp.zeros(row.shape, images.dtype))
-    return channels_last(activations, row), channels_last(gradients, row)
+    return LayerGradient(channels_last(activations, row), channels_last(gradients, row))
 
 
-def enlarged(maps: _Map, images: Images, *, interpolation: str | None) -> _Map:
+def enlarged(maps: Map, images: Any, interpolation: str | None) -> Map:
     """Returns maps of a layer at the size of the images.
 
     Args:
         maps: (batch, rows, columns, channels).
-        images: (batch, height, width, channels).
         interpolation: "bilinear" (pixels as squares: PyTorch's `align_corners=False`), "nearest", or `None`
             to leave the maps at the size of the layer.
 
@@ -105,8 +104,9 @@ def enlarged(maps: _Map, images: Images, *, interpolation: str | None) -> _Map:
     return jax.image.resize(maps, (*images.shape[:3], maps.shape[-1]), interpolation)
 
 
-def _spatial_layer(score_fn, variables, images, targets, name: str) -> Layer:
-    table = layers(lambda v, x: score_fn(v, x, targets), variables, images)
+def _spatial_layer(apply: ApplyFn, variables: Variables, images: Any, layer: str | Layer | None) -> Layer:
+    table = layers(apply, variables, images)
+    name = cam_layer(table) if layer is None else layer if isinstance(layer, str) else layer.name
     row = table[name]
     if row.batch_axis is None:
         raise ValueError(

@@ -1,31 +1,45 @@
 """Maps that know nothing of the network. A method that does not beat them explains nothing."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from vexplain.attribution.calling import attribution_method
+from vexplain.attribution.scores import Score, logit
 from vexplain.datasets.foreground import estimate_masks
-from vexplain.typing import Array, Float, Images, Key
+from vexplain.typing import AnyArray, Heatmaps, PyTree, Variables
 
 
-def random_map(key: Key, images: Images) -> Float[Array, "batch height width 1"]:
-    """Returns independent uniform noise in [0, 1) for every pixel.
+@attribution_method(needs_key=True, sees_network=False)
+def random_map(
+    apply: Any,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+) -> Heatmaps:
+    """Returns independent uniform noise in [0, 1) for every pixel."""
+    return jax.vmap(lambda k: jax.random.uniform(k, images.shape[1:3]))(key)
 
-    Args:
-        key: of the noise.
-        images: (batch, height, width, channels); only the shape counts.
-    """
-    return jax.random.uniform(key, (*images.shape[:3], 1))
 
-
-def sobel_edges(images: Images) -> Float[Array, "batch height width 1"]:
+@attribution_method(sees_network=False)
+def sobel_edges(
+    apply: Any,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+) -> Heatmaps:
     """Returns the magnitude of the Sobel gradient, summed over the channels.
-
-    Args:
-        images: (batch, height, width, channels) in [0, 1].
 
     Example:
         >>> step = jnp.zeros((1, 3, 4, 1)).at[:, :, 2:].set(1.0)
-        >>> print(sobel_edges(step)[0, 1, :, 0])
+        >>> print(sobel_edges(None, None, step)[0, 1])
         [0. 4. 4. 0.]
     """
     smooth, slope = jnp.array([1.0, 2.0, 1.0]), jnp.array([-1.0, 0.0, 1.0])
@@ -40,44 +54,59 @@ def sobel_edges(images: Images) -> Float[Array, "batch height width 1"]:
         )
 
     down, across = filtered(slope, smooth), filtered(smooth, slope)
-    return jnp.sqrt(down**2 + across**2).sum(-1, keepdims=True)
+    return jnp.sqrt(down**2 + across**2).sum(-1)
 
 
-def center_gaussian(images: Images, *, sigma: float | None = None) -> Float[Array, "batch height width 1"]:
+@attribution_method(sees_network=False)
+def center_gaussian(
+    apply: Any,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    sigma: float | None = None,
+) -> Heatmaps:
     """Returns exp(-d² / 2 sigma²), with d the distance from the center of the image: objects are often there.
 
     Args:
-        images: (batch, height, width, channels); only the shape counts.
         sigma: standard deviation in pixels; by default a quarter of the shorter side.
 
     Raises:
         ValueError: `sigma` is not positive.
 
     Example:
-        >>> print(center_gaussian(jnp.zeros((1, 1, 3, 3)), sigma=1.0).round(1).ravel())
+        >>> print(center_gaussian(None, None, jnp.zeros((1, 1, 3, 3)), sigma=1.0).round(1).ravel())
         [0.6 1.  0.6]
     """
     batch, height, width, _ = images.shape
-    width_of_bell = min(height, width) / 4 if sigma is None else sigma
-    if width_of_bell <= 0:
+    deviation = min(height, width) / 4 if sigma is None else sigma
+    if deviation <= 0:
         raise ValueError(f"sigma is {sigma}: expected a positive number of pixels")
     rows, columns = (jnp.arange(n, dtype=images.dtype) - (n - 1) / 2 for n in (height, width))
-    gaussian = jnp.exp(-(rows[:, None] ** 2 + columns**2) / (2 * width_of_bell**2))
-    return jnp.broadcast_to(gaussian[:, :, None], (batch, height, width, 1))
+    gaussian = jnp.exp(-(rows[:, None] ** 2 + columns**2) / (2 * deviation**2))
+    return jnp.broadcast_to(gaussian, (batch, height, width))
 
 
-def object_segmentation(images: Images) -> Float[Array, "batch height width 1"]:
+@attribution_method(sees_network=False)
+def object_segmentation(
+    apply: Any,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+) -> Heatmaps:
     """Returns 1 on the object and 0 on the background, told apart by the distance to the border color.
 
     It covers the whole object with all its parts, whichever of them decides the class. The threshold is that
-    of `metrics.estimate_masks`; on a textured background the region is only as good as this guess.
-
-    Args:
-        images: (batch, height, width, channels) in [0, 1].
+    of `datasets.estimate_masks`; on a textured background the region is only as good as this estimate.
 
     Example:
         >>> images = jnp.full((1, 7, 9, 3), 0.9).at[:, 2:5, 3:7].set(0.1)
-        >>> print(object_segmentation(images).sum())
+        >>> print(object_segmentation(None, None, images).sum())
         12.0
     """
-    return jnp.asarray(estimate_masks(images))[..., None]
+    return jnp.asarray(estimate_masks(images))

@@ -1,26 +1,180 @@
-"""What an attribution explains: a scalar per image."""
+"""What is explained: functions `score(outputs, targets) -> (batch,)` of what a network returns.
 
+Any such function serves, without registration: of a head of a tuple or dict, of a segmentation, of an
+embedding. The ones here take class scores, (batch, classes), and the classes to explain, (batch,) integers.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 
-from vexplain.typing import ApplyFn, ScoreFn
+from vexplain.typing import Array, Float, Shaped
+
+Score = Callable[[Any, Any], Float[Array, " batch"]]
 
 
-def class_score(apply: ApplyFn) -> ScoreFn:
-    """Returns the score function `(variables, images, targets) -> logit of the target class`.
+def logit(outputs: Any, targets: Any) -> Float[Array, " batch"]:
+    """Returns the output of each target class.
 
     Args:
-        apply: `apply(variables, images) -> logits`.
+        outputs: (batch, classes), two classes or more.
+        targets: (batch,) integers.
 
-    Returns:
-        A score function whose `targets` are classes, (batch,) integers.
+    Raises:
+        ValueError: the outputs have another form, or targets were left out where there are none to predict.
 
     Example:
-        >>> score = class_score(lambda variables, images: images.mean((1, 2)) @ variables)
-        >>> print(score(jnp.eye(3), jnp.ones((2, 4, 4, 3)), jnp.array([0, 2])))
-        [1. 1.]
+        >>> print(logit(jnp.array([[1.0, 2.0], [3.0, 5.0]]), jnp.array([0, 1])))
+        [1. 5.]
     """
+    return jnp.take_along_axis(class_outputs(outputs), targets[:, None], axis=1)[:, 0]
 
-    def score(variables, images, targets):
-        return jnp.take_along_axis(apply(variables, images), targets[:, None], axis=1)[:, 0]
 
-    return score
+def probability(outputs: Any, targets: Any) -> Float[Array, " batch"]:
+    """Returns the softmax probability of each target class.
+
+    Args:
+        outputs: (batch, classes), two classes or more.
+        targets: (batch,) integers.
+
+    Raises:
+        ValueError: the outputs have another form.
+
+    Example:
+        >>> print(probability(jnp.zeros((1, 4)), jnp.array([2])))
+        [0.25]
+    """
+    return logit(jax.nn.softmax(class_outputs(outputs)), targets)
+
+
+def margin(outputs: Any, targets: Any) -> Float[Array, " batch"]:
+    """Returns the output of each target class less the mean of the others.
+
+    Args:
+        outputs: (batch, classes), two classes or more.
+        targets: (batch,) integers.
+
+    Raises:
+        ValueError: the outputs have another form.
+
+    Example:
+        >>> print(margin(jnp.array([[1.0, 2.0, 6.0]]), jnp.array([2])))
+        [4.5]
+    """
+    own = logit(outputs, targets)
+    return own - (outputs.sum(1) - own) / (outputs.shape[1] - 1)
+
+
+def against(other: int | Shaped[Any, " batch"]) -> Score:
+    """Returns the score: the output of each target class less that of another class.
+
+    Args:
+        other: the class that it is held against, an integer or (batch,) of them.
+
+    Example:
+        >>> print(against(0)(jnp.array([[1.0, 2.0, 6.0]]), jnp.array([2])))
+        [5.]
+    """
+    return _Against(other)
+
+
+def binary(outputs: Any, targets: Any) -> Float[Array, " batch"]:
+    """Returns the one output of a network of two classes for class 1, and its negative for class 0.
+
+    Args:
+        outputs: (batch,) or (batch, 1), positive for class 1.
+        targets: (batch,) of 0 and 1.
+
+    Raises:
+        ValueError: the outputs have another form.
+
+    Example:
+        >>> print(binary(jnp.array([3.0, 4.0]), jnp.array([1, 0])))
+        [ 3. -4.]
+    """
+    return jnp.where(targets == 1, 1, -1) * _one_output(outputs)
+
+
+def class_outputs(outputs: Any) -> Any:
+    """Returns the outputs, once they are known to be class scores.
+
+    Raises:
+        ValueError: they are something else than one array (batch, classes) of two classes or more.
+    """
+    shape = getattr(outputs, "shape", None)
+    if shape is not None and len(shape) == 2 and shape[1] > 1:
+        return outputs
+    if shape is not None and (len(shape) == 1 or shape[1:] == (1,)):
+        raise ValueError(
+            f"apply returned shape {shape}, one output an image: expected (batch, classes); for a network of "
+            "two classes with one logit pass score=vexplain.binary, else a score of your own"
+        )
+    raise ValueError(
+        f"apply returned {_described(outputs)}: expected (batch, classes); say what is to be explained by "
+        f"score=lambda outputs, targets: {_advice(outputs)}"
+    )
+
+
+def num_classes_of(score: Score, outputs: Any) -> int | None:
+    """Returns how many classes the targets of a score count; `None` where they may be anything."""
+    if score is binary:
+        return 2
+    if score in (logit, probability, margin) or isinstance(score, _Against):
+        return class_outputs(outputs).shape[1]
+    return None
+
+
+def predicted_targets(score: Score, outputs: Any) -> Any:
+    """Returns the predicted classes where the outputs are class scores; else `None`: no targets.
+
+    Args:
+        score: what is explained.
+        outputs: of the network.
+    """
+    if score is binary:
+        return (_one_output(outputs) > 0).astype(jnp.int32)
+    shape = getattr(outputs, "shape", ())
+    if num_classes_of(score, outputs) is None and (len(shape) != 2 or shape[1] < 2):
+        return None
+    return outputs.argmax(-1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Against:
+    other: Any
+
+    def __call__(self, outputs: Any, targets: Any) -> Float[Array, " batch"]:
+        others = jnp.broadcast_to(jnp.asarray(self.other), targets.shape)
+        return logit(outputs, targets) - logit(outputs, others)
+
+
+def _one_output(outputs: Any) -> Float[Array, " batch"]:
+    shape = getattr(outputs, "shape", None)
+    if shape is None or not (len(shape) == 1 or shape[1:] == (1,)):
+        raise ValueError(
+            f"apply returned {_described(outputs)}: score=binary is for one output an image, (batch,) or "
+            "(batch, 1); for class scores pass score=vexplain.logit"
+        )
+    return outputs.reshape(shape[0])
+
+
+def _described(outputs: Any) -> str:
+    if hasattr(outputs, "shape"):
+        return f"shape {outputs.shape}"
+    if isinstance(outputs, dict):
+        return f"a dict of {sorted(outputs)}"
+    return f"a {type(outputs).__name__}" + (
+        f" of {len(outputs)}" if isinstance(outputs, tuple | list) else ""
+    )
+
+
+def _advice(outputs: Any) -> str:
+    if isinstance(outputs, dict):
+        return f"vexplain.logit(outputs[{next(iter(outputs), 'name')!r}], targets)"
+    if isinstance(outputs, tuple | list):
+        return "vexplain.logit(outputs[0], targets)"
+    return "outputs[..., 0].mean((1, 2)), or what it is"

@@ -27,6 +27,7 @@ from vexplain.relevance.candidates import gram_bytes as gram_bytes
 from vexplain.relevance.candidates import layout_of as layout_of
 from vexplain.relevance.candidates import response_fn as response_fn
 from vexplain.relevance.evidence import Evidence as Evidence
+from vexplain.relevance.evidence import find_evidence as find_evidence
 from vexplain.relevance.evidence import relevant_evidence as relevant_evidence
 from vexplain.relevance.exemplars import Exemplars as Exemplars
 from vexplain.relevance.exemplars import Pick as Pick
@@ -44,6 +45,7 @@ from vexplain.relevance.recipe import Explanation as Explanation
 from vexplain.relevance.recipe import combined_maps as combined_maps
 from vexplain.relevance.recipe import explain as explain
 from vexplain.relevance.recipe import feature_name as feature_name
+from vexplain.relevance.recipe import relevant_features as relevant_features
 from vexplain.relevance.scores import TopFeatures as TopFeatures
 from vexplain.relevance.scores import feature_scores as feature_scores
 from vexplain.relevance.scores import top_features as top_features

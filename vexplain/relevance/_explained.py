@@ -1,34 +1,28 @@
-"""What every explanation of a batch asks of its arguments."""
+"""What the two maps that are made of relevant features ask of their arguments."""
 
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jax.core import Tracer
 
-from vexplain._checks import check_images, check_targets
+from vexplain.attribution import Score, logit
 from vexplain.relevance._features import Relevance, num_features
-from vexplain.typing import Array, Labels
+from vexplain.typing import Labels
 
 
-def check_explained(images: Any, targets: Any, relevance: Relevance) -> Array | None:
-    """Returns the targets as int32, or `None` for the predicted ones.
-
-    Args:
-        images: (batch, height, width, channels) in [0, 1].
-        targets: (batch,) integers, or `None`.
-        relevance: says how many classes there are.
-
-    Raises:
-        ValueError: images or targets of another rank, dtype or range, or no image.
-    """
-    check_images(images)
-    if not len(images):
-        raise ValueError(f"images has shape {images.shape}: it holds no image to explain")
-    if targets is None:
-        return None
-    check_targets(targets, len(images), len(relevance.class_names))
-    return jnp.asarray(targets).astype(jnp.int32)
+def check_relevance(relevance: Any, score: Score) -> None:
+    """Raises unless there is a relevance, and the class itself is explained, not another score."""
+    if not isinstance(relevance, Relevance):
+        raise TypeError(
+            f"relevance is a {type(relevance).__name__}: expected what learn_relevance returned for this "
+            "network"
+        )
+    if score is not logit:
+        raise ValueError(
+            f"score is {getattr(score, '__name__', score)!r}: relevant features explain the class, "
+            "through the weights of the regression; leave score out"
+        )
 
 
 def check_score_count(relevance: Relevance, num_scores: int) -> None:
@@ -42,7 +36,7 @@ def check_score_count(relevance: Relevance, num_scores: int) -> None:
 
 def check_classes_have_features(relevance: Relevance, targets: Labels) -> None:
     """Raises ValueError for a class to explain that has no relevant feature; not under `jax.jit`."""
-    if any(isinstance(leaf, Tracer) for leaf in (relevance.weights, targets)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((relevance, targets))):
         return
     explained = np.unique(np.asarray(targets))
     empty = [relevance.class_names[c] for c in explained if num_features(relevance)[c] == 0]

@@ -8,15 +8,14 @@ deeper layers agree with, and fills the regions of one color that the evidence l
 pass and three backward passes, however many features are relevant.
 """
 
-import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vexplain.attribution import guided_filter, normalize_heatmaps
+from vexplain.attribution import Score, attribution_method, guided_filter, logit, normalize_heatmaps
 from vexplain.datasets.blur import gaussian_blur
-from vexplain.relevance._explained import check_classes_have_features, check_explained, check_score_count
+from vexplain.relevance._explained import check_classes_have_features, check_relevance, check_score_count
 from vexplain.relevance._features import Relevance
 from vexplain.relevance.layout import split_features
 from vexplain.transforms import Layer, LayerTable, as_layer_output, channels_last, edit, layers, read
@@ -40,78 +39,23 @@ class Evidence(NamedTuple):
     logits: Logits
 
 
-def relevant_evidence(
+@attribution_method()
+def _evidence(
     apply: ApplyFn,
     variables: Variables,
     images: AnyArray,
-    relevance: Relevance,
-    *,
     targets: AnyArray | None = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    relevance: Relevance,
 ) -> Evidence:
-    """Returns heatmaps of the regions that give the relevant features their evidence for the class (*ours*).
-
-    With y the score of the class, ȳ the mean of the other scores, A the activation of a layer, and w the
-    relevance weights:
-
-    1. c_f = Σ over positions of A_f ∂y/∂A_f is what feature f contributes to y. Features with w_f > 0 for the
-       class and c_f > 0 count: relevant for it, and speaking for it in this image. Where there are any,
-       features with w_f > 0 for some other class and c̄_f = Σ A_f ∂ȳ/∂A_f > 0 speak against it.
-    2. ∂y/∂A_f of the first, less ∂ȳ/∂A_f of the second, is sent back, and nothing of other features. At a
-       layer with positions arrives G, to which the layer's own features among them add theirs.
-    3. E = max(0, Σ_k Ḡ_k A_k), where Ḡ is G under a Gaussian of an eighth of the layer. (The mean over all
-       positions instead would be Grad-CAM's weight, no averaging LayerCAM's.)
-    4. The finest layer says where, the deeper ones whether: E_fine (D + 0.1), with D in [0, 1] the mean of
-       E over the last layers of all coarser resolutions, saturated as in step 6.
-    5. The guided filter spreads it over regions of one color, and not across their edges.
-    6. The map is split into two levels (2-means); the upper one and what is above it become 1.
-
-    Nothing here is learned, and no rule for ReLUs is needed: it works for every network whose layers can be
-    read. Its constants were chosen on an8Flower `single_6c`, plain, alone.
-
-    Args:
-        apply: the network, `apply(variables, images) -> logits`.
-        variables: of the network.
-        images: (batch, height, width, channels) in [0, 1].
-        relevance: what `learn_relevance` returned for this network.
-        targets: (batch,) integers, the class of each image to explain; the predicted one when left out.
-
-    Returns:
-        Heatmaps, and the contributions of the features. An image in which no relevant feature speaks for the
-        class, or those of other classes outweigh them everywhere, has a map of zeros. Under `jax.jit` the
-        range of images and targets is not checked.
-
-    Raises:
-        ValueError: images or targets of another rank, dtype or range, no image, a class to explain that has
-            no relevant features, or a network without a layer that has positions.
-
-    Example:
-        >>> import numpy as np
-        >>> from vexplain import ArraySource, learn_relevance
-        >>> def apply(variables, images):  # which of two colors is there more of?
-        ...     return jax.nn.relu(images).mean((1, 2)) @ variables
-        >>> images = np.zeros((2, 12, 12, 2), np.float32)
-        >>> images[0, 3:9, 2:6, 0] = images[1, 5:, 5:, 1] = 1
-        >>> source = ArraySource(images, np.array([0, 1]), class_names=("red", "green"))
-        >>> relevance = learn_relevance(apply, jnp.eye(2), source, mu=2)
-        >>> evidence = relevant_evidence(apply, jnp.eye(2), images, relevance)
-        >>> bool(((evidence.heatmaps > 0.5) == (images.max(-1) > 0)).all())
-        True
-    """
-    targets = check_explained(images, targets, relevance)
-    evidence = _evidence(apply, variables, jnp.asarray(images), relevance, targets)
-    check_classes_have_features(relevance, evidence.targets)
-    return evidence
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _evidence(apply, variables, images, relevance, targets) -> Evidence:
     table = layers(apply, variables, images)
     fine, *coarser = evidence_layers(table)
     names = tuple(dict.fromkeys((*relevance.layers, fine.name, *(row.name for row in coarser))))
     rows = {name: table[name] for name in names}
     logits, activations, send = _backward(apply, variables, images, rows)
     check_score_count(relevance, logits.shape[1])
-    targets = logits.argmax(-1) if targets is None else targets
     own = jax.nn.one_hot(targets, logits.shape[1], dtype=logits.dtype)
     others = (1 - own) / max(logits.shape[1] - 1, 1)
 
@@ -137,6 +81,91 @@ def _evidence(apply, variables, images, relevance, targets) -> Evidence:
     radius = max(round(min(images.shape[1:3]) * WINDOW), 1)
     filled = guided_filter(unfilled, images, radius=radius, smoothness=SMOOTHNESS)
     return Evidence(_saturated(jax.nn.relu(filled)), unfilled, contributions, targets, logits)
+
+
+def find_evidence(
+    apply: ApplyFn,
+    variables: Variables,
+    images: Any,
+    targets: Any = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    relevance: Relevance,
+) -> Evidence:
+    """Returns heatmaps of the regions that give the relevant features their evidence for the class (*ours*).
+
+    With y the score of the class, ȳ the mean of the other scores, A the activation of a layer, and w the
+    relevance weights:
+
+    1. c_f = Σ over positions of A_f ∂y/∂A_f is what feature f contributes to y. Features with w_f > 0 for the
+       class and c_f > 0 count: relevant for it, and speaking for it in this image. Where there are any,
+       features with w_f > 0 for some other class and c̄_f = Σ A_f ∂ȳ/∂A_f > 0 speak against it.
+    2. ∂y/∂A_f of the first, less ∂ȳ/∂A_f of the second, is sent back, and nothing of other features. At a
+       layer with positions arrives G, to which the layer's own features among them add theirs.
+    3. E = max(0, Σ_k Ḡ_k A_k), where Ḡ is G under a Gaussian of an eighth of the layer. (The mean over all
+       positions instead would be Grad-CAM's weight, no averaging LayerCAM's.)
+    4. The finest layer says where, the deeper ones whether: E_fine (D + 0.1), with D in [0, 1] the mean of
+       E over the last layers of all coarser resolutions, saturated as in step 6.
+    5. The guided filter spreads it over regions of one color, and not across their edges.
+    6. The map is split into two levels (2-means); the upper one and what is above it become 1.
+
+    Nothing here is learned, and no rule for ReLUs is needed: it works for every network whose layers can be
+    read. Its constants were chosen on an8Flower `single_6c`, plain, alone.
+
+    Args:
+        relevance: what `learn_relevance` returned for this network.
+        score: left out: logits are asked, of the class and of the others.
+
+    Returns:
+        Heatmaps, and the contributions of the features. An image in which no relevant feature speaks for the
+        class, or those of other classes outweigh them everywhere, has a map of zeros.
+
+    Raises:
+        ValueError: a class to explain that has no relevant features, or a network without a layer that has
+            positions.
+
+    Example:
+        >>> import numpy as np
+        >>> from vexplain import ArraySource, learn_relevance
+        >>> def apply(variables, images):  # which of two colors is there more of?
+        ...     return jax.nn.relu(images).mean((1, 2)) @ variables
+        >>> images = np.zeros((2, 12, 12, 2), np.float32)
+        >>> images[0, 3:9, 2:6, 0] = images[1, 5:, 5:, 1] = 1
+        >>> source = ArraySource(images, np.array([0, 1]), class_names=("red", "green"))
+        >>> relevance = learn_relevance(apply, jnp.eye(2), source, mu=2)
+        >>> evidence = find_evidence(apply, jnp.eye(2), images, relevance=relevance)
+        >>> bool(((evidence.heatmaps > 0.5) == (images.max(-1) > 0)).all())
+        True
+    """
+    check_relevance(relevance, score)
+    evidence = _evidence(apply, variables, images, targets, relevance=relevance)
+    check_classes_have_features(relevance, evidence.targets)
+    return evidence
+
+
+def relevant_evidence(
+    apply: ApplyFn,
+    variables: Variables,
+    images: Any,
+    targets: Any = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    relevance: Relevance,
+) -> Heatmaps:
+    """Returns heatmaps of the regions that give the relevant features their evidence for the class (*ours*).
+
+    `find_evidence` has the equations, and returns the contributions of the features too.
+
+    Args:
+        relevance: what `learn_relevance` returned for this network.
+
+    Raises:
+        ValueError: as `find_evidence`.
+    """
+    given = (apply, variables, images, targets)
+    return find_evidence(*given, score=score, key=key, relevance=relevance).heatmaps
 
 
 def evidence_layers(table: LayerTable) -> tuple[Layer, ...]:

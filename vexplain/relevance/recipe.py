@@ -6,15 +6,14 @@ and resampled strides. For a batch this is one forward pass and K backward passe
 whatever layers the K features of each image are in.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.attribution import positive_heatmaps
-from vexplain.relevance._explained import check_classes_have_features, check_explained, check_score_count
+from vexplain.attribution import Score, attribution_method, logit, positive_heatmaps
+from vexplain.relevance._explained import check_classes_have_features, check_relevance, check_score_count
 from vexplain.relevance._features import Relevance
 from vexplain.relevance._responses import responses
 from vexplain.relevance.layout import layer_and_channel, split_features
@@ -34,9 +33,8 @@ from vexplain.transforms import (
 )
 from vexplain.typing import AnyArray, ApplyFn, Array, Float, Heatmaps, Labels, Logits, Shaped, Variables
 
-SEEDS = ("activation", "ones")
+SIGNALS = ("activation", "ones")
 COMBINATIONS = ("maximum", "mean", "weighted")
-OPTIONS = ("num_features", "rules", "on_uncovered", "seed", "combination")
 
 
 class Explanation(NamedTuple):
@@ -53,20 +51,60 @@ class Explanation(NamedTuple):
     logits: Logits
 
 
-def explain(
+@attribution_method()
+def _explanation(
     apply: ApplyFn,
     variables: Variables,
     images: AnyArray,
-    relevance: Relevance,
-    *,
     targets: AnyArray | None = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    relevance: Relevance,
+    num_features: int,
+    rules: Rule | Rules,
+    on_uncovered: str,
+    signal: str,
+    combination: str,
+) -> Explanation:
+    table = layers(apply, variables, images)
+    chosen = [table[name] for name in relevance.layers]
+    reading = with_rules(
+        read(apply, relevance.layers), rules, on_uncovered=on_uncovered, on_unmatched="ignore"
+    )
+    (logits, found), send = jax.vjp(lambda images: reading(variables, images), images)
+    check_score_count(relevance, logits.shape[1])
+    activations = {layer.name: channels_last(found[layer.name], layer) for layer in chosen}
+    x = responses(activations, layers=relevance.layers, measure=relevance.measure)
+    features = top_features(feature_scores(x, relevance, targets), num_features)
+
+    def shown(indices):  # one feature an image, (batch,)
+        sent = _signals(chosen, activations, relevance, indices, signal)
+        return send((jnp.zeros_like(logits), sent))[0]
+
+    # One after the other: memory is that of one.
+    backward = jax.lax.map(fast_in_loops(shown), features.indices.T)
+    maps = positive_heatmaps(jnp.moveaxis(backward, 0, 1))
+    maps = jnp.where(features.valid[:, :, None, None], maps, 0)
+    return Explanation(combined_maps(maps, features, combination), maps, features, targets, logits)
+
+
+def explain(
+    apply: ApplyFn,
+    variables: Variables,
+    images: Any,
+    targets: Any = None,
+    *,
+    relevance: Relevance,
+    score: Score = logit,
+    key: Any = None,
     num_features: int = 3,
     rules: Rule | Rules = GUIDED | RESAMPLED_STRIDE,
     on_uncovered: str = "raise",
-    seed: str = "activation",
+    signal: str = "activation",
     combination: str = "maximum",
 ) -> Explanation:
-    """Returns heatmaps of the features that explain the class of each image.
+    """Returns the features that explain the class of each image, and heatmaps of them.
 
     With x the responses of an image and w the relevance weights of its class (all *paper*):
 
@@ -76,26 +114,21 @@ def explain(
     4. The maps are combined by the pixel-wise maximum.
 
     Args:
-        apply: the network, `apply(variables, images) -> logits`.
-        variables: of the network.
-        images: (batch, height, width, channels) in [0, 1].
-        relevance: what `find_relevance` returned for this network.
-        targets: (batch,) integers, the class of each image to explain; the predicted one when left out.
+        relevance: what `learn_relevance` returned for this network.
+        score: left out: the weights of the regression say what speaks for a class.
         num_features: K. Where fewer features have r > 0, fewer maps are made.
         rules: backward rules. A rule that matches nothing in this network (RESAMPLED_STRIDE where all
             strides are 1) changes nothing.
         on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
-        seed: what is sent back: the `"activation"` map (*paper*), or `"ones"`.
+        signal: what is sent back: the `"activation"` map (*paper*), or `"ones"`.
         combination: `"maximum"` (*paper*), `"mean"`, or `"weighted"` by r (both *ours*).
 
     Returns:
         Heatmaps, maps and the features they show. Under `jax.jit` an image whose class has no relevant
-        features gets no valid map, and images and targets are checked by shape and dtype only: their range,
-        and NaN, are not seen. Outside it all of this raises.
+        features gets no valid map; outside it this raises.
 
     Raises:
-        ValueError: an unknown option, K larger than the number of features, images of another rank, dtype or
-            range, no image, targets of another shape, dtype or range, or a class to explain that has no
+        ValueError: an unknown option, K larger than the number of features, or a class to explain that has no
             relevant features.
 
     References:
@@ -108,32 +141,68 @@ def explain(
         >>> images = jnp.array([[[[0.0, 0.0], [1.0, 0.5]]], [[[0.0, 1.0], [0.2, 0.0]]]])
         >>> source = ArraySource(np.asarray(images), np.array([0, 1]), class_names=("red", "green"))
         >>> relevance = learn_relevance(apply, jnp.eye(2), source)
-        >>> explanation = explain(apply, jnp.eye(2), images, relevance, num_features=1, rules=GUIDED)
+        >>> options = {"relevance": relevance, "num_features": 1, "rules": GUIDED}
+        >>> explanation = explain(apply, jnp.eye(2), images, **options)
         >>> print(explanation.heatmaps[:, 0])
         [[0. 1.]
          [1. 0.]]
         >>> feature_name(relevance, explanation.features.indices[0, 0])
         'relu_1[0]'
     """
-    check_options(num_features, rules, on_uncovered, seed, combination)
-    targets = check_explained(images, targets, relevance)
-    options = (int(num_features), rules, on_uncovered, seed, combination)
-    explanation = _explain(apply, variables, jnp.asarray(images), relevance, targets, options)
+    check_relevance(relevance, score)
+    options = {"rules": rules, "on_uncovered": on_uncovered, "signal": signal, "combination": combination}
+    check_options(num_features, **options)
+    options |= {"relevance": relevance, "num_features": int(num_features)}
+    explanation = _explanation(apply, variables, images, targets, **options)
     check_classes_have_features(relevance, explanation.targets)
     return explanation
+
+
+def relevant_features(
+    apply: ApplyFn,
+    variables: Variables,
+    images: Any,
+    targets: Any = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    relevance: Relevance,
+    num_features: int = 3,
+    rules: Rule | Rules = GUIDED | RESAMPLED_STRIDE,
+    on_uncovered: str = "raise",
+    signal: str = "activation",
+    combination: str = "maximum",
+) -> Heatmaps:
+    """Returns the heatmaps of the paper's recipe: of the relevant features that each image responds to most.
+
+    `explain` has the equations and the options, and returns the features too.
+
+    Args:
+        relevance: what `learn_relevance` returned for this network.
+        num_features: as of `explain`, and so are `rules`, `on_uncovered`, `signal` and `combination`.
+
+    Raises:
+        ValueError: as `explain`.
+
+    References:
+        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.2 and 3.3.
+    """
+    options = {"rules": rules, "on_uncovered": on_uncovered, "signal": signal, "combination": combination}
+    options |= {"score": score, "relevance": relevance, "num_features": num_features}
+    return explain(apply, variables, images, targets, **options).heatmaps
 
 
 def check_options(
     num_features: Any = 3,
     rules: Any = GUIDED,
     on_uncovered: str = "raise",
-    seed: str = "activation",
+    signal: str = "activation",
     combination: str = "maximum",
 ) -> None:
     """Raises ValueError for an option that `explain` does not take."""
     for option, value, allowed in (
         ("on_uncovered", on_uncovered, ("raise", "gradient")),
-        ("seed", seed, SEEDS),
+        ("signal", signal, SIGNALS),
         ("combination", combination, COMBINATIONS),
     ):
         if value not in allowed:
@@ -164,51 +233,24 @@ def feature_name(relevance: Relevance, index: Any) -> str:
     return f"{layer}[{channel}]"
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def _explain(apply, variables, images, relevance, targets, options) -> Explanation:
-    num_features, rules, on_uncovered, seed, combination = options
-    table = layers(apply, variables, images)
-    rows = [table[name] for name in relevance.layers]
-    reading = with_rules(
-        read(apply, relevance.layers), rules, on_uncovered=on_uncovered, on_unmatched="ignore"
-    )
-    (logits, found), send = jax.vjp(lambda images: reading(variables, images), images)
-    check_score_count(relevance, logits.shape[1])
-    targets = logits.argmax(-1) if targets is None else targets
-    activations = {row.name: channels_last(found[row.name], row) for row in rows}
-    x = responses(activations, layers=relevance.layers, measure=relevance.measure)
-    scores = feature_scores(x, relevance, targets)
-    features = top_features(scores, num_features)
-
-    def shown(indices):  # one feature an image, (batch,)
-        seeds = _seeds(rows, activations, relevance, indices, seed)
-        return send((jnp.zeros_like(logits), seeds))[0]
-
-    # One after the other: memory is that of one.
-    backward = jax.lax.map(fast_in_loops(shown), features.indices.T)
-    maps = positive_heatmaps(jnp.moveaxis(backward, 0, 1))
-    maps = jnp.where(features.valid[:, :, None, None], maps, 0)
-    return Explanation(combined_maps(maps, features, combination), maps, features, targets, logits)
-
-
-def _seeds(
-    rows: list[Layer],
+def _signals(
+    chosen: list[Layer],
     activations: dict[str, Any],
     relevance: Relevance,
     indices: Shaped[Array, " batch"],
-    seed: str,
+    kind: str,
 ) -> dict[str, Any]:
     """What is sent back from each layer: the picked channel's own map, zero everywhere else."""
-    total = sum(row.num_channels for row in rows)
+    total = sum(layer.num_channels for layer in chosen)
     picks = split_features(relevance.layout, jax.nn.one_hot(indices, total))
-    seeds = {}
-    for row in rows:
-        signal = activations[row.name]
-        signal = signal if seed == "activation" else jnp.ones_like(signal)
-        pick = picks[row.name].astype(signal.dtype)
+    signals = {}
+    for layer in chosen:
+        signal = activations[layer.name]
+        signal = signal if kind == "activation" else jnp.ones_like(signal)
+        pick = picks[layer.name].astype(signal.dtype)
         pick = pick.reshape(len(pick), *(1,) * (signal.ndim - 2), -1)
-        seeds[row.name] = as_layer_output(signal * pick, row)
-    return seeds
+        signals[layer.name] = as_layer_output(signal * pick, layer)
+    return signals
 
 
 def combined_maps(

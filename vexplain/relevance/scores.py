@@ -7,7 +7,6 @@ product is never part of it.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from vexplain.relevance._features import Relevance
@@ -74,6 +73,8 @@ def top_features(scores: Float[Array, "batch features"], num_features: int) -> T
         raise ValueError(
             f"num_features: expected 1 to {scores.shape[1]}, the features there are, got {num_features}"
         )
-    best, indices = jax.lax.top_k(scores, num_features)
+    # A sort is split over devices with the batch; top_k would gather the scores of all images first.
+    indices = jnp.argsort(-scores, axis=1, stable=True)[:, :num_features].astype(jnp.int32)
+    best = jnp.take_along_axis(scores, indices, axis=1)
     valid = best > 0
     return TopFeatures(indices, jnp.where(valid, best, 0), valid)

@@ -1,22 +1,29 @@
-"""What the score loses when a window of the image is covered."""
+"""What the score loses when a part of the image is covered."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vexplain.attribution.averaged_gradients import broadcast_baseline
-from vexplain.typing import AnyArray, Array, Float, Images, PyTree, ScoreFn, Variables
+from vexplain.attribution.calling import attribution_method
+from vexplain.attribution.gradients import broadcast_baseline
+from vexplain.attribution.scores import Score, logit
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, PyTree, Variables
+
+_Pixels = int | tuple[int, int]
 
 
+@attribution_method()
 def occlusion(
-    score_fn: ScoreFn,
+    apply: ApplyFn,
     variables: Variables,
-    images: Images,
-    targets: PyTree,
+    images: AnyArray,
+    targets: PyTree = None,
     *,
-    window: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
+    score: Score = logit,
+    key: Any = None,
+    window: _Pixels | None = None,
+    stride: _Pixels | None = None,
     baseline: float | AnyArray = 0.0,
 ) -> Float[Array, "batch height width 1"]:
     """Returns for each pixel what the score loses in the mean over the windows that cover it.
@@ -30,12 +37,9 @@ def occlusion(
     Windows are covered one after the other, in one compiled loop: memory does not depend on their number.
 
     Args:
-        score_fn: what is explained, `(variables, images, targets) -> (batch,)`.
-        variables: of the network.
-        images: (batch, height, width, channels) in [0, 1].
-        targets: what `score_fn` takes, with a leading batch axis.
-        window: (height, width) of the windows in pixels, or one number for both.
-        stride: (rows, columns) from a window to the next, or one number for both.
+        window: (height, width) of the windows in pixels, or one number for both; an eighth of the image if
+            left out.
+        stride: (rows, columns) from a window to the next, or one number for both; half a window if left out.
         baseline: what covers a window: a number, (channels,), or an array that broadcasts to the images.
 
     Raises:
@@ -46,25 +50,25 @@ def occlusion(
         Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014, Section 4.2.
 
     Example:
-        >>> score = lambda variables, images, targets: images.sum((1, 2, 3))
-        >>> images = jnp.array([[[[1.0], [2.0], [4.0]]]])
-        >>> print(occlusion(score, None, images, None, window=(1, 2)).ravel())
-        [3.  4.5 6. ]
+        >>> apply = lambda variables, images: images.sum((1, 2))
+        >>> images = jnp.array([[[[0.25, 0.0], [0.5, 0.0], [1.0, 0.0]]]])
+        >>> print(occlusion(apply, None, images, targets=0, window=(1, 2), stride=1).ravel())
+        [0.75  1.125 1.5  ]
     """
-    images = jnp.asarray(images)
-    window, stride = _pair("window", window), _pair("stride", stride)
     size = (images.shape[1], images.shape[2])
+    window = (max(size[0] // 8, 1), max(size[1] // 8, 1)) if window is None else _pair("window", window)
+    stride = (max(window[0] // 2, 1), max(window[1] // 2, 1)) if stride is None else _pair("stride", stride)
     if any(w > n for w, n in zip(window, size, strict=True)):
         raise ValueError(f"window is {window}: expected at most the size of the images, {size}")
     cover = broadcast_baseline(baseline, images)
     rows, columns = (-(-(n - w) // s) + 1 for n, w, s in zip(size, window, stride, strict=True))
-    whole = score_fn(variables, images, targets)
+    whole = score(apply(variables, images), targets)
 
     def step(n, state):
         lost, count = state
         inside = _inside(n // columns * stride[0], n % columns * stride[1], window, size)
         covered = jnp.where(inside[:, :, None], cover, images)
-        loss = whole - score_fn(variables, covered, targets)
+        loss = whole - score(apply(variables, covered), targets)
         return lost + loss[:, None, None] * inside, count + inside
 
     start = (jnp.zeros(images.shape[:3], whole.dtype), jnp.zeros(size, whole.dtype))
@@ -79,7 +83,7 @@ def _inside(top: Any, left: Any, window: tuple[int, int], size: tuple[int, int])
     return is_row[:, None] & is_column
 
 
-def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+def _pair(name: str, value: _Pixels) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2 or min(pair) < 1:
         raise ValueError(f"{name} is {value}: expected a positive number of pixels, or (rows, columns)")

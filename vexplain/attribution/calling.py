@@ -1,0 +1,343 @@
+"""One way to call every method: arguments checked, and one program for a network, its options and image size.
+
+A method is written as a plain function of arrays that may be traced. `attribution_method` makes of it what
+users call. With concrete arguments the images, targets and outputs are checked, and the method is compiled
+once; other images, weights of the same shapes and other targets compile nothing. A batch of another size goes
+through a program that exists where that costs little: filled up, or in parts. With traced arguments, inside
+`jit`, `vmap` or `grad` of the caller, the function is called as it is.
+"""
+
+import collections
+import functools
+import types
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from vexplain._checks import as_classes, check_image_form, check_image_range
+from vexplain.attribution.scores import logit, num_classes_of, predicted_targets
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_MAX_PROGRAMS = 128  # that are kept; each holds its network
+_MAX_PARTS = 8  # of a batch that is larger than what was compiled
+_MAX_FILL = 8  # times as many images as asked for, of a batch that is smaller
+
+
+def attribution_method(
+    *, needs_key: bool = False, sees_network: bool = True
+) -> Callable[[Function], Function]:
+    """Returns the decorator that makes a method of a function of arrays.
+
+    The function has the signature of all methods,
+
+        function(apply, variables, images, targets=None, *, score=logit, key=None, <its own options>)
+
+    and is handed `targets` as an array, (batch,) classes unless the score takes something else, and `key` as
+    one key an image. What it returns has a leading batch axis in every array, and depends on no other image.
+
+    Args:
+        needs_key: whether it draws: a call without a key is an error.
+        sees_network: whether it calls the network; else `apply` may be None.
+
+    Example:
+        >>> @attribution_method()
+        ... def saliency(apply, variables, images, targets=None, *, score=logit, key=None):
+        ...     return abs(jax.grad(lambda x: score(apply(variables, x), targets).sum())(images))
+        >>> apply = lambda variables, images: images.mean((1, 2)) @ variables
+        >>> print(saliency(apply, -jnp.eye(2), np.array([[[[0.5, 1.0]]]])))
+        [[[[1. 0.]]]]
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def method(apply, variables, images, targets=None, *, score=logit, key=None, **options):
+            check_image_form(images)
+            key = _checked_key(function.__name__, key, needs_key, len(images))
+            call = _Call(function, sees_network, apply, score, options)
+            given = (apply, variables, images, targets, score, key, options)
+            if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
+                return call.traced(variables, images, targets, key, np.arange(len(images)))
+            return _run(call, variables, images, targets, key)
+
+        return cast(Function, method)
+
+    return decorate
+
+
+class _Call(NamedTuple):
+    """A method with everything that is not an array of its images."""
+
+    function: Callable[..., Any]
+    sees_network: bool
+    apply: Any
+    score: Any
+    options: dict[str, Any]
+
+    def traced(self, variables: Any, images: Any, targets: Any, key: Any, positions: Any) -> Any:
+        """What the function returns; targets and key brought into its form."""
+        images = jnp.asarray(images)
+        if self.sees_network:
+            if targets is None:
+                targets = predicted_targets(self.score, self.apply(variables, images))
+            else:
+                outputs = jax.eval_shape(self.apply, variables, images)
+                targets = _as_targets(self.score, targets, len(images), outputs)
+        if key is not None and key.ndim == 0:
+            key = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.asarray(positions))
+        return self.function(
+            self.apply, variables, images, targets, score=self.score, key=key, **self.options
+        )
+
+
+class _Found(NamedTuple):
+    """What a program says of each image beside the result: (batch,) each."""
+
+    low: Any
+    high: Any
+    is_finite: Any
+    has_outputs: Any  # none of them NaN
+    has_score: Any  # finite
+
+
+class _Program:
+    """A compiled call, and for which batch sizes there is one."""
+
+    def __init__(self, treedef: Any, statics: list[Any]):
+        self.sizes: dict[Hashable, list[int]] = collections.defaultdict(list)
+        self.mixes: dict[Hashable, bool] = {}  # whether an image changes the result of another
+
+        def program(arrays, variables, images, targets, key, positions):
+            leaves = [s if a is None else a for s, a in zip(statics, arrays, strict=True)]
+            call = _Call(*jax.tree.unflatten(treedef, leaves))
+            result = call.traced(variables, images, targets, key, positions)
+            return result, _found(call, variables, images, targets)
+
+        self.compiled = jax.jit(program)
+
+    def size_for(self, kind: Hashable, count: int) -> int:
+        """The batch size to run this many images at: one that is compiled, unless that is wasteful."""
+        sizes = [] if self.mixes.get(kind) else self.sizes[kind]
+        fitting = [
+            size
+            for size in sizes
+            if size == count
+            or (size > count and size <= _MAX_FILL * count)
+            or (1 < size < count <= _MAX_PARTS * size)
+        ]
+        if fitting:
+            return min(fitting, key=lambda size: -(-count // size) * size)
+        self.sizes[kind].append(count)
+        return count
+
+
+_PROGRAMS: collections.OrderedDict[Hashable, tuple[_Program, Any]] = collections.OrderedDict()
+_OUTPUTS: collections.OrderedDict[Hashable, tuple[Any, Any]] = collections.OrderedDict()
+
+
+def _run(call: _Call, variables: Any, images: Any, targets: Any, key: Any) -> Any:
+    count = len(images)
+    if not count:
+        raise ValueError(f"images has shape {images.shape}: it holds no image to explain")
+    if isinstance(images, np.ndarray):  # before anything is compiled
+        check_image_range(float(images.min()), float(images.max()), is_finite=bool(np.isfinite(images).all()))
+    targets = (
+        _as_targets(call.score, targets, count, _outputs(call, variables, images))
+        if call.sees_network
+        else None
+    )
+    leaves, treedef = jax.tree.flatten(tuple(call))
+    arrays = [leaf if isinstance(leaf, np.ndarray | jax.Array) else None for leaf in leaves]
+    statics = [None if a is not None else leaf for a, leaf in zip(arrays, leaves, strict=True)]
+    name = (identity(treedef), *map(identity, statics))
+    program = _kept(_PROGRAMS, name, call, lambda: _Program(treedef, statics))
+    kind = (*_avals((arrays, variables)), images.shape[1:], *_avals((targets, key), 1))
+    is_split = isinstance(images, jax.Array) and len(images.sharding.device_set) > 1
+    size = count if is_split else program.size_for(kind, count)
+    rest = (arrays, variables)
+    positions = np.arange(count, dtype=np.int32)
+    examples = (images, targets, key, positions)
+    if size == count:
+        result, found = program.compiled(*rest, *examples)
+    else:
+        if kind not in program.mixes:
+            program.mixes[kind] = _mixes(program, rest, examples, size)
+            if program.mixes[kind]:
+                return _run(call, variables, images, targets, key)
+        result, found = _in_parts(program, rest, examples, size)
+    _check_found(_Found(*map(np.asarray, found)), sees_network=call.sees_network)
+    return result
+
+
+def _in_parts(program: _Program, rest: Any, examples: Any, size: int) -> Any:
+    """The results of a batch, at a batch size that is compiled; the last part is filled up."""
+    count = len(examples[-1])
+    parts = [
+        program.compiled(*rest, *_rows(examples, np.arange(start, start + size) % count))
+        for start in range(0, count, size)
+    ]
+    return jax.tree.map(lambda *leaves: jax.device_put(_joined(leaves, count)), *parts)
+
+
+def _joined(leaves: Any, count: int) -> np.ndarray:
+    return np.concatenate([np.asarray(leaf) for leaf in leaves])[:count]
+
+
+def _mixes(program: _Program, rest: Any, examples: Any, size: int) -> bool:
+    """Whether the results of some images change when others of their batch do, found by trial.
+
+    A normalization over the batch does that. Then no batch may be filled up or parted.
+    """
+    count = len(examples[-1])
+    given = _rows(examples, np.arange(size) % count)
+    kept = min(count, size - 1)
+    is_other = (np.arange(size) >= kept)[:, None, None, None]
+    changed = (np.where(is_other, 1 - np.asarray(given[0]), given[0]), *given[1:])
+    (first, _), (second, _) = (program.compiled(*rest, *batch) for batch in (given, changed))
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    return not all(_is_close(np.asarray(a)[:kept], np.asarray(b)[:kept]) for a, b in pairs)
+
+
+def _is_close(first: np.ndarray, second: np.ndarray) -> bool:
+    scale = float(np.nan_to_num(np.abs(first.astype(float))).max(initial=0))
+    return np.allclose(first, second, rtol=1e-4, atol=1e-5 * scale, equal_nan=True)
+
+
+def _rows(examples: Any, rows: np.ndarray) -> Any:
+    images, targets, key, positions = examples
+    key = key[rows] if key is not None and key.ndim else key
+    return (
+        np.asarray(images)[rows],
+        jax.tree.map(lambda leaf: np.asarray(leaf)[rows], targets),
+        key,
+        positions[rows],
+    )
+
+
+def _found(call: _Call, variables: Any, images: Any, targets: Any) -> _Found:
+    over_image = (1, 2, 3)
+    low, high = images.min(over_image), images.max(over_image)
+    is_finite = jnp.isfinite(images).all(over_image)
+    fine = jnp.ones(len(images), bool)
+    if not call.sees_network:
+        return _Found(low, high, is_finite, fine, fine)
+    outputs = call.apply(variables, images)
+    targets = predicted_targets(call.score, outputs) if targets is None else targets
+    score = call.score(outputs, targets)
+    if getattr(score, "shape", None) != (len(images),):
+        raise ValueError(
+            f"score returned {getattr(score, 'shape', type(score).__name__)}: expected one number an image, "
+            f"({len(images)},)"
+        )
+    rows = [leaf for leaf in jax.tree.leaves(outputs) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    rows = [leaf.reshape(len(images), -1) for leaf in rows if leaf.shape[:1] == (len(images),)]
+    has_outputs = functools.reduce(lambda ok, leaf: ok & ~jnp.isnan(leaf).any(1), rows, fine)
+    return _Found(low, high, is_finite, has_outputs, jnp.isfinite(score))
+
+
+def _check_found(found: _Found, *, sees_network: bool) -> None:
+    check_image_range(float(found.low.min()), float(found.high.max()), is_finite=bool(found.is_finite.all()))
+    for is_fine, what in (
+        (found.has_outputs, "apply returned NaN"),
+        (found.has_score, "score is not finite"),
+    ):
+        if sees_network and not is_fine.all():
+            raise ValueError(
+                f"{what} for {(~is_fine).sum()} of {len(is_fine)} images, first for image "
+                f"{int(is_fine.argmin())}: look for NaN in variables, or for a division by zero or a "
+                "logarithm of 0 in the network"
+            )
+
+
+def _outputs(call: _Call, variables: Any, images: Any) -> Any:
+    """The shapes that the network returns, from a trace that is made once."""
+    leaves, treedef = jax.tree.flatten(call.apply)
+    name = (identity(treedef), *map(identity, leaves), *_avals(variables), images.shape[1:])
+    shape = jax.ShapeDtypeStruct(images.shape, jax.dtypes.canonicalize_dtype(images.dtype))
+    return _kept(_OUTPUTS, name, call, lambda: jax.eval_shape(call.apply, variables, shape))
+
+
+def _as_targets(score: Any, targets: Any, count: int, outputs: Any) -> Any:
+    """Targets as arrays with a leading batch axis; left out, they stay so."""
+    num_classes = num_classes_of(score, outputs)
+    if targets is None:
+        return None
+    if num_classes is not None or isinstance(targets, int | list):
+        return as_classes(targets, count, num_classes)
+    for leaf in jax.tree.leaves(targets):
+        if np.ndim(leaf) < 1 or len(leaf) != count:
+            raise ValueError(
+                f"targets has shape {np.shape(leaf)}: expected a leading axis of {count}, one row an image"
+            )
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), targets)
+
+
+def _checked_key(name: str, key: Any, is_needed: bool, count: int) -> Any:
+    if key is None:
+        if is_needed:
+            raise ValueError(f"key is None: {name} draws at random; pass key=jax.random.key(0)")
+        return None
+    if not hasattr(key, "dtype"):
+        raise ValueError(f"key is {key!r}: expected a random key, such as jax.random.key({key!r})")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    if key.shape not in ((), (count,)):
+        raise ValueError(f"key has shape {key.shape}: expected one key, or one an image, ({count},)")
+    return key
+
+
+# --------------------------------------------------------------------------------------- what is kept
+
+
+def _kept(kept: collections.OrderedDict, name: Hashable, held: Any, make: Callable[[], Any]) -> Any:
+    """What was made under this name, or is made now. `held` keeps alive what is named by its address."""
+    try:
+        found = kept.pop(name)
+    except KeyError:
+        found = (make(), held)
+    kept[name] = found
+    while len(kept) > _MAX_PROGRAMS:
+        kept.popitem(last=False)
+    return found[0]
+
+
+def identity(value: Any) -> Hashable:
+    """Returns what tells a static value from others: itself, or its address and those of its attributes.
+
+    A network of a class of its own may have no hash, and may be changed: an attribute that is set anew makes
+    it another network. What is changed in place is not seen, as everywhere in JAX.
+
+    Args:
+        value: a function, an object, or anything that may be an option.
+
+    Example:
+        >>> identity(functools.partial(max, 1)) == identity(functools.partial(max, 1))
+        True
+    """
+    if isinstance(value, types.MethodType):
+        return (value.__func__, identity(value.__self__))
+    if isinstance(value, functools.partial):
+        named = sorted(value.keywords.items())
+        return (identity(value.func), *map(identity, value.args), *((k, identity(v)) for k, v in named))
+    if isinstance(value, tuple | list):
+        return (type(value), *map(identity, value))
+    try:
+        hash(value)
+    except TypeError:
+        has_value = False
+    else:
+        has_value = isinstance(value, types.FunctionType) or type(value).__hash__ is not object.__hash__
+    if has_value:
+        return (type(value), value)
+    return (type(value), id(value), *((k, id(v)) for k, v in getattr(value, "__dict__", {}).items()))
+
+
+def _avals(tree: Any, first_axis: int = 0) -> tuple[Hashable, ...]:
+    """Structure, shapes and types of a tree of arrays."""
+    leaves, treedef = jax.tree.flatten(tree)
+    shapes = ((np.shape(leaf)[first_axis:], getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
+    return (treedef, jax.config.jax_enable_x64, *shapes)

@@ -1,0 +1,292 @@
+"""Class activation maps: channels of one layer, weighted by their gradients, enlarged to the image.
+
+With A_k the channels of the layer, y the score and g_k = ∂y/∂A_k, the map of
+
+    Grad-CAM      max(0, Σ_k w_k A_k),   w_k = mean over positions of g_k
+    Grad-CAM++    max(0, Σ_k w_k A_k),   w_k = Σ over positions of α_k max(0, g_k)
+    LayerCAM      max(0, Σ_k max(0, g_k) A_k)
+
+All take a `layer`, by name or from the layer table, which must have two spatial axes: left out, it is the
+customary one, `cam_layer`. `interpolation` to the size of the images is "bilinear" or "nearest"; `None` keeps
+the size of the layer. A guided map is guided backpropagation times the map, pixel by pixel.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vexplain.attribution.calling import attribution_method
+from vexplain.attribution.cam_layers import activation_and_gradient, activation_of, enlarged
+from vexplain.attribution.guided import guided_backprop
+from vexplain.attribution.scores import Score, logit
+from vexplain.transforms import GUIDED, Layer, Rule, Rules
+from vexplain.typing import AnyArray, ApplyFn, Array, Attributions, Float, PyTree, Variables
+
+_Maps = Float[Array, "batch _rows _columns"]
+_SignedMaps = Float[Array, "batch _rows _columns _channels"]
+
+
+@attribution_method()
+def grad_cam(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    layer: str | Layer | None = None,
+    interpolation: str | None = "bilinear",
+    is_rectified: bool = True,
+    is_summed: bool = True,
+) -> _Maps | _SignedMaps:
+    """Returns Grad-CAM maps of a layer, (batch, height, width).
+
+    With A_k the channels of the layer and y the score,
+
+        w_k = mean over positions of ∂y/∂A_k,        map = max(0, Σ_k w_k A_k)
+
+    Args:
+        layer: with two spatial axes; the customary one if left out.
+        interpolation: "bilinear" or "nearest" to the size of the images; `None` keeps that of the layer.
+        is_rectified: negative values become 0, as the paper has it; else the map is signed, (batch, height,
+            width, 1).
+        is_summed: over the channels; else there is a map w_k A_k for each, (batch, height, width, channels).
+
+    Raises:
+        ValueError: the layer has no spatial axes, or another interpolation is asked for.
+
+    References:
+        Selvaraju et al., Grad-CAM, ICCV 2017, Equations 1 and 2.
+
+    Example:
+        >>> def apply(variables, images):  # doubles the image: logits are means of its two channels
+        ...     return jax.nn.relu(images * variables).mean((1, 2))
+        >>> images = jnp.array([[[[0.1, 0.9], [0.4, 0.2]]]])
+        >>> print(grad_cam(apply, jnp.array(2.0), images, targets=1, layer="relu_1")[0])
+        [[0.9 0.2]]
+    """
+    found = activation_and_gradient(apply, variables, images, targets, score, layer)
+    maps = found.gradients.mean((1, 2), keepdims=True) * found.activations
+    maps = maps.sum(-1, keepdims=True) if is_summed else maps
+    maps = enlarged(jax.nn.relu(maps) if is_rectified else maps, images, interpolation)
+    return maps[..., 0] if is_rectified and is_summed else maps
+
+
+@attribution_method()
+def grad_cam_plus_plus(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    layer: str | Layer | None = None,
+    interpolation: str | None = "bilinear",
+    epsilon: float = 0.0,
+) -> _Maps:
+    """Returns Grad-CAM++ maps of a layer, (batch, height, width).
+
+    With A_k the channels of the layer, g_k = ∂y/∂A_k, and the higher derivatives those of exp(y) in a
+    piecewise linear network, which are powers of the first,
+
+        α_k = g_k² / (2 g_k² + g_k³ Σ over positions of A_k)        Equation 19, 0 where g_k = 0
+        w_k = Σ over positions of α_k max(0, g_k)                    Equation 7
+        map = max(0, Σ_k w_k A_k)
+
+    The positive factor exp(y), one for all w_k of an image, is left out. The layer should be after its ReLU:
+    sums of negative activations can make the denominator vanish.
+
+    Args:
+        layer: with two spatial axes; the customary one if left out.
+        interpolation: as of `grad_cam`.
+        epsilon: added to the denominator. The paper has none; pytorch-grad-cam adds 1e-6, which outweighs the
+            squares of gradients below 1e-3 and turns α_k into about 10⁶ g_k² there.
+
+    Raises:
+        ValueError: the layer has no spatial axes, or another interpolation is asked for.
+
+    References:
+        Chattopadhay et al., Grad-CAM++, WACV 2018.
+
+    Example:
+        >>> apply = lambda w, images: (jax.nn.relu(images) @ w).mean((1, 2))
+        >>> images, w = jnp.array([[[[0.2, 0.4], [0.6, 0.4]]]]), jnp.array([[2.0, 0.0], [-2.0, 0.0]])
+        >>> maps = grad_cam_plus_plus(apply, w, images, targets=0, layer="relu_1")
+        >>> [f"{value:.3f}" for value in maps[0, 0]]
+        ['0.143', '0.429']
+    """
+    found = activation_and_gradient(apply, variables, images, targets, score, layer)
+    total, gradients = found.activations.sum((1, 2), keepdims=True), found.gradients
+    # Equation 19 divided by g²: squares of small gradients would be rounded to 0.
+    softening = epsilon / gradients**2 if epsilon else 0.0
+    denominator = 2 + total * gradients + softening
+    is_usable = (gradients > 0) & (denominator != 0)
+    terms = jnp.where(is_usable, gradients / jnp.where(is_usable, denominator, 1), 0)
+    return _enlarged_sum(terms.sum((1, 2), keepdims=True) * found.activations, images, interpolation)
+
+
+@attribution_method()
+def layer_cam(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    layer: str | Layer | None = None,
+    interpolation: str | None = "bilinear",
+) -> _Maps:
+    """Returns LayerCAM maps of a layer, (batch, height, width).
+
+    With A_k the channels of the layer and y the score, map = max(0, Σ_k max(0, ∂y/∂A_k) A_k). Every position
+    has its own weight, so that early layers give maps too.
+
+    Args:
+        layer: with two spatial axes; the customary one if left out.
+        interpolation: as of `grad_cam`.
+
+    Raises:
+        ValueError: the layer has no spatial axes, or another interpolation is asked for.
+
+    References:
+        Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps, 2021, Equations 5 to 7.
+
+    Example:
+        >>> apply = lambda w, images: (jax.nn.relu(images) * w).sum((1, 2))
+        >>> images, w = jnp.array([[[[0.5, 0.0], [1.0, 0.0]]]]), jnp.array([[[2.0, 1.0], [-2.0, 1.0]]])
+        >>> print(layer_cam(apply, w, images, targets=0, layer="relu_1")[0, 0])
+        [1. 0.]
+    """
+    found = activation_and_gradient(apply, variables, images, targets, score, layer)
+    return _enlarged_sum(jax.nn.relu(found.gradients) * found.activations, images, interpolation)
+
+
+@attribution_method()
+def upsampled_activation(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    layer: str | Layer | None = None,
+    interpolation: str | None = "bilinear",
+) -> _Maps:
+    """Returns the sum of the positive activations of a layer, (batch, height, width).
+
+    It knows nothing of the target: what it scores is how far "where the network is active" explains.
+
+    Args:
+        layer: with two spatial axes; the customary one if left out.
+        interpolation: as of `grad_cam`.
+
+    Raises:
+        ValueError: the layer has no spatial axes, or another interpolation is asked for.
+
+    Example:
+        >>> apply = lambda w, images: jax.nn.relu(images * w).mean((1, 2))
+        >>> images = jnp.array([[[[0.1, 0.9], [0.4, 0.2]]]])
+        >>> print(upsampled_activation(apply, jnp.array(2.0), images, layer="relu_1")[0])
+        [[2.  1.2]]
+    """
+    return _enlarged_sum(jax.nn.relu(activation_of(apply, variables, images, layer)), images, interpolation)
+
+
+@attribution_method()
+def guided_grad_cam(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    layer: str | Layer | None = None,
+    interpolation: str = "bilinear",
+    rules: Rule | Rules = GUIDED,
+    on_uncovered: str = "raise",
+    on_unmatched: str = "raise",
+) -> Attributions:
+    """Returns guided backpropagation times Grad-CAM, pixel by pixel.
+
+    Args:
+        layer: of `grad_cam`.
+        interpolation: of the map: "bilinear" is the paper's, "nearest" Captum's default.
+        rules: backward rules of `guided_backprop`. `grad_cam` has the gradient.
+        on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
+        on_unmatched: what to do about a rule that matches no layer, see `with_rules`.
+
+    Raises:
+        ValueError: an activation function is not covered, a rule matches nothing, or the layer has no spatial
+            axes.
+
+    References:
+        Selvaraju et al., Grad-CAM, ICCV 2017, Section 3.2.
+
+    Example:
+        >>> apply = lambda w, images: (jax.nn.relu(images) @ w).mean((1, 2))
+        >>> images, w = jnp.array([[[[0.2, 0.4], [0.6, 0.4]]]]), jnp.array([[2.0, 0.0], [-1.0, 0.0]])
+        >>> maps = guided_grad_cam(apply, w, images, targets=0, layer="relu_1")
+        >>> [f"{value:.2f}" for value in maps[0, 0, :, 0]]
+        ['0.00', '0.40']
+    """
+    options = {"rules": rules, "on_uncovered": on_uncovered, "on_unmatched": on_unmatched}
+    given, interpolation = (apply, variables, images, targets), _for_product(interpolation)
+    maps = grad_cam(*given, score=score, layer=layer, interpolation=interpolation)
+    return guided_backprop(*given, score=score, **options) * maps[..., None]
+
+
+@attribution_method()
+def guided_grad_cam_plus_plus(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    layer: str | Layer | None = None,
+    interpolation: str = "bilinear",
+    epsilon: float = 0.0,
+    rules: Rule | Rules = GUIDED,
+    on_uncovered: str = "raise",
+    on_unmatched: str = "raise",
+) -> Attributions:
+    """Returns guided backpropagation times Grad-CAM++, pixel by pixel.
+
+    Args:
+        layer: of `grad_cam_plus_plus`.
+        interpolation: of the map, "bilinear" or "nearest".
+        epsilon: of `grad_cam_plus_plus`.
+        rules: backward rules of `guided_backprop`. `grad_cam_plus_plus` has the gradient.
+        on_uncovered: as of `guided_grad_cam`.
+        on_unmatched: as of `guided_grad_cam`.
+
+    Raises:
+        ValueError: as `guided_grad_cam`.
+
+    References:
+        Chattopadhay et al., Grad-CAM++, WACV 2018, Section 3.3.
+    """
+    options = {"rules": rules, "on_uncovered": on_uncovered, "on_unmatched": on_unmatched}
+    given, of_map = (apply, variables, images, targets), {"layer": layer, "epsilon": epsilon}
+    maps = grad_cam_plus_plus(*given, score=score, interpolation=_for_product(interpolation), **of_map)
+    return guided_backprop(*given, score=score, **options) * maps[..., None]
+
+
+def _enlarged_sum(maps: _SignedMaps, images: Any, interpolation: str | None) -> _Maps:
+    return enlarged(jax.nn.relu(maps.sum(-1, keepdims=True)), images, interpolation)[..., 0]
+
+
+def _for_product(interpolation: str) -> str:
+    if interpolation not in ("bilinear", "nearest"):
+        raise ValueError(
+            f"interpolation is {interpolation!r}: expected 'bilinear' or 'nearest', for the map is multiplied"
+            " with an image"
+        )
+    return interpolation

@@ -1,0 +1,195 @@
+"""Gradients of the score by the pixels: plain, times the image, or averaged over copies of the image.
+
+Copies (noisy ones, or those between a baseline and the image) are taken one after the other in one compiled
+loop, so that memory does not grow with their number.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vexplain.attribution.calling import attribution_method
+from vexplain.attribution.scores import Score, logit
+from vexplain.transforms import fast_in_loops
+from vexplain.typing import AnyArray, ApplyFn, Array, Attributions, PyTree, Variables
+
+
+@attribution_method()
+def gradient(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+) -> Attributions:
+    """Returns the gradient of the score by the images.
+
+    References:
+        Simonyan, Vedaldi, Zisserman, Deep Inside Convolutional Networks, 2013.
+
+    Example:
+        >>> apply = lambda weights, images: images.mean((1, 2)) @ weights
+        >>> weights = jnp.array([[1.0, 0.0], [2.0, 5.0]])
+        >>> print(gradient(apply, weights, jnp.ones((1, 1, 2, 2)), targets=0)[0, 0])
+        [[0.5 1. ]
+         [0.5 1. ]]
+    """
+    return gradient_of(apply, variables, images, targets, score)
+
+
+@attribution_method()
+def input_x_gradient(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+) -> Attributions:
+    """Returns the images times the gradient of the score by them.
+
+    Of a piecewise linear network without biases, the attributions of an image sum to its score. They measure
+    from a black image: a black pixel gets nothing. `integrated_gradients` takes other baselines.
+
+    References:
+        Shrikumar et al., Not Just a Black Box, 2016, Section 3.2.
+
+    Example:
+        >>> apply = lambda weights, images: images.sum((1, 2)) @ weights
+        >>> print(input_x_gradient(apply, 2 * jnp.eye(2), jnp.array([[[[0.5, 1.0]]]]), targets=1))
+        [[[[0. 2.]]]]
+    """
+    return images * gradient_of(apply, variables, images, targets, score)
+
+
+@attribution_method(needs_key=True)
+def smooth_grad(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    num_samples: int = 50,
+    noise_level: float = 0.15,
+) -> Attributions:
+    """Returns the mean gradient of the score over images with Gaussian noise.
+
+        M(x) = 1/n Σ_i ∂y/∂x (x + σ ε_i),        σ = noise_level · (max x - min x), for each image
+
+    Args:
+        num_samples: n.
+        noise_level: σ as a share of the range of the image, 0 or more.
+
+    Raises:
+        ValueError: no key, `num_samples` is less than 1, or `noise_level` is negative.
+
+    References:
+        Smilkov et al., SmoothGrad: Removing Noise by Adding Noise, 2017, Section 3.
+
+    Example:
+        >>> apply = lambda variables, images: (images**2).sum((1, 2))
+        >>> images, key = jnp.array([[[[0.5, 0.0], [1.0, 0.0]]]]), jax.random.key(0)
+        >>> found = smooth_grad(apply, None, images, targets=0, key=key, num_samples=1000)
+        >>> print(found[0, 0, :, 0].round(1))
+        [1. 2.]
+    """
+    _check_count("num_samples", num_samples)
+    if noise_level < 0:
+        raise ValueError(
+            f"noise_level is {noise_level}: expected a share of the range of the image, 0 or more"
+        )
+    deviation = noise_level * jnp.ptp(images, axis=(1, 2, 3), keepdims=True)
+
+    def sample(n):
+        noise = jax.vmap(lambda k, x: jax.random.normal(jax.random.fold_in(k, n), x.shape, x.dtype))
+        return gradient_of(apply, variables, images + deviation * noise(key, images), targets, score)
+
+    return _mean(sample, num_samples, images)
+
+
+@attribution_method()
+def integrated_gradients(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    baseline: float | AnyArray = 0.0,
+    num_steps: int = 50,
+) -> Attributions:
+    """Returns the gradient of the score integrated on the straight way from a baseline to the image.
+
+        IG(x) = (x - x') ∫₀¹ ∂y/∂x (x' + α (x - x')) dα ≈ (x - x') 1/n Σ_i ∂y/∂x (x' + (i - ½)/n (x - x'))
+
+    The integral is a Riemann sum by the *midpoint rule*. Exact attributions of an image sum to y(x) - y(x')
+    (completeness): that tells whether n suffices.
+
+    Args:
+        baseline: x', an image without information: a number, or an array that broadcasts to the images, in
+            [0, 1].
+        num_steps: n.
+
+    Raises:
+        ValueError: `num_steps` is less than 1, or the baseline does not broadcast to the images.
+
+    References:
+        Sundararajan, Taly, Yan, Axiomatic Attribution for Deep Networks, ICML 2017, Equations 1 and 3.
+
+    Example:
+        >>> apply = lambda variables, images: images.prod((1, 2))
+        >>> images = jnp.array([[[[0.5, 0.0], [1.0, 0.0]]]])
+        >>> print(integrated_gradients(apply, None, images, targets=0)[0, 0, :, 0].round(3))
+        [0.25 0.25]
+    """
+    _check_count("num_steps", num_steps)
+    start = broadcast_baseline(baseline, images)
+
+    def step(n):
+        way = (jnp.asarray(n, images.dtype) + 0.5) / num_steps
+        return gradient_of(apply, variables, start + way * (images - start), targets, score)
+
+    return (images - start) * _mean(step, num_steps, images)
+
+
+def gradient_of(apply: ApplyFn, variables: Variables, images: Any, targets: Any, score: Score) -> Array:
+    """Returns ∂ Σ score / ∂ images, for methods that are made of gradients; nothing is checked."""
+    return jax.grad(lambda x: score(apply(variables, x), targets).sum())(images)
+
+
+def broadcast_baseline(baseline: float | AnyArray, images: Array) -> Array:
+    """Returns a baseline as an array of the shape of the images.
+
+    Args:
+        baseline: a number, or an array that broadcasts to the images.
+
+    Raises:
+        ValueError: it does not broadcast to them.
+    """
+    value = jnp.asarray(baseline, images.dtype)
+    try:
+        return jnp.broadcast_to(value, images.shape)
+    except ValueError as error:
+        raise ValueError(
+            f"baseline has shape {value.shape}: expected a number, (channels,) or an array that broadcasts "
+            f"to the images, {images.shape}"
+        ) from error
+
+
+def _mean(sample: Callable[[Any], Array], count: int, images: Array) -> Array:
+    sample = fast_in_loops(sample)
+    total = jax.lax.fori_loop(0, count, lambda n, total: total + sample(n), jnp.zeros_like(images))
+    return total / count
+
+
+def _check_count(name: str, count: int) -> None:
+    if count < 1:
+        raise ValueError(f"{name} is {count}: expected 1 or more")

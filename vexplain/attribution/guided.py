@@ -1,0 +1,87 @@
+"""Gradients with other backward rules: guided backpropagation and the deconvolution network."""
+
+from typing import Any
+
+from vexplain.attribution.calling import attribution_method
+from vexplain.attribution.gradients import gradient_of
+from vexplain.attribution.scores import Score, logit
+from vexplain.transforms import DECONVNET, GUIDED, Rule, Rules, with_rules
+from vexplain.typing import AnyArray, ApplyFn, Attributions, PyTree, Variables
+
+
+@attribution_method()
+def guided_backprop(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    rules: Rule | Rules = GUIDED,
+    on_uncovered: str = "raise",
+    on_unmatched: str = "raise",
+) -> Attributions:
+    """Returns the gradient of the score by the images, with guided ReLUs (or other backward rules).
+
+    A ReLU with input x sends back g · [x > 0] · [g > 0] of what arrives, g.
+
+    Args:
+        rules: backward rules, for instance `GUIDED | RESAMPLED_STRIDE`.
+        on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
+        on_unmatched: what to do about a rule that matches no layer, see `with_rules`.
+
+    Raises:
+        ValueError: an activation function is not covered, or a rule matches nothing.
+
+    References:
+        Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2015.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> apply = lambda w, images: jax.nn.relu(images.sum((1, 2))) @ w
+        >>> w = jnp.array([[-1.0, 0.0], [3.0, 0.0]])
+        >>> print(guided_backprop(apply, w, jnp.ones((1, 1, 2, 2)), targets=0)[0, 0])
+        [[0. 3.]
+         [0. 3.]]
+    """
+    ruled = with_rules(apply, rules, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
+    return gradient_of(ruled, variables, images, targets, score)
+
+
+@attribution_method()
+def deconvnet(
+    apply: ApplyFn,
+    variables: Variables,
+    images: AnyArray,
+    targets: PyTree = None,
+    *,
+    score: Score = logit,
+    key: Any = None,
+    on_uncovered: str = "raise",
+    on_unmatched: str = "raise",
+) -> Attributions:
+    """Returns what a deconvolution network sends back to the pixels.
+
+    It is the gradient of the score in which every ReLU passes on what comes back positive, g · [g > 0],
+    whatever its sign before it was. Max pooling is undone by its switches, as in the gradient.
+
+    Args:
+        on_uncovered: what to do about activation functions other than ReLU, see `with_rules`.
+        on_unmatched: what to do about a network without ReLUs, see `with_rules`.
+
+    Raises:
+        ValueError: an activation function is not covered, or there is no ReLU.
+
+    References:
+        Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014, Section 2.1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> apply = lambda w, images: jax.nn.relu(images.sum((1, 2)) - 1) @ w
+        >>> w = jnp.array([[2.0, 0.0], [-3.0, 0.0]])
+        >>> print(deconvnet(apply, w, jnp.array([[[[0.0, 0.5]]]]), targets=0)[0, 0])
+        [[2. 0.]]
+    """
+    ruled = with_rules(apply, DECONVNET, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
+    return gradient_of(ruled, variables, images, targets, score)
