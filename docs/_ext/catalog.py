@@ -5,6 +5,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _ARGUMENTS = {"key": "key=jax.random.key(0)", "relevance": "relevance=relevance"}  # for what a method needs
+_NEEDS = {  # in words, with what is taken where it is left out
+    "layer": "a layer, `layer=`; the customary one if left out",
+    "relevance": "relevant features, `relevance=`, from `vx.learn_relevance`",
+    "key": "a random key, `key=`",
+    "baseline": "a baseline, `baseline=`; 0, a black image, if left out",
+    "ReLUs": 'ReLUs, or `on_uncovered="gradient"`',
+}
+_SIGNS = {
+    "signed": "signed attributions, (batch, height, width, channels)",
+    "positive": "heatmaps, (batch, height, width)",
+}
 _SHARED = ("score", "key")  # the keywords of all methods
 
 
@@ -31,17 +42,15 @@ def check_pages(methods: Iterable[str], pages: Iterable[str]) -> None:
 
 
 def check_title(method: Any, text: str) -> None:
-    """Raises ValueError unless the page of a method has its title as heading.
+    """Raises ValueError unless the page of a method has its title as heading, with a capital letter.
 
     Args:
         method: of the catalog.
         text: of its page.
     """
-    heading = text.lstrip().partition("\n")[0]
-    if heading != f"# {method.title}":
-        raise ValueError(
-            f"docs/methods/{method.name}.md begins with {heading!r}: expected '# {method.title}'"
-        )
+    heading, expected = text.lstrip().partition("\n")[0], f"# {method.title[0].upper()}{method.title[1:]}"
+    if heading != expected:
+        raise ValueError(f"docs/methods/{method.name}.md begins with {heading!r}: expected {expected!r}")
 
 
 def call_of(method: Any, *, has_name: bool) -> str:
@@ -106,13 +115,14 @@ def facts(method: Any) -> dict[str, str]:
     Args:
         method: of the catalog.
     """
-    needs = [str(need) for need in method.needs]
+    needs = "; ".join(_NEEDS.get(need, need) for need in method.needs)
+    is_blind = method.kind == "control"
     return {
-        "kind": str(method.kind),
-        "returns": str(method.sign),
-        "passes": str(method.passes),
-        "needs": ", ".join(needs) or "nothing but the network and the images",
-        "reference": str(method.reference or "none"),
+        "kind": method.kind,
+        "returns": _SIGNS.get(method.sign, method.sign),
+        "passes": "none" if is_blind else f"{method.passes}, with f forward and b backward",
+        "needs": needs or ("the images" if is_blind else "the network and the images"),
+        "reference": method.reference,
         "function": f"{{py:obj}}`{entry_of(method)}`",
     }
 
@@ -125,5 +135,5 @@ def by_kind(methods: Mapping[str, Any]) -> dict[str, list[Any]]:
     """
     found: dict[str, list[Any]] = {}
     for method in methods.values():
-        found.setdefault(str(method.kind), []).append(method)
+        found.setdefault(method.kind, []).append(method)
     return found

@@ -26,7 +26,7 @@ class Method(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         method = vexplain.METHODS[self.arguments[0]]
-        is_signed = "signed" in str(method.sign)
+        is_signed = method.sign == "signed"
         shown = "the positive part of the signed attributions" if is_signed else "the heatmap"
         lines = [
             f"```{{figure}} {_uri(self.config, method.name)}.png",

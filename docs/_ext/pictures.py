@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from PIL import Image
 
 SIZE = 64  # px, of the images
@@ -82,9 +83,7 @@ def _state_of_the_library() -> str:
 
 
 def _tile(values: np.ndarray) -> Image.Image:
-    from vexplain.figures.style import HEAT
-
-    colors = HEAT(values)[..., :3] if values.ndim == 2 else values
+    colors = colormaps["inferno"](values)[..., :3] if values.ndim == 2 else values
     image = Image.fromarray(np.round(255 * colors).astype(np.uint8))
     return image.resize((SIZE * SCALE, SIZE * SCALE), Image.Resampling.NEAREST)
 

@@ -22,7 +22,8 @@ def public_names(package: str) -> Iterator[tuple[str, Any]]:
     for name in sorted(dir(module), key=str.lower):
         value = getattr(module, name)
         home = getattr(value, "__module__", None) or ""
-        if name[0] != "_" and not inspect.ismodule(value) and home.startswith("vexplain"):
+        is_its_own = home == package or (hasattr(module, "__path__") and home.startswith("vexplain"))
+        if name[0] != "_" and not inspect.ismodule(value) and is_its_own:
             yield name, value
 
 
