@@ -27,6 +27,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # shapes stand in the text; the annotations of jaxtyping are too long to read
 autodoc_preserve_defaults = True
+add_module_names = False
 autodoc_class_signature = "mixed"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

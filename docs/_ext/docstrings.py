@@ -9,6 +9,7 @@ import re
 
 _SECTION = re.compile(r"(Args|Returns|Raises|References|Example|Examples|Attributes|Yields|Note):$")
 _CODE = re.compile(r"(`[^`]*`|\*[a-z][a-z ,:]*\*)")  # what keeps its meaning: `code` and *emphasis*
+_LETTER = re.compile(r"(?<=: )([A-Za-z0-9])\.$")  # "C." alone would be an item of a list
 _SIGNS = re.compile(r"([|\\]|(?<=\w)_(?!\w)|(?<!\S)\*+(?=\S))")
 
 
@@ -38,7 +39,7 @@ def converted(lines: list[str]) -> list[str]:
             continue
         # `code` may begin on one line and end on the next
         opened = "`" + line if is_code else line
-        escaped = _escaped(opened)
+        escaped = _LETTER.sub(r"\1\\.", _escaped(opened))
         result.append(escaped[1:] if is_code else escaped)
         is_code = opened.count("`") % 2 == 1
     return result

@@ -33,12 +33,12 @@ def draw(methods: Mapping[str, Any], folder: Path, *, say: Callable[[str], None]
     folder.mkdir(parents=True, exist_ok=True)
     say("training a network on rendered flowers")
     apply, variables, relevance, images = trained_network()
-    _tile(images[0]).save(folder / "image_small.png")
+    _tile(images[-1]).save(folder / "image_small.png")
     for method in missing:
         say(f"drawing {method.title}")
         maps = heatmaps_of(method, apply, variables, images, relevance)
         _strip(images, maps).save(folder / f"{method.name}.png")
-        _tile(maps[0]).save(folder / f"{method.name}_small.png")
+        _tile(maps[-1]).save(folder / f"{method.name}_small.png")
     return folder
 
 
