@@ -33,8 +33,9 @@ def first_sentence(value: Any) -> str:
     Args:
         value: a function, a class or another object.
     """
-    documented = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
-    opening = (inspect.getdoc(documented) or "").partition("\n\n")[0].replace("\n", " ")
+    if not (inspect.isroutine(value) or inspect.isclass(value)):
+        return f"An instance of `{type(value).__name__}`."
+    opening = (inspect.getdoc(value) or "").partition("\n\n")[0].replace("\n", " ")
     sentence = opening.partition(". ")[0].rstrip(".:")
     return converted([sentence])[0] + "." if sentence else ""
 
