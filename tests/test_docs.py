@@ -1,6 +1,8 @@
 """The documentation: its code runs, each method has a page, and docstrings come out as they are meant."""
 
 import ast
+import doctest
+import importlib
 import importlib.util
 import re
 import sys
@@ -83,6 +85,13 @@ def test_a_method_without_a_page_is_refused():
         catalog.check_pages(["grad_cam", "lime"], ["grad_cam"])
     with pytest.raises(ValueError, match="pages without a method: lime"):
         catalog.check_pages(["grad_cam"], ["grad_cam", "lime"])
+
+
+@pytest.mark.parametrize("name", ["catalog", "docstrings"])
+def test_examples_of_the_extensions_run(name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_formulas_of_docstrings_stay_as_they_are_written():
