@@ -68,18 +68,11 @@ def _captum() -> Callable[[np.ndarray], object]:
 def _ours() -> Callable[[np.ndarray], object]:
     import jax
 
-    from vexplain.attribution import class_score, guided_backprop
+    from vexplain import guided_backprop
     from vexplain.classifiers import build
 
     apply, variables, _ = build("vgg16")
-    score = class_score(apply)
-
-    @jax.jit
-    def explain_batch(variables, images):
-        targets = apply(variables, images).argmax(-1)
-        return guided_backprop(score, variables, images, targets)
-
-    return lambda images: jax.block_until_ready(explain_batch(variables, images))
+    return lambda images: jax.block_until_ready(guided_backprop(apply, variables, images))
 
 
 def _recipe() -> Callable[[np.ndarray], object]:
@@ -98,7 +91,7 @@ def _recipe() -> Callable[[np.ndarray], object]:
     relevance = Relevance(weights, zeros, zeros, np.float64(10), layout, names)
 
     def explain_batch(images):
-        return jax.block_until_ready(explain(apply, variables, images, relevance))
+        return jax.block_until_ready(explain(apply, variables, images, relevance=relevance))
 
     return explain_batch
 

@@ -41,6 +41,7 @@ from experiments.classifier_job import (
 from experiments.job import plain_settings, say, step, write_json
 from vexplain import evaluation, relevance
 from vexplain.attribution import cam_layer
+from vexplain.catalog import as_methods, title_of
 from vexplain.classifiers import FlowerNet, functionalize
 from vexplain.datasets import Source, in_memory, subset
 from vexplain.datasets.an8flower import RenderedSource, fold_indices
@@ -51,13 +52,13 @@ from vexplain.transforms import layers
 
 # One of each kind, in minutes; `experiments.ground_truth` compares all of them.
 METHODS = (
-    evaluation.OURS,
+    "relevant_features",
     "gradient",
-    "guided backprop",
-    "Grad-CAM",
-    "upsampled activation",
-    "Sobel edges",
-    "random map",
+    "guided_backprop",
+    "grad_cam",
+    "upsampled_activation",
+    "sobel_edges",
+    "random_map",
 )
 
 
@@ -152,9 +153,9 @@ def main(config: Config) -> dict[str, Any]:
             mesh=mesh,
         )
     with step("Explanations and scores", timings):
-        options = {"names": METHODS, "num_features": config.num_features}
-        methods = evaluation.methods_for(apply, table, found, **options)
-        scores = score(config, apply, variables, methods, test, mesh)
+        methods = as_methods(METHODS, num_features=config.num_features)
+        network = evaluation.ExplainedNetwork(variables, found)
+        scores = score(config, apply, network, methods, test, mesh)
     with step("Ablation", timings):
         options = {"num_draws": config.num_draws, "seed": config.seed}
         options |= {"batch_size": config.batch_size, "mesh": mesh}
@@ -180,8 +181,7 @@ def main(config: Config) -> dict[str, Any]:
     report = write_figures_and_report(
         config.out,
         apply,
-        variables,
-        found,
+        network,
         views,
         scores,
         methods,
@@ -191,7 +191,7 @@ def main(config: Config) -> dict[str, Any]:
     )
     for name, s in scores.items():
         area, best = s.mean("IoU area"), s.mean("best IoU")
-        say(f"  {name:34s} IoU area {area:6.2%}   best IoU {best:6.2%}   {s.reading}")
+        say(f"  {title_of(name):34s} IoU area {area:6.2%}   best IoU {best:6.2%}   {s.sign}")
     say(
         f"accuracy without relevant features {ablation['relevant']:.2%}, without random ones "
         f"{np.mean(ablation['random']):.2%}\n\nThe report is in {report}"
@@ -224,7 +224,7 @@ def train_network(config: Config, train: Source, mesh: Any):
     return apply, train_classifier(config, apply, variables, train, mesh, **options)
 
 
-def score(config: Config, apply: Any, variables: Any, methods: Any, test: Source, mesh: Any):
+def score(config: Config, apply: Any, network: Any, methods: Any, test: Source, mesh: Any):
     """What every method scores against the true part, on all test images."""
     init, update = evaluation.heatmap_scores(apply, methods, num_images=len(test), seed=config.seed)
     return evaluation.summarize(
@@ -233,7 +233,7 @@ def score(config: Config, apply: Any, variables: Any, methods: Any, test: Source
             init(),
             test,
             batch_size=config.batch_size,
-            constants=variables,
+            constants=network,
             mesh=mesh,
             description="Scoring heatmaps",
         )
@@ -245,7 +245,7 @@ def _plain(score: evaluation.Score) -> dict[str, Any]:
         "means": {name: score.mean(name) for name in score.values},
         "standard_errors": {name: score.standard_error(name) for name in score.values},
         "curve": [round(float(v), 5) for v in score.curve],
-        "reading": score.reading,
+        "sign": score.sign,
     }
 
 

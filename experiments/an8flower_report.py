@@ -10,9 +10,9 @@ import numpy as np
 
 from experiments.classifier_report import PACKAGES, ablation_section, chosen_examples, features_section
 from experiments.job import device_names
-from vexplain.attribution import normalize_heatmaps, positive_heatmaps
+from vexplain.catalog import title_of
 from vexplain.datasets import Source
-from vexplain.evaluation import CEILING, CONTROLS, OURS, Score
+from vexplain.evaluation import CEILING, CONTROLS, ExplainedNetwork, Score, heatmaps_of, make_sample
 from vexplain.figures import (
     Picture,
     Report,
@@ -26,6 +26,8 @@ from vexplain.figures import (
 )
 from vexplain.relevance import FeatureView, Relevance, explain
 
+PAPER = "relevant_features"
+
 VARIANTS = {"single_6c": "the color of its petals", "double_12c": "which part of it has which color"}
 LEARNED = 0.9  # accuracy on held-out images from which on the report says so
 
@@ -33,8 +35,7 @@ LEARNED = 0.9  # accuracy on held-out images from which on the report says so
 def write_figures_and_report(
     out: Path,
     apply: Any,
-    variables: Any,
-    found: Relevance,
+    network: ExplainedNetwork,
     views: Sequence[FeatureView],
     scores: Mapping[str, Score],
     methods: Mapping[str, Any],
@@ -45,14 +46,14 @@ def write_figures_and_report(
 ) -> Path:
     """Writes `figures/*.png` and `report.html`, and returns the path of the report."""
     sections = [
-        features_section(found, views, metrics),
-        _explanations(apply, variables, found, methods, metrics, test, num_explained),
+        features_section(network.relevance, views, metrics),
+        _explanations(apply, network, methods, metrics, test, num_explained),
         _scores(scores, metrics),
         ablation_section(metrics),
     ]
     report = Report(
         title=f"What a classifier learned of an8Flower ({metrics['variant']})",
-        lead=_lead(found, scores, metrics),
+        lead=_lead(network.relevance, scores, metrics),
         key_figures=_key_figures(scores, metrics),
         sections=sections,
         settings=metrics["settings"],
@@ -70,7 +71,7 @@ def _lead(found: Relevance, scores: Mapping[str, Score], metrics: Mapping[str, A
         f"{metrics['num_candidates']} internal features, {union} are relevant for some class. This report "
         "shows what they look like, uses them to explain single predictions, and measures the explanations "
         f"against the part that truly carries the class: among {len(methods)} methods, the paper's is number "
-        f"{methods.index(OURS) + 1} by area under the IoU curve{_beaten_by(scores)}."
+        f"{methods.index(PAPER) + 1} by area under the IoU curve{_beaten_by(scores)}."
     )
 
 
@@ -98,14 +99,18 @@ def _methods(scores: Mapping[str, Score]) -> list[str]:
 
 def _beaten_by(scores: Mapping[str, Score]) -> str:
     areas = {name: score.mean("IoU area") for name, score in scores.items()}
-    above = [name for name in CONTROLS if name in areas and areas[name] > areas[OURS]]
-    return f", below a control that knows nothing of the network ({' and '.join(above)})" if above else ""
+    above = [name for name in CONTROLS if name in areas and areas[name] > areas[PAPER]]
+    return (
+        f", below a control that knows nothing of the network ({' and '.join(map(title_of, above))})"
+        if above
+        else ""
+    )
 
 
 def _key_figures(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     counts, ablation = list(metrics["num_features"].values()), metrics["ablation"]
     best = _methods(scores)[0]
-    area = {name: f"{scores[name].mean('IoU area'):.1%}" for name in (best, OURS)}
+    area = {name: f"{scores[name].mean('IoU area'):.1%}" for name in (best, PAPER)}
     return [
         ("held-out accuracy", f"{metrics['accuracy']:.1%}", f"on {metrics['num_test_images']} images"),
         (
@@ -113,7 +118,7 @@ def _key_figures(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> lis
             f"{min(counts)}–{max(counts)}",
             f"of {metrics['num_candidates']}, mu = {metrics['settings']['mu']:g}",
         ),
-        ("IoU area, paper's recipe", area[OURS], f"best: {best}, {area[best]}"),
+        ("IoU area, paper's recipe", area[PAPER], f"best: {title_of(best)}, {area[best]}"),
         (
             "accuracy without them",
             f"{ablation['relevant']:.1%}",
@@ -122,7 +127,7 @@ def _key_figures(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> lis
     ]
 
 
-def _explanations(apply, variables, found, methods, metrics, test: Source, num_explained: int) -> Section:
+def _explanations(apply, network, methods, metrics, test: Source, num_explained: int) -> Section:
     batch = test[chosen_examples(test, num_explained)]
     images = jnp.asarray(batch["images"])
     counts = metrics["num_features"]
@@ -131,12 +136,13 @@ def _explanations(apply, variables, found, methods, metrics, test: Source, num_e
             "Why these images got their class",
             (f"No feature is relevant for {', '.join(empty)} at this mu: choose a larger one.",),
         )
-    explanation = explain(apply, variables, images, found, num_features=metrics["settings"]["num_features"])
-    rivals = {
-        name: _heatmaps(method, variables, images, explanation.targets, batch["indices"])
-        for name, method in methods.items()
-        if name.startswith(("Grad-CAM", "guided"))
-    }
+    variables, found = network
+    options = {"relevance": found, "num_features": metrics["settings"]["num_features"]}
+    explanation = explain(apply, variables, images, **options)
+    rivals = {name: method for name, method in methods.items() if name in ("grad_cam", "guided_backprop")}
+    sample = make_sample(apply, network, batch, key=jax.random.key(0), targets=explanation.targets)
+    maps = heatmaps_of(apply, rivals)(network, sample)
+    rivals = {title_of(name): np.asarray(heatmaps) for name, heatmaps in maps.items()}
     sheet = explanation_sheet(
         images, explanation, found, masks=batch["masks"], rivals=rivals, labels=batch["labels"]
     )
@@ -158,25 +164,19 @@ def _explanations(apply, variables, found, methods, metrics, test: Source, num_e
     )
 
 
-def _heatmaps(method, variables, images, targets, indices) -> np.ndarray:
-    keys = jax.vmap(jax.random.key)(jnp.asarray(indices))
-    maps = method(variables, images, targets, keys)
-    return np.asarray(normalize_heatmaps(maps) if maps.ndim == 3 else positive_heatmaps(maps))
-
-
 def _scores(scores: Mapping[str, Score], metrics: Mapping[str, Any]) -> Section:
     shown = ("IoU area", "best IoU")
     rows = [
-        (name, *(f"{100 * s.mean(k):.1f} ± {100 * s.standard_error(k):.1f}" for k in shown), s.reading)
+        (title_of(name), *(f"{100 * s.mean(k):.1f} ± {100 * s.standard_error(k):.1f}" for k in shown), s.sign)
         for name, s in scores.items()
     ]
     curves = {name: s for name, s in scores.items() if name != CEILING}
     table = Table(
-        ("method", "IoU area, %", "best IoU, %", "better reading of a signed map"),
+        ("method", "IoU area, %", "best IoU, %", "sign of a signed map"),
         rows,
         f"Mean over {metrics['num_test_images']} test images ± standard error. Class activation maps are of "
         f"layer {metrics['cam_layer']}; the true mask shows what a perfect map would reach.",
-        bold_rows=(list(scores).index(OURS),),
+        bold_rows=(list(scores).index(PAPER),),
     )
     return Section(
         "Do the heatmaps cover the right part?",

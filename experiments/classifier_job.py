@@ -224,7 +224,7 @@ def find_features(
             apply,
             variables,
             train,
-            rows=rows,
+            layers=rows,
             mu=mu,
             batch_size=batch_size,
             on_empty_class="leave_out",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.job import device_names
-from vexplain.attribution import cam_layer, class_score, grad_cam, normalize_heatmaps
+from vexplain.attribution import cam_layer, grad_cam, normalize_heatmaps
 from vexplain.datasets import Source
 from vexplain.figures import (
     Picture,
@@ -149,13 +149,13 @@ def _explanations(job: Any, found: Relevance, metrics: Mapping[str, Any]) -> Sec
         job.apply,
         job.variables,
         images,
-        found,
+        relevance=found,
         num_features=settings["num_features"],
         on_uncovered="gradient",
     )
     layer = cam_layer(layers(job.apply, job.variables, images))
-    maps = grad_cam(class_score(job.apply), job.variables, images, explanation.targets, layer=layer)
-    rivals = {f"Grad-CAM ({layer})": np.asarray(normalize_heatmaps(maps[..., 0]))}
+    maps = grad_cam(job.apply, job.variables, images, explanation.targets, layer=layer)
+    rivals = {f"Grad-CAM ({layer})": np.asarray(normalize_heatmaps(maps))}
     sheet = explanation_sheet(images, explanation, found, rivals=rivals, labels=labels)
     return Section(
         title,

@@ -19,7 +19,6 @@ What to expect (Table 1 of the paper, IoU area in percent as recalled, unchecked
 """
 
 import dataclasses
-import functools
 import itertools
 import json
 import time
@@ -33,11 +32,13 @@ import tyro
 from tqdm.auto import tqdm
 
 from experiments.classifier_job import checked_mesh
+from experiments.flowers import FlowerSettings, flower_task, rendered_flowers
 from experiments.ground_truth_cells import Cell, Key, load_cell, save_cell
-from experiments.ground_truth_metrics import plain_checks, summary
+from experiments.ground_truth_metrics import OURS, plain_checks, summary
 from experiments.ground_truth_report import write_figures_and_report
 from experiments.ground_truth_study import study_recipe
 from experiments.job import fingerprint, plain_settings, say, step, write_json
+from vexplain.catalog import MethodFn, as_methods, title_of, with_options
 from vexplain.classifiers import SMALL_NAMES
 from vexplain.datasets import Source
 from vexplain.datasets.an8flower import DIFFICULTIES, VARIANTS
@@ -46,22 +47,16 @@ from vexplain.evaluation import (
     CEILING,
     CONTROLS,
     HINDSIGHT,
-    OURS,
-    OWN,
-    FlowerSettings,
-    MethodChoice,
     Task,
     check_task,
-    flower_task,
-    rendered_flowers,
+    heatmaps_of,
+    make_sample,
     score_task,
 )
-from vexplain.evaluation.explained_network import heatmaps_of, make_sample
-from vexplain.transforms import layers
-from vexplain.typing import ApplyFn
 
 STUDIED = ("plain", "textured")  # difficulties of the study
-_VERSION = 2  # of the methods and truths: files of older ones are not read
+PAPER = "relevant_features"  # the recipe of the paper
+_VERSION = 3  # of the methods and truths: files of older ones are not read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +115,11 @@ class Config:
         return self.difficulties[:1] if self.checked is None else self.checked
 
     @property
-    def choice(self) -> MethodChoice:
+    def chosen(self) -> dict[str, MethodFn]:
         """The methods, at the cost that this run allows."""
         options = {name: getattr(self, name) for name in ("num_samples", "num_steps", "window", "stride")}
-        return MethodChoice(names=self.methods, has_hindsight=self.methods is None, **options)
+        options |= {"on_uncovered": "gradient", "on_unmatched": "ignore"}
+        return with_options(as_methods(self.methods), **options)
 
     def flowers(self, key: Key, fold: int, **changes: Any) -> FlowerSettings:
         """The task of a cell and fold.
@@ -143,11 +139,11 @@ def _check_methods(names: tuple[str, ...] | None) -> None:
     """The report needs our method and the recipe, the sanity checks the controls, and all of them a rival."""
     if names is None:
         return
-    needed = (OWN, OURS, *CONTROLS)
+    needed = (OURS, PAPER, *CONTROLS)
     if missing := [name for name in needed if name not in names]:
         raise ValueError(f"methods: {', '.join(map(repr, missing))} must be among them")
     if not set(names) - set(needed):
-        raise ValueError("methods: expected one or more rivals, such as 'guided backprop'")
+        raise ValueError("methods: expected one or more rivals, such as 'guided_backprop'")
 
 
 _SMOKE = Config(
@@ -291,7 +287,8 @@ def scored_cell(config: Config, flowers: _Flowers, key: Key, fold: int) -> Cell:
     started = time.monotonic()
     scores = score_task(
         task,
-        choice=config.choice,
+        config.chosen,
+        has_hindsight=config.methods is None,
         batch_size=config.num_scored_at_once,
         seed=config.seed,
         mesh=flowers.mesh,
@@ -308,27 +305,11 @@ def scored_cell(config: Config, flowers: _Flowers, key: Key, fold: int) -> Cell:
 def gallery(config: Config, task: Task, scores: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """A few images, and what every method makes of them."""
     batch = task.test[np.arange(min(config.num_shown, len(task.test)))]
-    readings = {name: s.reading for name, s in scores.items() if s.reading and HINDSIGHT not in name}
-    choice = dataclasses.replace(config.choice, has_hindsight=False)
-    heatmaps_fn = _heatmaps_fn(task.apply, choice, tuple(sorted(readings.items())))
+    signs = {name: s.sign for name, s in scores.items() if s.sign and HINDSIGHT not in name}
+    heatmaps_fn = heatmaps_of(task.apply, config.chosen, signs=signs, batch_size=config.num_shown)
     sample = make_sample(task.apply, task.network, batch, key=jax.random.key(config.seed))
     found = {name: np.asarray(maps) for name, maps in heatmaps_fn(task.network, sample).items()}
     return {name: np.asarray(batch[name]) for name in ("images", "masks")}, found
-
-
-@functools.lru_cache(maxsize=8)
-def _heatmaps_fn(apply: ApplyFn, choice: MethodChoice, readings: tuple[tuple[str, str], ...]):
-    """One compiled program for the networks of an architecture whose maps are read alike."""
-
-    @jax.jit
-    def heatmaps_fn(network, sample):
-        table = layers(apply, network.variables, sample.images)
-        methods_fn = functools.partial(choice.methods, apply, table)
-        return heatmaps_of(methods_fn, readings=dict(readings), batch_size=len(sample.images))(
-            network, sample
-        )
-
-    return heatmaps_fn
 
 
 def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dict[str, Any]:
@@ -337,11 +318,11 @@ def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dic
     if path.exists():
         return json.loads(path.read_text())
     fold = config.folds[0]
-    readings = {name: score.reading for name, score in cell.scores.items()}
+    signs = {name: score.sign for name, score in cell.scores.items()}
     found = check_task(
         flowers.task(key, fold),
-        choice=config.choice,
-        readings=readings,
+        config.chosen,
+        signs=signs,
         random_labels=flowers.task(key, fold, has_random_labels=True),
         num_images=config.num_checked,
         num_draws=config.num_draws,
@@ -364,8 +345,8 @@ def _line(key: Key, fold: int, cell: Cell) -> str:
     areas = {name: s.mean("IoU area") for name, s in cell.scores.items() if name not in (CEILING, *CONTROLS)}
     best = max(areas, key=lambda name: areas[name])
     return (
-        f"  {', '.join(key)}, fold {fold}: accuracy {cell.accuracy:.1%}; IoU area {areas[OWN]:.1%} (ours), "
-        f"best {best} {areas[best]:.1%}; scored in {cell.seconds:.0f} s"
+        f"  {', '.join(key)}, fold {fold}: accuracy {cell.accuracy:.1%}; IoU area {areas[OURS]:.1%} (ours), "
+        f"best {title_of(best)} {areas[best]:.1%}; scored in {cell.seconds:.0f} s"
     )
 
 

@@ -46,7 +46,7 @@ def save_cell(path: Path, cell: Cell) -> None:
     arrays: dict[str, Any] = {
         "methods": list(cell.scores),
         "shown": list(cell.maps),
-        "readings": [score.reading for score in cell.scores.values()],
+        "signs": [score.sign for score in cell.scores.values()],
         "numbers": np.array([cell.accuracy, cell.seconds]),
         "images": np.round(cell.images * 255).astype(np.uint8),
         "masks": np.round(cell.masks * 255).astype(np.uint8),
@@ -66,14 +66,12 @@ def load_cell(path: Path) -> Cell:
     with np.load(path) as file:
         found = dict(file)
     scores = {}
-    for n, (name, reading) in enumerate(
-        zip(found["methods"].tolist(), found["readings"].tolist(), strict=True)
-    ):
+    for n, (name, sign) in enumerate(zip(found["methods"].tolist(), found["signs"].tolist(), strict=True)):
         prefix = f"values/{n}/"
         values = {
             k.removeprefix(prefix): v.astype(np.float64) for k, v in found.items() if k.startswith(prefix)
         }
-        scores[name] = Score(values, found[f"curve/{n}"], reading)
+        scores[name] = Score(values, found[f"curve/{n}"], sign)
     maps = {name: found[f"map/{n}"] / 255 for n, name in enumerate(found["shown"].tolist())}
     accuracy, seconds = found["numbers"].tolist()
     return Cell(scores, accuracy, seconds, found["images"] / 255, found["masks"] / 255, maps)
@@ -91,8 +89,8 @@ def over_folds(cells: Sequence[Cell]) -> dict[str, Score]:
 
 def _joined(scores: Sequence[Score]) -> Score:
     values = {name: np.concatenate([s.values[name] for s in scores]) for name in scores[0].values}
-    readings = dict.fromkeys(s.reading for s in scores)
-    return Score(values, np.mean([s.curve for s in scores], axis=0), " / ".join(readings))
+    signs = dict.fromkeys(s.sign for s in scores)
+    return Score(values, np.mean([s.curve for s in scores], axis=0), " / ".join(signs))
 
 
 def mean_and_deviation(cells: Sequence[Cell], method: str, score: str) -> tuple[float, float]:

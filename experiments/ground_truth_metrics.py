@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from experiments.ground_truth_cells import Cell, Key, over_folds
-from vexplain.evaluation import CEILING, OWN, Checks
-from vexplain.evaluation.comparison import compare, compare_over_cells
+from vexplain.evaluation import CEILING, Checks, compare
+
+OURS = "relevant_evidence"
 
 
 def summary(cells: dict[Key, list[Cell]], checks: dict[Key, dict[str, Any]]) -> dict[str, Any]:
@@ -18,8 +19,8 @@ def summary(cells: dict[Key, list[Cell]], checks: dict[Key, dict[str, Any]]) -> 
     """
     named = {", ".join(key): folds for key, folds in cells.items()}
     joined = {name: over_folds(folds) for name, folds in named.items()}
-    rivals = [m for m in next(iter(joined.values())) if m not in (OWN, CEILING)]
-    versus = {name: compare(scores, OWN) for name, scores in joined.items()}
+    rivals = [m for m in next(iter(joined.values())) if m not in (OURS, CEILING)]
+    versus = {name: compare({name: scores}, OURS) for name, scores in joined.items()}
     return {
         "accuracy": {name: [cell.accuracy for cell in folds] for name, folds in named.items()},
         "scoring_seconds": {name: [cell.seconds for cell in folds] for name, folds in named.items()},
@@ -39,8 +40,7 @@ def summary(cells: dict[Key, list[Cell]], checks: dict[Key, dict[str, Any]]) -> 
             for name, by_method in versus.items()
         },
         "mean_difference_to_ours": {
-            m: {s: d._asdict() for s, d in by_score.items()}
-            for m, by_score in compare_over_cells(joined, OWN).items()
+            m: {s: d._asdict() for s, d in by_score.items()} for m, by_score in compare(joined, OURS).items()
         },
         "checks": {", ".join(key): found for key, found in checks.items()},
     }

@@ -8,7 +8,8 @@ import numpy as np
 
 from experiments.ground_truth_cells import Cell, Key, mean_and_deviation, over_folds, ranked_methods
 from experiments.job import device_names
-from vexplain.evaluation import CEILING, CONTROLS, HINDSIGHT, OURS, OWN, SCORES
+from vexplain.catalog import title_of
+from vexplain.evaluation import CEILING, CONTROLS, HINDSIGHT, SCORES
 from vexplain.figures import (
     Picture,
     Report,
@@ -22,14 +23,15 @@ from vexplain.figures import (
     write_report,
 )
 
+PAPER, OURS = "relevant_features", "relevant_evidence"
 RECALLED = {  # Table 1 of the paper, as recalled and unchecked: original data, 112 px; IoU area in percent
-    OURS: ("22.5 ± 0.82", "23.2 ± 0.60"),
-    "guided backprop": ("21.3 ± 0.77", "21.9 ± 0.72"),
-    "guided Grad-CAM": ("19.9 ± 0.61", "19.4 ± 0.34"),
-    "guided Grad-CAM++": ("19.6 ± 0.65", "19.7 ± 0.27"),
-    "Grad-CAM": ("17.5 ± 0.25", "14.8 ± 0.16"),
-    "Grad-CAM++": ("15.6 ± 0.57", "14.6 ± 0.12"),
-    "upsampled activation": ("16.8 ± 2.63", "16.1 ± 1.30"),
+    PAPER: ("22.5 ± 0.82", "23.2 ± 0.60"),
+    "guided_backprop": ("21.3 ± 0.77", "21.9 ± 0.72"),
+    "guided_grad_cam": ("19.9 ± 0.61", "19.4 ± 0.34"),
+    "guided_grad_cam_plus_plus": ("19.6 ± 0.65", "19.7 ± 0.27"),
+    "grad_cam": ("17.5 ± 0.25", "14.8 ± 0.16"),
+    "grad_cam_plus_plus": ("15.6 ± 0.57", "14.6 ± 0.12"),
+    "upsampled_activation": ("16.8 ± 2.63", "16.1 ± 1.30"),
 }
 _VARIANTS = ("single_6c", "double_12c")  # the columns of that table
 NETWORKS = {
@@ -72,7 +74,7 @@ def lead(cells: Mapping[Key, Sequence[Cell]], metrics: Mapping[str, Any]) -> str
     methods = [m for m in ranked_methods(cells, "IoU area") if m not in known and HINDSIGHT not in m]
     above, controls = (
         sorted(
-            f"{cell} ({score}: {', '.join(chosen)})"
+            f"{cell} ({score}: {', '.join(map(title_of, chosen))})"
             for cell, by_score in metrics["above_ours"].items()
             for score, found in by_score.items()
             if score != "part-effect correlation"
@@ -89,8 +91,9 @@ def lead(cells: Mapping[Key, Sequence[Cell]], metrics: Mapping[str, Any]) -> str
         verdict += f" A control, which sees no network, is above it in: {'; '.join(controls)}."
     return (
         f"{len(methods)} methods and {len(CONTROLS)} controls explain networks on {len(cells)} cells of "
-        f"variant, difficulty and network. In the mean over cells, by IoU area, {methods[0]} is first; the "
-        f"paper's recipe is number {methods.index(OURS) + 1}. {verdict} Rows of the best layer in hindsight "
+        "variant, difficulty and network. In the mean over cells, by IoU area, "
+        f"{title_of(methods[0])} is first; the paper's recipe is number {methods.index(PAPER) + 1}. {verdict} "
+        "Rows of the best layer in hindsight "
         "are not counted here: they were chosen with the truth at hand, which flatters them."
     )
 
@@ -99,15 +102,15 @@ def _key_figures(cells: Any, checks: Any) -> list[tuple[str, str, str]]:
     def mean(method: str, score: str) -> float:
         return float(np.mean([c.scores[method].mean(score) for folds in cells.values() for c in folds]))
 
-    none = (OWN, OURS, CEILING, *CONTROLS)
+    none = (OURS, PAPER, CEILING, *CONTROLS)
     rival = next(m for m in ranked_methods(cells, "IoU area") if m not in none and HINDSIGHT not in m)
     passed = [
-        name for name in (OURS, OWN) if all(found["methods"][name]["passes"] for found in checks.values())
+        name for name in (PAPER, OURS) if all(found["methods"][name]["passes"] for found in checks.values())
     ]
     found = [
-        ("IoU area, ours", f"{mean(OWN, 'IoU area'):.1%}", "mean over all cells"),
-        ("best rival", f"{mean(rival, 'IoU area'):.1%}", rival),
-        ("the paper's recipe", f"{mean(OURS, 'IoU area'):.1%}", "K = 3"),
+        ("IoU area, ours", f"{mean(OURS, 'IoU area'):.1%}", "mean over all cells"),
+        ("best rival", f"{mean(rival, 'IoU area'):.1%}", title_of(rival)),
+        ("the paper's recipe", f"{mean(PAPER, 'IoU area'):.1%}", "K = 3"),
     ]
     checked = ("sanity checks passed", f"{len(passed)} of 2", "the recipe and ours, on every network checked")
     return [*found, checked] if checks else found
@@ -123,7 +126,7 @@ def _as_in_the_paper(network: str, cells: Mapping[Key, Sequence[Cell]]) -> list[
     for method in order:
         measured = [_percent(*mean_and_deviation(plain[v], method, "IoU area")) for v in variants]
         recalled: dict[str, str] = dict(zip(_VARIANTS, RECALLED.get(method, ("", "")), strict=True))
-        rows.append([method, *measured, *(recalled.get(v, "") for v in variants)])
+        rows.append([title_of(method), *measured, *(recalled.get(v, "") for v in variants)])
     header = ["method", *variants, *(f"{v}, recalled" for v in variants)]
     accuracy = np.mean([c.accuracy for folds in plain.values() for c in folds])
     text = (
@@ -137,20 +140,20 @@ def _as_in_the_paper(network: str, cells: Mapping[Key, Sequence[Cell]]) -> list[
 
 def _of_relevant_features(methods: Iterable[str]) -> list[int]:
     """The rows of the paper's recipe and of our map."""
-    return [row for row, method in enumerate(methods) if method in (OURS, OWN)]
+    return [row for row, method in enumerate(methods) if method in (PAPER, OURS)]
 
 
 def _over_cells(network: str, cells: Mapping[Key, Sequence[Cell]]) -> list[Section]:
     sections = []
     for score in ("IoU area", "best IoU", "part-effect correlation"):
-        if any(score not in c.scores[OWN].values for folds in cells.values() for c in folds):
+        if any(score not in c.scores[OURS].values for folds in cells.values() for c in folds):
             continue
         order = ranked_methods(cells, score)
         rows = []
         for method in order:
             found = [mean_and_deviation(folds, method, score) for folds in cells.values()]
             mean = float(np.mean([value for value, _ in found]))
-            rows.append([method, _number(score, mean), *(_number(score, *f) for f in found)])
+            rows.append([title_of(method), _number(score, mean), *(_number(score, *f) for f in found)])
         header = ["method", "mean", *(f"{variant[:6]} {difficulty}" for variant, difficulty, _ in cells)]
         table = Table(header, rows, bold_rows=_of_relevant_features(order))
         sections.append(Section(f"{score} in all cells: {network}", (_MEANINGS[score],), (), table))
@@ -170,9 +173,13 @@ _MEANINGS = {
 def _all_scores(cells: Mapping[Key, Sequence[Cell]], checks: Mapping[Key, Mapping[str, Any]]) -> Section:
     order = ranked_methods(cells, "IoU area")
     every = [cell for folds in cells.values() for cell in folds]
-    names = [name for name in SCORES if all(name in c.scores[OWN].values for c in every)]
+    names = [name for name in SCORES if all(name in c.scores[OURS].values for c in every)]
     rows = [
-        [m, *(f"{np.mean([c.scores[m].mean(s) for c in every]):.3f}" for s in names), _num_passed(m, checks)]
+        [
+            title_of(m),
+            *(f"{np.mean([c.scores[m].mean(s) for c in every]):.3f}" for s in names),
+            _num_passed(m, checks),
+        ]
         for m in order
     ]
     return Section(
@@ -253,7 +260,7 @@ def _check_table(methods: Mapping[str, Mapping[str, Any]]) -> Table:
         labels = found["random_labels"]
         rows.append(
             [
-                name,
+                title_of(name),
                 f"{_pair(found['randomized'])} ({_largest(found['draws'])})",
                 _decimal(found["share_gone"]),
                 "" if labels is None else _pair(labels),
@@ -303,14 +310,14 @@ def _overview(cells: Mapping[Key, Sequence[Cell]]) -> Section:
     network = next(iter(cells))[2]
     mine = {f"{key[0]}, {key[1]}": folds[0] for key, folds in cells.items() if key[2] == network}
     ranked = ranked_methods({name: [cell] for name, cell in mine.items()}, "IoU area")
-    first = [m for m in (OWN, OURS) if m in ranked]
+    first = [m for m in (OURS, PAPER) if m in ranked]
     rivals = [m for m in ranked if HINDSIGHT not in m and m not in (*first, CEILING, *CONTROLS)]
     rows = {
         "image": {column: cell.images[-1] for column, cell in mine.items()},
         "true part": {column: cell.masks[-1] for column, cell in mine.items()},
     }
     for method in (*first, *rivals[:_NUM_IN_OVERVIEW]):
-        rows[method] = {column: cell.maps[method][-1] for column, cell in mine.items()}
+        rows[title_of(method)] = {column: cell.maps[method][-1] for column, cell in mine.items()}
     picture = Picture(
         map_sheet(rows),
         f"Our map, the paper's recipe, and the rivals with the largest IoU area; {NETWORKS[network]}.",
@@ -334,7 +341,7 @@ def _gallery(network: str, cells: Mapping[Key, Sequence[Cell]]) -> Section:
                 rows["true part"][column] = cell.masks[n]
                 for method in order:
                     if method in cell.maps:
-                        rows.setdefault(method, {})[column] = cell.maps[method][n]
+                        rows.setdefault(title_of(method), {})[column] = cell.maps[method][n]
         pictures.append(
             Picture(
                 map_sheet(rows),
@@ -365,7 +372,7 @@ def _most_alike(controls: Mapping[str, Sequence[float | None]]) -> str:
     if not known:
         return "–"
     name = max(known, key=lambda name: known[name])
-    return f"{known[name]:.2f} ({name})"
+    return f"{known[name]:.2f} ({title_of(name)})"
 
 
 def _pair(means: Sequence[float | None]) -> str:

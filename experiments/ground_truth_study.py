@@ -75,7 +75,7 @@ def _explain_fn(task: Task) -> Callable[[Relevance, Any], Explanation]:
     @jax.jit
     def explain_fn(found, images):
         options = {"num_features": max(COUNTS), "on_uncovered": "gradient"}
-        return explain(task.apply, task.variables, images, found, **options)
+        return explain(task.apply, task.variables, images, relevance=found, **options)
 
     return explain_fn
 

@@ -233,7 +233,7 @@ def trained_network(
     table = layers(apply, variables, test[[0]]["images"])
     names = tuple(row.name for row in table if row.kind == "relu")
     found = relevance.learn_relevance(
-        apply, variables, train, rows=names, mu=config.mu, labels="true", batch_size=config.batch_size
+        apply, variables, train, layers=names, mu=config.mu, labels="true", batch_size=config.batch_size
     )
     per_image: dict[str, list[Any]] = {layer: [] for layer in (*names, RECIPE)}
     hits, examples = {STRIDED: [], STRIDE_1: []}, []
@@ -265,9 +265,9 @@ def maps_of_trained(apply, dense, variables, images, names, found) -> dict[str, 
     maps: dict[str, Mapping[str, Any]] = {
         layer: treated(sent[0][n], sent[1][n], sent[2][n], 4) for n, layer in enumerate(names)
     }
-    plain = explain(apply, variables, images, found, rules=GUIDED)
-    fixed = explain(apply, variables, images, found, rules=GUIDED | RESAMPLED_STRIDE).heatmaps
-    at_one = explain(dense, variables, images, found, targets=plain.targets, rules=GUIDED).heatmaps
+    plain = explain(apply, variables, images, relevance=found, rules=GUIDED)
+    fixed = explain(apply, variables, images, relevance=found, rules=GUIDED | RESAMPLED_STRIDE).heatmaps
+    at_one = explain(dense, variables, images, plain.targets, relevance=found, rules=GUIDED).heatmaps
     blurred = normalize_heatmaps(box_blur(plain.heatmaps, 4))
     return maps | {RECIPE: {STRIDED: plain.heatmaps, RULE: fixed, STRIDE_1: at_one, BLURRED: blurred}}
 

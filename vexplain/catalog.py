@@ -31,7 +31,7 @@ from typing import Any
 from vexplain import attribution, relevance
 from vexplain._text import aligned
 from vexplain.attribution import Score, logit
-from vexplain.typing import AnyArray, ApplyFn, Array, PyTree, Variables
+from vexplain.typing import ApplyFn, Array, ImagesLike, Targets, Variables
 
 MethodFn = Callable[..., Any]  # of the signature above
 Methods = Mapping[str, str | MethodFn] | Sequence[str | MethodFn] | str | MethodFn
@@ -163,8 +163,8 @@ def attribute(
     method: str | MethodFn,
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -226,12 +226,28 @@ def as_methods(methods: Methods | None = None, **options: Any) -> dict[str, Meth
             raise TypeError(
                 f"methods[{name!r}] is a {type(function).__name__}: expected a name or a function"
             )
-        taken = {k: v for k, v in options.items() if k in own_options(function)}
-        found[name] = functools.partial(function, **taken) if taken else function
+        found[name] = function
     if not found:
         raise ValueError(f"methods is empty: expected some of {list(METHODS)}")
     _check_options(found, options)
-    return found
+    return with_options(found, **options)
+
+
+def with_options(methods: Mapping[str, MethodFn], **options: Any) -> dict[str, MethodFn]:
+    """Returns the methods with options filled in where they have them and were not given others.
+
+    Args:
+        methods: by name.
+        **options: by name; one that no method has is passed over.
+    """
+
+    def filled(function: MethodFn) -> MethodFn:
+        given = function.keywords if isinstance(function, functools.partial) else {}
+        own = own_options(function)
+        taken = {name: value for name, value in options.items() if name in own and name not in given}
+        return functools.partial(function, **taken) if taken else function
+
+    return {name: filled(function) for name, function in methods.items()}
 
 
 def title_of(name: str) -> str:

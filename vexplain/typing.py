@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 AnyArray: TypeAlias = Shaped[Array | np.ndarray, "..."]  # of JAX or NumPy, checked where it is used
 Images: TypeAlias = Float[Array | np.ndarray, "batch height width channels"]  # [0, 1]
+ImagesLike: TypeAlias = Any  # the same, checked where it is used: an error names what is wrong
+Targets: TypeAlias = Any  # classes, or what a score takes; see vexplain.catalog
 Masks: TypeAlias = Float[Array | np.ndarray, "batch height width"]  # coverage of the true region, [0, 1]
 Heatmaps: TypeAlias = Float[Array, "batch height width"]  # non-negative, [0, 1]
 Attributions: TypeAlias = Float[Array, "batch height width channels"]  # signed
@@ -35,6 +37,7 @@ __all__ = [
     "Float",
     "Heatmaps",
     "Images",
+    "ImagesLike",
     "Int",
     "Key",
     "Labels",
@@ -43,5 +46,6 @@ __all__ = [
     "PyTree",
     "ScoreFn",
     "Shaped",
+    "Targets",
     "Variables",
 ]

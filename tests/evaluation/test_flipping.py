@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vexplain.attribution import class_score
+from tests.evaluation import own
+from vexplain.attribution import logit, probability
 from vexplain.evaluation.explained_network import ExplainedNetwork
-from vexplain.evaluation.flipping import BASELINES, class_probability, flipping_scores
+from vexplain.evaluation.flipping import BASELINES, flipping_scores
 
 HEIGHT, WIDTH, NUM_IMAGES = 5, 7, 5
 WEIGHTS = np.random.default_rng(1).normal(size=(HEIGHT * WIDTH * 3, 2)).astype(np.float32)
@@ -38,12 +39,12 @@ NETWORK = ExplainedNetwork(jnp.asarray(WEIGHTS), None)
 def scores(methods, **options):
     options = {"baselines": {"gray": lambda images: 0.5, "border": BASELINES["border color"]}, **options}
     options = {"key": jax.random.key(3), "num_steps": HEIGHT * WIDTH, "targets": TARGETS, **options}
-    return flipping_scores(apply, lambda relevance: methods, NETWORK, {"images": IMAGES}, **options)
+    return flipping_scores(apply, own.methods(methods), NETWORK, {"images": IMAGES}, **options)
 
 
 @pytest.fixture(scope="module")
 def logits():
-    return scores(METHODS, score_fn=class_score(apply), batch_size=2)
+    return scores(METHODS, score=logit, batch_size=2)
 
 
 def area(first, steps):
@@ -75,10 +76,10 @@ def test_the_better_map_has_the_smaller_deletion_and_a_constant_one_is_between(l
 def test_an_image_scores_the_same_in_any_batch(logits):
     """Ties too: the order of equal pixels follows from the image's index."""
     methods = {"constant": METHODS["constant"]}
-    whole = scores(methods, score_fn=class_score(apply))["constant"]
+    whole = scores(methods, score=logit)["constant"]
     for found, expected in zip(jax.tree.leaves(whole), jax.tree.leaves(logits["constant"]), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
-    other = scores(methods, score_fn=class_score(apply), key=jax.random.key(4))["constant"]
+    other = scores(methods, score=logit, key=jax.random.key(4))["constant"]
     assert (other.deletion["gray"] != whole.deletion["gray"]).all()
 
 
@@ -87,9 +88,7 @@ def test_the_default_is_the_probability_under_blur_and_border_color():
     targets = (IMAGES.reshape(NUM_IMAGES, -1) @ WEIGHTS).argmax(1)
     for name, baseline in BASELINES.items():
         cover = jnp.broadcast_to(baseline(jnp.asarray(IMAGES)), IMAGES.shape)
-        ends = [
-            class_probability(apply)(jnp.asarray(WEIGHTS), x, jnp.asarray(targets)) for x in (IMAGES, cover)
-        ]
+        ends = [probability(apply(jnp.asarray(WEIGHTS), x), jnp.asarray(targets)) for x in (IMAGES, cover)]
         np.testing.assert_allclose(found["contribution"].deletion[name], np.mean(ends, axis=0), rtol=1e-4)
         np.testing.assert_allclose(found["contribution"].insertion[name], np.mean(ends, axis=0), rtol=1e-4)
 
@@ -97,20 +96,20 @@ def test_the_default_is_the_probability_under_blur_and_border_color():
 def test_the_maps_of_all_methods_go_through_one_program():
     traces = []
 
-    def score(variables, images, targets):
+    def score(outputs, targets):
         traces.append(0)
-        return class_score(apply)(variables, images, targets)
+        return logit(outputs, targets)
 
-    scores({"contribution": contribution}, score_fn=score)
+    scores({"contribution": contribution}, score=score)
     once = len(traces)
-    scores(METHODS, score_fn=score)
+    scores(METHODS, score=score)
     assert len(traces) == 2 * once
 
 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="baselines is empty"):
         scores(METHODS, baselines={})
-    with pytest.raises(ValueError, match="readings\\['constant'\\] is 'positive'"):
-        scores(METHODS, readings={"constant": "positive"})
+    with pytest.raises(ValueError, match="signs\\['constant'\\] is 'positive'"):
+        scores(METHODS, signs={"constant": "positive"})
     with pytest.raises(ValueError, match="batch_size is 0"):
         scores(METHODS, batch_size=0)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vexplain.attribution import class_score
 from vexplain.datasets.an8flower import RenderedSource
 from vexplain.evaluation import part_effect_correlation, part_effects
 
@@ -26,7 +25,7 @@ def test_effects_on_a_network_that_reads_known_pixels():
     for i, p in np.ndindex(3, 4):
         changed[i, p][parts[i] == p] = colors[i, p]
     targets, weights = np.array([1, 0, 1]), np.array([2.0, 5.0])
-    found = jax.jit(lambda x, c, t: part_effects(class_score(apply), jnp.asarray(weights), x, c, t))(
+    found = jax.jit(lambda x, c, t: part_effects(apply, jnp.asarray(weights), x, c, t))(
         images.astype(np.float32), changed.astype(np.float32), targets
     )
     for i, p in np.ndindex(3, 4):
@@ -60,4 +59,4 @@ def test_rendered_parts_have_the_effect_that_a_reader_of_the_cue_knows():
 
 def test_changed_images_of_other_images():
     with pytest.raises(ValueError, match="changed_images has shape"):
-        part_effects(class_score(apply), jnp.ones(2), jnp.ones((2, 4, 4, 3)), jnp.ones((3, 2, 4, 4, 3)), None)
+        part_effects(apply, jnp.ones(2), jnp.ones((2, 4, 4, 3)), jnp.ones((3, 2, 4, 4, 3)), None)

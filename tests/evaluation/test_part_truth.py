@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.evaluation import own
 from vexplain.datasets import ArraySource, in_memory
-from vexplain.evaluation import heatmap_scores, summarize, with_part_effects
+from vexplain.evaluation import ExplainedNetwork, heatmap_scores, summarize, with_part_effects
 from vexplain.streaming import fold_epoch
 
 NUM_IMAGES, NUM_PARTS, HEIGHT, WIDTH = 5, 3, 4, 6
@@ -63,8 +64,8 @@ def test_every_image_has_its_masks_and_effects():
         shares = masks / np.maximum(masks.sum((2, 3), keepdims=True), 1)
         return jnp.asarray(np.einsum("bp,bphw->bhw", expected - expected.min() + 0.1, shares))[which]
 
-    init, update = heatmap_scores(apply, {"oracle": oracle}, num_images=NUM_IMAGES)
-    scores = summarize(fold_epoch(update, init(), found, batch_size=2, constants=weights))
+    init, update = heatmap_scores(apply, {"oracle": own.method(oracle)}, num_images=NUM_IMAGES)
+    scores = summarize(fold_epoch(update, init(), found, batch_size=2, constants=ExplainedNetwork(weights)))
     np.testing.assert_allclose(scores["oracle"].values["part-effect correlation"], 1, rtol=1e-5)
     assert scores["true mask"].mean("part-effect correlation") < 0.9
 

@@ -6,18 +6,21 @@ import numpy as np
 import pytest
 
 from tests.evaluation.heatmap_case import ATTRIBUTIONS
-from vexplain.attribution import class_score
+from vexplain.attribution import probability
 from vexplain.evaluation import blurred_images, darkest_values, faithfulness_estimate, pixel_flipping
 
 WEIGHTS = (jnp.arange(32.0).reshape(2, 16) / 31 - 0.5).T
 IMAGES = jnp.linspace(-1, 1, 16).reshape(1, 4, 4, 1)
 TARGETS = jnp.array([1])
-probability = class_score(lambda weights, images: jax.nn.softmax(images.reshape(len(images), -1) @ weights))
+
+
+def linear(weights, images):
+    return images.reshape(len(images), -1) @ weights
 
 
 def flipped(heatmaps, **options):
-    curve = pixel_flipping(probability, WEIGHTS, IMAGES, TARGETS, heatmaps, **options)
-    np.testing.assert_allclose(curve.scores[:, 0], probability(WEIGHTS, IMAGES, TARGETS), rtol=1e-6)
+    curve = pixel_flipping(linear, WEIGHTS, IMAGES, TARGETS, heatmaps, score=probability, **options)
+    np.testing.assert_allclose(curve.scores[:, 0], probability(linear(WEIGHTS, IMAGES), TARGETS), rtol=1e-6)
     return curve.scores[0, 1:]
 
 
@@ -43,9 +46,8 @@ def test_flipping_patches_is_selectivity():
 
 def test_faithfulness_estimate_against_quantus():
     """The value came without its settings: of those tried, the logit and groups of two pixels give it."""
-    logit = class_score(lambda weights, images: images.reshape(len(images), -1) @ weights)
     arguments, black = (WEIGHTS, IMAGES, TARGETS, ATTRIBUTIONS), darkest_values(IMAGES)
-    found = faithfulness_estimate(logit, *arguments, pixels_per_step=2, baseline=black)
+    found = faithfulness_estimate(linear, *arguments, pixels_per_step=2, baseline=black)
     np.testing.assert_allclose(found, -0.40175, atol=5e-6)
 
 
@@ -62,13 +64,24 @@ def test_faithfulness_estimate_against_a_loop_of_numpy():
     mass = [values[g].sum() for g in groups]
     loss = [score(pixels) - score(np.where(np.isin(np.arange(16), g), 0.3, pixels)) for g in groups]
     found = faithfulness_estimate(
-        probability, WEIGHTS, IMAGES, TARGETS, ATTRIBUTIONS, pixels_per_step=5, baseline=0.3
+        linear,
+        WEIGHTS,
+        IMAGES,
+        TARGETS,
+        ATTRIBUTIONS,
+        score=probability,
+        pixels_per_step=5,
+        baseline=0.3,
     )
     np.testing.assert_allclose(found, np.corrcoef(mass, loss)[0, 1], rtol=1e-4)
 
 
-def weighted_sum(weights, images, targets):
-    return (weights * images).sum((1, 2, 3)) + targets
+def weighted_sum(weights, images):
+    return (weights * images).sum((1, 2, 3))
+
+
+def plus_targets(outputs, targets):
+    return outputs + targets
 
 
 def test_both_modes_of_a_linear_score_by_hand(key):
@@ -77,14 +90,14 @@ def test_both_modes_of_a_linear_score_by_hand(key):
     heatmaps, cover = jax.random.normal(jax.random.key(2), (2, 3, 5)), jnp.array([0.2, 0.9, 0.4])
     targets = jnp.array([5.0, -3.0])
     arguments = (weighted_sum, weights, images, targets, heatmaps)
-    down = pixel_flipping(*arguments, pixels_per_step=4, baseline=cover)
-    up = pixel_flipping(*arguments, pixels_per_step=4, baseline=cover, mode="insertion")
+    down = pixel_flipping(*arguments, score=plus_targets, pixels_per_step=4, baseline=cover)
+    up = pixel_flipping(*arguments, score=plus_targets, pixels_per_step=4, baseline=cover, mode="insertion")
     gain = np.asarray((weights * (images - cover)).sum(-1)).reshape(2, 15)
     shares = np.array([0, 4, 8, 12, 15]) / 15
     np.testing.assert_allclose(down.shares, shares, rtol=1e-6)
     for n in range(2):
         taken = np.cumsum(gain[n][np.argsort(-np.ravel(heatmaps[n]))])[[3, 7, 11, 14]]
-        whole = float(weighted_sum(weights, images, targets)[n])
+        whole = float((weighted_sum(weights, images) + targets)[n])
         scores = whole - np.array([0, *taken])
         np.testing.assert_allclose(down.scores[n], scores, atol=1e-5)
         np.testing.assert_allclose(up.scores[n], whole - taken[-1] + np.array([0, *taken]), atol=1e-5)
@@ -99,7 +112,14 @@ def test_the_true_gain_has_the_least_area_of_deletion_and_the_most_of_insertion(
     def area(heatmaps, mode):
         targets = jnp.zeros(1)
         return pixel_flipping(
-            weighted_sum, weights, images, targets, heatmaps, pixels_per_step=4, mode=mode
+            weighted_sum,
+            weights,
+            images,
+            targets,
+            heatmaps,
+            score=plus_targets,
+            pixels_per_step=4,
+            mode=mode,
         ).area
 
     assert area(truth, "deletion") < area(noise, "deletion") < area(-truth, "deletion")
@@ -109,9 +129,9 @@ def test_the_true_gain_has_the_least_area_of_deletion_and_the_most_of_insertion(
 def test_equal_pixels_go_row_by_row_or_as_the_key_says(key):
     images, flat = jnp.arange(16.0).reshape(1, 4, 4, 1), jnp.zeros((1, 4, 4))
     arguments = (weighted_sum, jnp.ones((4, 4, 1)), images, jnp.zeros(1), flat)
-    rows = pixel_flipping(*arguments, pixels_per_step=4)
+    rows = pixel_flipping(*arguments, score=plus_targets, pixels_per_step=4)
     np.testing.assert_allclose(-np.diff(rows.scores[0]), [6, 22, 38, 54])
-    drawn = pixel_flipping(*arguments, pixels_per_step=4, key=key)
+    drawn = pixel_flipping(*arguments, score=plus_targets, pixels_per_step=4, key=key)
     assert (drawn.scores != rows.scores).any()
     np.testing.assert_array_equal(drawn.scores[:, [0, -1]], rows.scores[:, [0, -1]])
 
@@ -119,11 +139,11 @@ def test_equal_pixels_go_row_by_row_or_as_the_key_says(key):
 def test_it_is_traced_once_whatever_the_maps(key):
     traces = []
 
-    def score(variables, images, targets):
+    def apply(variables, images):
         traces.append(0)
-        return probability(variables, images, targets)
+        return linear(variables, images)
 
-    compiled = jax.jit(lambda h: pixel_flipping(score, WEIGHTS, IMAGES, TARGETS, h, num_steps=16).area)
+    compiled = jax.jit(lambda h: pixel_flipping(apply, WEIGHTS, IMAGES, TARGETS, h, num_steps=16).area)
     first, count = compiled(ATTRIBUTIONS), len(traces)
     second = compiled(-ATTRIBUTIONS)
     assert len(traces) == count
@@ -136,7 +156,13 @@ def test_memory_does_not_grow_with_the_steps(key):
     def area(images, num_steps):
         heatmaps, targets = images.sum(-1), jnp.zeros(4)
         return pixel_flipping(
-            weighted_sum, jnp.ones((16, 16, 3)), images, targets, heatmaps, num_steps=num_steps
+            weighted_sum,
+            jnp.ones((16, 16, 3)),
+            images,
+            targets,
+            heatmaps,
+            score=plus_targets,
+            num_steps=num_steps,
         ).area
 
     few, many = (
@@ -157,7 +183,7 @@ def test_blur_keeps_a_plain_image_and_the_sum_of_any(key):
 
 
 def test_mistakes_are_named():
-    arguments = (probability, WEIGHTS, IMAGES, TARGETS, ATTRIBUTIONS)
+    arguments = (linear, WEIGHTS, IMAGES, TARGETS, ATTRIBUTIONS)
     with pytest.raises(ValueError, match="num_steps is None and pixels_per_step is None: expected one"):
         pixel_flipping(*arguments)
     with pytest.raises(ValueError, match="num_steps is 17: expected 1 to 16"):

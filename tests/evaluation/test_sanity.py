@@ -1,18 +1,21 @@
 """Maps whose answer is known: edges survive, a linear gradient is its weights, brightness asks no network."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from vexplain import ArraySource, explain, learn_relevance
-from vexplain.attribution import class_score, gradient, random_map, sobel_edges
+from tests.evaluation import own
+from vexplain import ArraySource, learn_relevance
+from vexplain.attribution import gradient, random_map, sobel_edges
 from vexplain.evaluation import changed_networks, randomized_variables, sanity
 from vexplain.evaluation.changed_networks import MapSimilarity
 from vexplain.evaluation.explained_network import ExplainedNetwork
 from vexplain.evaluation.sanity import sanity_checks
-from vexplain.relevance import Relevance
+from vexplain.relevance import Relevance, relevant_features
 from vexplain.transforms import GUIDED
 
 HEIGHT, WIDTH, CLASSES, NUM_IMAGES = 12, 15, 4, 6
@@ -36,25 +39,27 @@ def ramp(images):
     return jnp.stack([down, across])
 
 
-def methods_fn(relevance):
-    score = class_score(linear)
+def by_relevance(apply, variables, images, targets=None, *, score=None, key=None, relevance):
+    weights = jnp.asarray(relevance.weights).T[targets]
+    return jnp.einsum("bf,fhw->bhw", weights, ramp(images))
 
-    def by_relevance(variables, images, targets, keys):
-        weights = jnp.asarray(relevance.weights).T[targets]
-        return jnp.einsum("bf,fhw->bhw", weights, ramp(images))
 
-    return {
-        "Sobel edges": lambda v, x, t, keys: sobel_edges(x),
-        "random map": lambda v, x, t, keys: jax.vmap(random_map)(keys, x[:, None])[:, 0],
-        "gradient": lambda v, x, t, keys: gradient(score, v, x, t),
-        "class-blind": lambda v, x, t, keys: gradient(score, v, x, jnp.zeros_like(t)),
-        "bright": lambda v, x, t, keys: (x > 0.7).astype(x.dtype).sum(-1),
-        "copy of the edges": lambda v, x, t, keys: sobel_edges(x),
-        "empties": lambda v, x, t, keys: x.sum(-1) * (v["stem"][0] == 1),  # which shuffling moves
-        "zero": lambda v, x, t, keys: 0 * x,
-        "NaN": lambda v, x, t, keys: x / 0,
-        "by relevance": by_relevance,
-    }
+METHODS = {
+    "Sobel edges": sobel_edges,
+    "random map": random_map,
+    "gradient": gradient,
+    **own.methods(
+        {
+            "class-blind": lambda v, x, t, keys: gradient(linear, v, x, jnp.zeros_like(t)),
+            "bright": lambda v, x, t, keys: (x > 0.7).astype(x.dtype).sum(-1),
+            "copy of the edges": lambda v, x, t, keys: sobel_edges(None, v, x),
+            "empties": lambda v, x, t, keys: x.sum(-1) * (v["stem"][0] == 1),  # which shuffling moves
+            "zero": lambda v, x, t, keys: 0 * x,
+            "NaN": lambda v, x, t, keys: x / 0,
+        }
+    ),
+    "by relevance": by_relevance,
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +82,13 @@ def batch():
 
 @pytest.fixture(scope="module")
 def arguments(network, batch):
-    return (linear, methods_fn, network, batch), {
+    return (linear, METHODS, network, batch), {
         "key": jax.random.key(7),
         "relearn": relevance_of,
         "control_names": ["Sobel edges", "random map"],
         "random_labels": network,  # which is the trained one: all maps are alike
         "targets": TARGETS,
-        "readings": {"class-blind": "absolute value"},
+        "signs": {"class-blind": "absolute value"},
         "num_draws": 2,
         "batch_size": 4,  # does not divide the images
     }
@@ -135,11 +140,10 @@ def test_another_class_is_never_the_same_and_gives_the_correlation_of_the_weight
 
 def test_the_runner_up_is_the_second_largest_logit(arguments, network, batch):
     (apply, _, *rest), options = arguments
-    only = {"control_names": ["gradient"], "readings": None, "random_labels": None, "modes": ()}
-    methods = {"gradient": methods_fn(network.relevance)["gradient"]}
+    only = {"control_names": ["gradient"], "signs": None, "random_labels": None, "modes": ()}
     found = sanity_checks(
         apply,
-        lambda relevance: methods,
+        ["gradient"],
         *rest,
         **{**options, **only, "targets": None},
         other_class="runner-up",
@@ -234,7 +238,7 @@ def test_a_control_under_another_name_is_undecided_and_does_not_pass(checks):
 def test_what_the_controls_share_with_a_map_is_measured_on_the_trained_network(checks, network, batch):
     found = checks.scores["gradient"].controls
     assert set(found) == {"Sobel edges", "random map"}
-    edges = np.asarray(sobel_edges(jnp.asarray(batch["images"]))).reshape(NUM_IMAGES, -1)
+    edges = np.asarray(sobel_edges(None, None, batch["images"])).reshape(NUM_IMAGES, -1)
     weights = np.asarray(network.variables["head"], np.float64)
     expected = [
         spearmanr(positive_map(weights, t), edge).statistic for t, edge in zip(TARGETS, edges, strict=True)
@@ -285,8 +289,8 @@ def test_the_relevance_that_was_found_again_is_what_explains(checks, network):
     assert np.isnan(found).sum() == 2
 
 
-def test_methods_keep_their_order(checks, network):
-    assert list(checks.scores) == list(methods_fn(network.relevance))
+def test_methods_keep_their_order(checks):
+    assert list(checks.scores) == list(METHODS)
 
 
 def test_jaccard_of_the_features(checks):
@@ -301,18 +305,17 @@ def test_sparse_maps_that_share_no_place_are_alike_by_chance_only():
     assert made_similarity(1, 1, 0.9).ssim_above_chance == pytest.approx(1)
 
 
-def test_all_networks_share_one_program(arguments, checks):
-    """The checks of the fixture call `methods_fn` once by themselves and once in the trace."""
+def test_all_networks_share_one_program(arguments):
     (apply, _, *rest), options = arguments
-    calls = []
+    traces = []
 
-    def methods(relevance):
-        calls.append(0)
-        return {"Sobel edges": lambda v, x, t, keys: sobel_edges(x)}
+    def edges(variables, images, targets, keys):
+        traces.append(0)
+        return sobel_edges(None, variables, images)
 
-    only = {"control_names": ["Sobel edges"], "readings": None}
-    sanity_checks(apply, methods, *rest, **{**options, **only})
-    assert len(calls) == 2
+    only = {"control_names": ["edges"], "signs": None}
+    sanity_checks(apply, {"edges": own.method(edges)}, *rest, **{**options, **only})
+    assert len(traces) == 1
 
 
 def test_mistakes_are_named(arguments, batch):
@@ -329,8 +332,8 @@ def test_mistakes_are_named(arguments, batch):
         check(num_draws=0)
     with pytest.raises(ValueError, match="modes is \\['cascade'\\]"):
         check(modes=["cascade"])
-    with pytest.raises(ValueError, match="readings: there is no method 'grad'"):
-        check(readings={"grad": "positive part"})
+    with pytest.raises(ValueError, match="signs: there is no method 'grad'"):
+        check(signs={"grad": "positive part"})
     with pytest.raises(KeyError, match="needs 'masks'"):
         check({"images": batch["images"]})
 
@@ -354,25 +357,20 @@ def test_the_recipe_of_the_relevant_features_is_explained_again_in_shuffled_netw
     source = ArraySource(images, labels, class_names=("red", "green"))
 
     def relearn(variables):
-        return learn_relevance(apply, variables, source, rows=["relu_1"], labels="true", batch_size=16)
+        return learn_relevance(apply, variables, source, layers=["relu_1"], labels="true", batch_size=16)
 
-    def methods(relevance):
-        def recipe(v, x, t, keys):
-            return explain(apply, v, x, relevance, targets=t, num_features=1, rules=GUIDED).heatmaps
-
-        return {"recipe": recipe, "Sobel edges": lambda v, x, t, keys: sobel_edges(x)}
-
+    recipe = functools.partial(relevant_features, num_features=1, rules=GUIDED)
     checks = sanity_checks(
         apply,
-        methods,
+        {"recipe": recipe, "sobel_edges": sobel_edges},
         ExplainedNetwork(variables, relearn(variables)),
         {"images": images[:6], "masks": masks[:6]},
         key=jax.random.key(0),
         relearn=relearn,
-        control_names=["Sobel edges"],
+        control_names=["sobel_edges"],
         modes=["independent"],
     )
     recipe = checks.scores["recipe"]
     assert set(checks.jaccard["independent"]) == {"head", "stem"}
     np.testing.assert_allclose(recipe.stages["independent"]["head"].rank_correlation, 1, rtol=1e-5)
-    assert recipe.trained_area.mean() > checks.scores["Sobel edges"].trained_area.mean()
+    assert recipe.trained_area.mean() > checks.scores["sobel_edges"].trained_area.mean()

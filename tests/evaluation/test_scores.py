@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.evaluation import own
 from vexplain import attribution, evaluation
 from vexplain.attribution import absolute_heatmaps, positive_heatmaps
 from vexplain.datasets import ArraySource, epoch_batches, subset
@@ -31,15 +32,23 @@ def source():
     return ArraySource(images, np.zeros(NUM_IMAGES, int), masks, class_names=("a", "b", "c"))
 
 
+ONE = evaluation.ExplainedNetwork(1.0)
+
+
+def scores_of(methods, num_images, *, network=apply, seed=0):
+    functions = own.methods(methods)
+    return evaluation.heatmap_scores(network, functions, num_images=num_images, seed=seed)
+
+
 def scored(methods, source, *, batch_size=4, num_devices=1, seed=0, network=apply, variables=1.0):
-    init, update = evaluation.heatmap_scores(network, methods, num_images=len(source), seed=seed)
+    init, update = scores_of(methods, len(source), network=network, seed=seed)
     batch_fn, num_steps = epoch_batches(source, batch_size)
     return fold(
         update,
         init(),
         batch_fn,
         num_steps=num_steps,
-        constants=variables,
+        constants=evaluation.ExplainedNetwork(variables),
         mesh=data_mesh(num_devices),
     )
 
@@ -88,14 +97,14 @@ def test_scores_of_hand_made_maps(source):
         found["two levels"].curve[[0, 50, 51]], [coverage.mean(), half.mean(), 1], 1e-5
     )
     assert not found["opposite"].curve[1:].any()
-    assert {s.reading for s in found.values()} == {""}
+    assert {s.sign for s in found.values()} == {""}
 
 
 def signed(sign_fn):
     return lambda v, x, t, k: mask_of(x)[..., None] * sign_fn(x)
 
 
-def test_a_signed_map_is_credited_with_its_better_reading_over_all_images(source):
+def test_a_signed_map_is_scored_by_its_better_sign_over_all_images(source):
     loud = lambda v, x, t, k: jnp.stack([mask_of(x) - 1, 0.5 * mask_of(x)], -1)  # noqa: E731
     found = summary(
         {
@@ -107,20 +116,20 @@ def test_a_signed_map_is_credited_with_its_better_reading_over_all_images(source
         source,
     )
     perfect = found["positive"].mean("IoU area")
-    assert found["positive"].reading == ""  # both are the same map
-    assert (found["negative"].reading, found["negative"].mean("IoU area")) == (
+    assert found["positive"].sign == ""  # both are the same map
+    assert (found["negative"].sign, found["negative"].mean("IoU area")) == (
         "absolute value",
         pytest.approx(perfect),
     )
-    assert found["mostly noise"].reading == "positive part"
+    assert found["mostly noise"].sign == "positive part"
     assert found["mostly noise"].mean("IoU area") == pytest.approx(perfect)
-    assert (found["mixed"].reading, found["mixed"].mean("IoU area")) == (
+    assert (found["mixed"].sign, found["mixed"].mean("IoU area")) == (
         "absolute value",
         pytest.approx(perfect),
     )
 
 
-def test_the_reading_is_chosen_once_and_not_for_every_image(source):
+def test_the_sign_is_chosen_once_and_not_for_every_image(source):
     """Where the mask is large its positive part is right, elsewhere its absolute value."""
 
     def either(variables, images, targets, keys):
@@ -129,8 +138,8 @@ def test_the_reading_is_chosen_once_and_not_for_every_image(source):
 
     found = summary({"either": either}, source)["either"]
     maps = either(None, jnp.asarray(source.images), None, None)
-    readings = [attribution.positive_heatmaps(maps), attribution.absolute_heatmaps(maps)]
-    areas = np.array([iou_area(curves(reading, source)) for reading in readings])
+    by_sign = [attribution.positive_heatmaps(maps), attribution.absolute_heatmaps(maps)]
+    areas = np.array([iou_area(curves(maps, source)) for maps in by_sign])
     assert found.mean("IoU area") == pytest.approx(areas.mean(1).max(), rel=1e-5)
     assert found.mean("IoU area") < areas.max(0).mean() - 0.1
 
@@ -160,7 +169,7 @@ def test_means_and_standard_errors_are_those_of_a_loop(source):
 
 
 def noise(variables, images, targets, keys):
-    return jax.vmap(attribution.random_map)(keys, images[:, None])[:, 0]
+    return attribution.random_map(None, None, images, key=keys)
 
 
 def test_scores_do_not_depend_on_batches_or_devices(source):
@@ -183,10 +192,10 @@ def test_a_random_map_follows_from_the_seed_and_the_image(source):
         return maps
 
     for seed in (0, 1):
-        init, update = evaluation.heatmap_scores(apply, {"noise": kept}, num_images=3, seed=seed)
+        init, update = scores_of({"noise": kept}, 3, seed=seed)
         update = jax.jit(update)
         for chosen in ([0, 1, 2], [2, 5, 1]):
-            jax.block_until_ready(update(init(), source[np.array(chosen)], 1.0))
+            jax.block_until_ready(update(init(), source[np.array(chosen)], ONE))
             jax.effects_barrier()
     first, second, other, _ = seen
     np.testing.assert_array_equal(second[[0, 2]], first[[2, 1]])
@@ -208,7 +217,7 @@ def test_maps_explain_the_predicted_class(source):
 
 
 def test_nothing_scored_raises():
-    init, _ = evaluation.heatmap_scores(apply, {"ramp": ramp}, num_images=2)
+    init, _ = scores_of({"ramp": ramp}, 2)
     with pytest.raises(ValueError, match="no image was scored"):
         evaluation.summarize(init())
 
@@ -235,8 +244,8 @@ def test_a_map_that_is_not_finite_is_named_and_counted(source):
 def test_what_is_not_finite_in_padding_does_not_count(source):
     batch = dict(source[np.array([0, 1])], weights=np.array([1.0, 0.0], np.float32))
     nan = lambda v, x, t, k: mask_of(x).at[1].set(jnp.nan)  # noqa: E731
-    init, update = evaluation.heatmap_scores(apply, {"nan": nan}, num_images=2)
-    assert evaluation.summarize(update(init(), batch, 1.0))["nan"].mean("best IoU") == pytest.approx(1)
+    init, update = scores_of({"nan": nan}, 2)
+    assert evaluation.summarize(update(init(), batch, ONE))["nan"].mean("best IoU") == pytest.approx(1)
 
 
 def test_the_range_of_a_heatmap_does_not_count(source):
@@ -248,10 +257,10 @@ def test_the_range_of_a_heatmap_does_not_count(source):
 
 @pytest.mark.parametrize("left_out", ["masks", "indices"])
 def test_a_batch_without_masks_or_indices_is_named(left_out, source):
-    init, update = evaluation.heatmap_scores(apply, {"ramp": ramp}, num_images=2)
+    init, update = scores_of({"ramp": ramp}, 2)
     batch = {name: array for name, array in source[np.array([0, 1])].items() if name != left_out}
     with pytest.raises(KeyError, match=f"needs '{left_out}', got .*ArraySource"):
-        update(init(), batch, 1.0)
+        update(init(), batch, ONE)
 
 
 @pytest.mark.parametrize(
@@ -263,16 +272,9 @@ def test_a_batch_without_masks_or_indices_is_named(left_out, source):
     ],
 )
 def test_maps_of_another_shape_name_their_method(method, message, source):
-    init, update = evaluation.heatmap_scores(apply, {"mine": method}, num_images=2)
+    init, update = scores_of({"mine": method}, 2)
     with pytest.raises(ValueError, match=r"methods\['mine'\] returned " + message):
-        update(init(), source[np.array([0, 1])], 1.0)
-
-
-def test_a_method_of_three_arguments_is_named_at_once():
-    with pytest.raises(
-        TypeError, match=r"methods\['mine'\] takes .*expected .*targets, keys\); a method that"
-    ):
-        evaluation.heatmap_scores(apply, {"mine": lambda variables, images, targets: images}, num_images=2)
+        update(init(), source[np.array([0, 1])], ONE)
 
 
 def test_each_score_of_each_image_is_that_of_its_metric(source):
@@ -287,8 +289,8 @@ def test_each_score_of_each_image_is_that_of_its_metric(source):
         return (images[..., 1:] + 0.2 * images[..., :1]).round(1) - 0.4
 
     found = summary({"tied": tied}, with_parts)
-    readings = dict(zip(evaluation.READINGS, (positive_heatmaps, absolute_heatmaps), strict=True))
-    heatmaps = readings[found["tied"].reading](tied(None, jnp.asarray(source.images), None, None))
+    by_sign = dict(zip(evaluation.SIGNS, (positive_heatmaps, absolute_heatmaps), strict=True))
+    heatmaps = by_sign[found["tied"].sign](tied(None, jnp.asarray(source.images), None, None))
     masks = jnp.asarray(source.masks)
     expected = {
         "IoU area": iou_area(iou_curve(heatmaps, masks)),
@@ -306,14 +308,14 @@ def test_each_score_of_each_image_is_that_of_its_metric(source):
         assert np.ptp(found["tied"].values[name]) > 0
     for name in ("best IoU", "IoU at mask area", "relevance rank", "pointing game", "mask AUC"):
         np.testing.assert_allclose(found[evaluation.CEILING].values[name], 1, err_msg=name)
-    assert "part-effect correlation" not in summary({}, source)[evaluation.CEILING].values
+    assert "part-effect correlation" not in summary({"ramp": ramp}, source)[evaluation.CEILING].values
 
 
 def test_an_image_of_weight_zero_has_no_value(source):
     """A broken file in the middle of a set."""
     batch = {**source[np.arange(NUM_IMAGES)], "weights": np.array([1, 1, 0, 1, 1, 0, 1], np.float32)}
-    init, update = evaluation.heatmap_scores(apply, {"ramp": ramp}, num_images=NUM_IMAGES)
-    found = evaluation.summarize(jax.jit(update)(init(), batch, 1.0))["ramp"]
+    init, update = scores_of({"ramp": ramp}, NUM_IMAGES)
+    found = evaluation.summarize(jax.jit(update)(init(), batch, ONE))["ramp"]
     whole = summary({"ramp": ramp}, source)["ramp"]
     kept = [0, 1, 3, 4, 6]
     for name, values in found.values.items():
@@ -327,18 +329,18 @@ def test_targets_of_the_batch_are_explained(source):
         jax.debug.callback(seen.append, targets)
         return mask_of(images)
 
-    init, update = evaluation.heatmap_scores(apply, {"seen": method}, num_images=2)
-    jax.block_until_ready(update(init(), {**source[np.array([0, 1])], "targets": np.array([2, 1])}, 1.0))
+    init, update = scores_of({"seen": method}, 2)
+    jax.block_until_ready(update(init(), {**source[np.array([0, 1])], "targets": np.array([2, 1])}, ONE))
     jax.effects_barrier()
     assert seen[0].tolist() == [2, 1]
 
 
 def test_more_images_than_there_are_rows_are_named(source):
-    init, update = evaluation.heatmap_scores(apply, {}, num_images=3)
-    state = update(update(init(), source[np.arange(2)], 1.0), source[np.arange(2)], 1.0)
+    init, update = evaluation.heatmap_scores(apply, {"ramp": own.method(ramp)}, num_images=3)
+    state = update(update(init(), source[np.arange(2)], ONE), source[np.arange(2)], ONE)
     with pytest.raises(ValueError, match="num_images is 3: 4 images were scored"):
         evaluation.summarize(state)
     with pytest.raises(ValueError, match="num_images is 0: expected len"):
-        evaluation.heatmap_scores(apply, {}, num_images=0)
+        scores_of({"ramp": ramp}, 0)
     with pytest.raises(ValueError, match="methods has 'true mask'"):
-        evaluation.heatmap_scores(apply, {"true mask": ramp}, num_images=1)
+        scores_of({"true mask": ramp}, 1)

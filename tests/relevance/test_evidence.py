@@ -14,7 +14,7 @@ from jax import lax
 
 from tests.attribution.test_guided_filter import by_windows
 from tests.transforms import networks
-from vexplain.relevance import Relevance, candidate_layers, layout_of, relevant_evidence
+from vexplain.relevance import Relevance, candidate_layers, find_evidence, layout_of
 from vexplain.relevance.evidence import evidence_layers
 from vexplain.transforms import edit, layers
 
@@ -81,7 +81,7 @@ def case():
 @pytest.fixture(scope="module")
 def found(case):
     variables, images, relevance = case
-    return relevant_evidence(apply, variables, images, relevance, targets=np.array([2, 0]))
+    return find_evidence(apply, variables, images, np.array([2, 0]), relevance=relevance)
 
 
 # --------------------------------------------------------------------------------------- step by step
@@ -202,7 +202,7 @@ def test_of_a_linear_network_it_is_the_sum_of_the_weighted_features():
     relevance = Relevance(
         relevant, np.zeros(1), np.ones(1), np.asarray(1.0), (("relu_1", 4),), ("the only one",)
     )
-    evidence = relevant_evidence(linear, weights, images, relevance)
+    evidence = find_evidence(linear, weights, images, relevance=relevance)
     np.testing.assert_allclose(evidence.contributions, [[0.5, -0.75, 1.25, 0]], rtol=1e-6)
     expected = (images[0] @ np.array([2.0, 0, 5.0, 0])) / 5  # not the second: it speaks against the class
     np.testing.assert_allclose(evidence.unfilled[0], expected, atol=1e-6)
@@ -244,7 +244,7 @@ def test_a_contribution_is_what_the_score_gains_where_its_feature_grows(made):
             return edit(apply, changes)(variables, images)[jnp.arange(3), targets]
 
         expected = jax.jacfwd(scores)(jnp.zeros(starts[-1]))
-        return relevant_evidence(apply, variables, images, relevance, targets=targets), expected
+        return find_evidence(apply, variables, images, targets, relevance=relevance), expected
 
     found, expected = both(relevance)  # the relevance is traced
     np.testing.assert_allclose(found.contributions, expected, rtol=1e-3, atol=1e-5)
@@ -265,7 +265,7 @@ def channels_first(variables, images):
 
 def test_the_order_of_the_axes_changes_nothing(case, found):
     variables, images, relevance = case
-    other = relevant_evidence(channels_first, variables, images, relevance, targets=np.array([2, 0]))
+    other = find_evidence(channels_first, variables, images, np.array([2, 0]), relevance=relevance)
     np.testing.assert_allclose(other.contributions, found.contributions, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(other.heatmaps, found.heatmaps, atol=1e-4)
 
@@ -278,13 +278,13 @@ def test_relevance_and_targets_are_arguments_and_never_compiled_in(case, found):
         traces.append(1)
         return apply(variables, images)
 
-    again = relevant_evidence(counted, variables, images, relevance, targets=np.array([2, 0]))
+    again = find_evidence(counted, variables, images, np.array([2, 0]), relevance=relevance)
     once = len(traces)
     np.testing.assert_array_equal(again.heatmaps, found.heatmaps)
     other = made_relevance(LAYOUT, seed=1)
-    relevant_evidence(counted, variables, images, other, targets=np.array([1, 1]))
+    find_evidence(counted, variables, images, np.array([1, 1]), relevance=other)
     assert len(traces) == once
-    predicted = relevant_evidence(counted, variables, images, other)
+    predicted = find_evidence(counted, variables, images, relevance=other)
     np.testing.assert_array_equal(predicted.targets, apply(variables, images).argmax(-1))
 
 
@@ -294,12 +294,12 @@ def test_where_no_feature_speaks_for_the_class_the_map_is_zero(case, found):
     weights = np.zeros_like(relevance.weights)
     weights[against[0], 2] = weights[np.asarray(found.contributions)[1] > 0, 0] = 1
     relevance = Relevance(weights, np.zeros(3), np.ones(3), np.asarray(5.0), LAYOUT, tuple("abc"))
-    evidence = relevant_evidence(apply, variables, images, relevance, targets=np.array([2, 0]))
+    evidence = find_evidence(apply, variables, images, np.array([2, 0]), relevance=relevance)
     assert (evidence.contributions[0] <= 0).all()
     assert (evidence.contributions[0] < 0).any()
     assert not evidence.heatmaps[0].any()
     assert not evidence.unfilled[0].any()
-    alone = relevant_evidence(apply, variables, images[1:], relevance, targets=np.array([0]))
+    alone = find_evidence(apply, variables, images[1:], np.array([0]), relevance=relevance)
     np.testing.assert_allclose(evidence.heatmaps[1], alone.heatmaps[0], atol=1e-5)
     assert alone.heatmaps[0].max() == pytest.approx(1)
 
@@ -309,7 +309,7 @@ def test_where_no_feature_speaks_for_the_class_the_map_is_zero(case, found):
 
 def test_what_does_not_fit_is_named(case):
     variables, images, relevance = case
-    call = functools.partial(relevant_evidence, apply, variables)
+    call = functools.partial(find_evidence, apply, variables)
     nothing = Relevance(
         relevance.weights * [1, 0, 1], np.zeros(3), np.ones(3), np.asarray(5.0), LAYOUT, tuple("abc")
     )
@@ -331,4 +331,4 @@ def test_what_does_not_fit_is_named(case):
 
     no_place = made_relevance((("relu_1", 3),))
     with pytest.raises(ValueError, match="no layer of this network has positions"):
-        relevant_evidence(flat, jnp.ones((360, 3)), images, no_place)
+        find_evidence(flat, jnp.ones((360, 3)), images, relevance=no_place)

@@ -77,7 +77,7 @@ def rows(network, source):
 
 @pytest.fixture(scope="module")
 def learned(network, source, rows):
-    return learn_relevance(*network, source, rows=rows, mu=1, batch_size=16)
+    return learn_relevance(*network, source, layers=rows, mu=1, batch_size=16)
 
 
 def test_exactly_the_planted_features_are_found(learned):
@@ -93,7 +93,7 @@ def test_exactly_the_planted_features_are_found(learned):
 @pytest.mark.parametrize(("batch_size", "num_devices"), [(NUM_IMAGES, 1), (8, 8), (64, 8)])
 def test_batches_and_devices_do_not_matter(batch_size, num_devices, network, source, rows, learned):
     found = learn_relevance(
-        *network, source, rows=rows, mu=1, batch_size=batch_size, mesh=data_mesh(num_devices)
+        *network, source, layers=rows, mu=1, batch_size=batch_size, mesh=data_mesh(num_devices)
     )
     np.testing.assert_array_equal(found.weights != 0, learned.weights != 0)
     np.testing.assert_allclose(found.weights, learned.weights, rtol=1e-4)
@@ -146,11 +146,11 @@ def test_a_class_without_images_is_named(source, rows):
     with pytest.raises(
         ValueError, match=r"no image of class 'rose' by the prediction.*train it longer.*true"
     ) as e:
-        learn_relevance(apply, variables, source, rows=rows, batch_size=16)
+        learn_relevance(apply, variables, source, layers=rows, batch_size=16)
     assert 'labels="true"' in str(e.value)
     few = ArraySource(source.images[::3], source.labels[::3], class_names=NAMES)
     with pytest.raises(ValueError, match="no image of class 'rose', 'oak': give images of it") as e:
-        learn_relevance(apply, variables, few, rows=rows, labels="true", batch_size=16)
+        learn_relevance(apply, variables, few, layers=rows, labels="true", batch_size=16)
     assert "labels=" not in str(e.value)
 
 
@@ -158,7 +158,7 @@ def test_a_class_without_images_may_be_left_out(source, rows, learned, caplog):
     """The others get what they get in a data set that never had it; the class keeps its number."""
     apply, variables = make_network((0, 0, 2))
     found = learn_relevance(
-        apply, variables, source, rows=rows, mu=1, batch_size=16, on_empty_class="leave_out"
+        apply, variables, source, layers=rows, mu=1, batch_size=16, on_empty_class="leave_out"
     )
     assert found.class_names == NAMES
     assert num_features(found)[1] == found.gaps[1] == found.penalties[1] == 0
@@ -172,7 +172,7 @@ def test_the_only_class_with_images_has_nothing_it_could_be_told_from(
     few = subset(source, np.arange(0, NUM_IMAGES, 3))
     monkeypatch.setattr(learning, "_MAX_NAMED", 1)
     found = learn_relevance(
-        *network, few, rows=rows, labels="true", batch_size=16, on_empty_class="leave_out"
+        *network, few, layers=rows, labels="true", batch_size=16, on_empty_class="leave_out"
     )
     assert found.weights.shape == (12, 3)
     assert not found.weights.any()
@@ -198,15 +198,15 @@ def test_without_rows_the_default_is_that_of_the_table_and_its_size_is_told(netw
 
 def test_layers_may_be_given_by_name(network, source, rows, learned):
     for given in (["conv_1", "relu_1"], [rows[0], "relu_1"]):
-        found = learn_relevance(*network, source, rows=given, mu=1, batch_size=16)
+        found = learn_relevance(*network, source, layers=given, mu=1, batch_size=16)
         assert found.layout == learned.layout
         np.testing.assert_array_equal(found.weights, learned.weights)
     with pytest.raises(KeyError, match=r"no layer 'relu_9'.*nearest names: relu_1"):
-        learn_relevance(*network, source, rows=["relu_9"])
+        learn_relevance(*network, source, layers=["relu_9"])
     with pytest.raises(ValueError, match="rows is empty: name the layers"):
-        learn_relevance(*network, source, rows=[])
+        learn_relevance(*network, source, layers=[])
     with pytest.raises(ValueError, match=r"rows is the text 'relu_1': pass a list, \['relu_1'\]"):
-        learn_relevance(*network, source, rows="relu_1")
+        learn_relevance(*network, source, layers="relu_1")
 
 
 class Unreadable:
@@ -237,7 +237,7 @@ class Unreadable:
 )
 def test_bad_options_are_named_before_any_image_is_read(options, message, network, rows):
     with pytest.raises(ValueError, match=message):
-        learn_relevance(*network, Unreadable(), rows=rows, **options)
+        learn_relevance(*network, Unreadable(), layers=rows, **options)
 
 
 @pytest.mark.parametrize(

@@ -155,8 +155,8 @@ def test_their_activations_are_read_and_their_relus_guided(network, images):
     def run(variables, same_variables, images):
         expected = hands_out(variables, images)
         found = vx.read(apply, list(expected))(variables, images)[1]
-        guided = vx.guided_backprop(vx.class_score(apply), variables, images, targets)
-        reference = vx.gradient(vx.class_score(by_hand), same_variables, images, targets)
+        guided = vx.guided_backprop(apply, variables, images, targets)
+        reference = vx.gradient(by_hand, same_variables, images, targets)
         return expected, found, guided, reference
 
     expected, found, guided, reference = run(variables, same_variables, images)
@@ -174,7 +174,7 @@ def test_the_way_from_network_to_heatmap(network, images):
     rows = [row for row in table if row.kind == ("add" if style != "nnx" else "pool")]
     found = vx.learn_relevance(apply, variables, source, rows=rows, labels="true", batch_size=4)
     assert {row.name for row in rows} == set(found.layers)
-    explanation = vx.explain(apply, variables, images, found, targets=labels, num_features=1)
+    explanation = vx.explain(apply, variables, images, labels, relevance=found, num_features=1)
     assert explanation.heatmaps.shape == SHAPE[:3]
     valid = np.asarray(explanation.features.valid[:, 0])
     assert valid.any()

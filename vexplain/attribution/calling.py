@@ -21,6 +21,7 @@ from jax.core import Tracer
 from vexplain._checks import as_classes, check_image_form, check_image_range
 from vexplain.attribution.scores import logit, num_classes_of, predicted_targets
 
+Store = collections.OrderedDict[Hashable, tuple[Any, Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _MAX_PROGRAMS = 128  # that are kept; each holds its network
@@ -135,8 +136,8 @@ class _Program:
         return count
 
 
-_PROGRAMS: collections.OrderedDict[Hashable, tuple[_Program, Any]] = collections.OrderedDict()
-_OUTPUTS: collections.OrderedDict[Hashable, tuple[Any, Any]] = collections.OrderedDict()
+_PROGRAMS: Store = collections.OrderedDict()
+_OUTPUTS: Store = collections.OrderedDict()
 
 
 def _run(call: _Call, variables: Any, images: Any, targets: Any, key: Any) -> Any:
@@ -154,7 +155,7 @@ def _run(call: _Call, variables: Any, images: Any, targets: Any, key: Any) -> An
     arrays = [leaf if isinstance(leaf, np.ndarray | jax.Array) else None for leaf in leaves]
     statics = [None if a is not None else leaf for a, leaf in zip(arrays, leaves, strict=True)]
     name = (identity(treedef), *map(identity, statics))
-    program = _kept(_PROGRAMS, name, call, lambda: _Program(treedef, statics))
+    program = kept(_PROGRAMS, name, call, lambda: _Program(treedef, statics))
     kind = (*_avals((arrays, variables)), images.shape[1:], *_avals((targets, key), 1))
     is_split = isinstance(images, jax.Array) and len(images.sharding.device_set) > 1
     size = count if is_split else program.size_for(kind, count)
@@ -258,7 +259,7 @@ def _outputs(call: _Call, variables: Any, images: Any) -> Any:
     leaves, treedef = jax.tree.flatten(call.apply)
     name = (identity(treedef), *map(identity, leaves), *_avals(variables), images.shape[1:])
     shape = jax.ShapeDtypeStruct(images.shape, jax.dtypes.canonicalize_dtype(images.dtype))
-    return _kept(_OUTPUTS, name, call, lambda: jax.eval_shape(call.apply, variables, shape))
+    return kept(_OUTPUTS, name, call, lambda: jax.eval_shape(call.apply, variables, shape))
 
 
 def _as_targets(score: Any, targets: Any, count: int, outputs: Any) -> Any:
@@ -293,15 +294,22 @@ def _checked_key(name: str, key: Any, is_needed: bool, count: int) -> Any:
 # --------------------------------------------------------------------------------------- what is kept
 
 
-def _kept(kept: collections.OrderedDict, name: Hashable, held: Any, make: Callable[[], Any]) -> Any:
-    """What was made under this name, or is made now. `held` keeps alive what is named by its address."""
+def kept(store: Store, name: Hashable, held: Any, make: Callable[[], Any]) -> Any:
+    """Returns what was made under a name, or is made now; of many things the oldest are forgotten.
+
+    Args:
+        store: where it is kept.
+        name: made of what `identity` returns.
+        held: what the name was made of: kept alive with it, for an address may be a part of the name.
+        make: called where there is nothing of this name.
+    """
     try:
-        found = kept.pop(name)
+        found = store.pop(name)
     except KeyError:
         found = (make(), held)
-    kept[name] = found
-    while len(kept) > _MAX_PROGRAMS:
-        kept.popitem(last=False)
+    store[name] = found
+    while len(store) > _MAX_PROGRAMS:
+        store.popitem(last=False)
     return found[0]
 
 
@@ -340,4 +348,4 @@ def _avals(tree: Any, first_axis: int = 0) -> tuple[Hashable, ...]:
     """Structure, shapes and types of a tree of arrays."""
     leaves, treedef = jax.tree.flatten(tree)
     shapes = ((np.shape(leaf)[first_axis:], getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
-    return (treedef, jax.config.jax_enable_x64, *shapes)
+    return (treedef, jax.dtypes.canonicalize_dtype(np.float64), *shapes)

@@ -21,7 +21,15 @@ from vexplain.attribution.cam_layers import activation_and_gradient, activation_
 from vexplain.attribution.guided import guided_backprop
 from vexplain.attribution.scores import Score, logit
 from vexplain.transforms import GUIDED, Layer, Rule, Rules
-from vexplain.typing import AnyArray, ApplyFn, Array, Attributions, Float, PyTree, Variables
+from vexplain.typing import (
+    ApplyFn,
+    Array,
+    Attributions,
+    Float,
+    ImagesLike,
+    Targets,
+    Variables,
+)
 
 _Maps = Float[Array, "batch _rows _columns"]
 _SignedMaps = Float[Array, "batch _rows _columns _channels"]
@@ -31,8 +39,8 @@ _SignedMaps = Float[Array, "batch _rows _columns _channels"]
 def grad_cam(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -78,8 +86,8 @@ def grad_cam(
 def grad_cam_plus_plus(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -132,8 +140,8 @@ def grad_cam_plus_plus(
 def layer_cam(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -169,8 +177,8 @@ def layer_cam(
 def upsampled_activation(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -201,8 +209,8 @@ def upsampled_activation(
 def guided_grad_cam(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -245,8 +253,8 @@ def guided_grad_cam(
 def guided_grad_cam_plus_plus(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,

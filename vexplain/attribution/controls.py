@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from vexplain.attribution.calling import attribution_method
 from vexplain.attribution.scores import Score, logit
 from vexplain.datasets.foreground import estimate_masks
-from vexplain.typing import AnyArray, Heatmaps, PyTree, Variables
+from vexplain.typing import Heatmaps, ImagesLike, Targets, Variables
 
 
 @attribution_method(needs_key=True, sees_network=False)
 def random_map(
     apply: Any,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -29,8 +29,8 @@ def random_map(
 def sobel_edges(
     apply: Any,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -61,8 +61,8 @@ def sobel_edges(
 def center_gaussian(
     apply: Any,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -93,8 +93,8 @@ def center_gaussian(
 def object_segmentation(
     apply: Any,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,

@@ -13,15 +13,15 @@ import jax.numpy as jnp
 from vexplain.attribution.calling import attribution_method
 from vexplain.attribution.scores import Score, logit
 from vexplain.transforms import fast_in_loops
-from vexplain.typing import AnyArray, ApplyFn, Array, Attributions, PyTree, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Attributions, ImagesLike, Targets, Variables
 
 
 @attribution_method()
 def gradient(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -45,8 +45,8 @@ def gradient(
 def input_x_gradient(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -71,8 +71,8 @@ def input_x_gradient(
 def smooth_grad(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -118,8 +118,8 @@ def smooth_grad(
 def integrated_gradients(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,

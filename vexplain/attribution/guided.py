@@ -6,15 +6,15 @@ from vexplain.attribution.calling import attribution_method
 from vexplain.attribution.gradients import gradient_of
 from vexplain.attribution.scores import Score, logit
 from vexplain.transforms import DECONVNET, GUIDED, Rule, Rules, with_rules
-from vexplain.typing import AnyArray, ApplyFn, Attributions, PyTree, Variables
+from vexplain.typing import ApplyFn, Attributions, ImagesLike, Targets, Variables
 
 
 @attribution_method()
 def guided_backprop(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -53,8 +53,8 @@ def guided_backprop(
 def deconvnet(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from vexplain.attribution.calling import attribution_method
 from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.attribution.scores import Score, logit
-from vexplain.typing import AnyArray, ApplyFn, Array, Float, PyTree, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, ImagesLike, Targets, Variables
 
 _Pixels = int | tuple[int, int]
 
@@ -17,8 +17,8 @@ _Pixels = int | tuple[int, int]
 def occlusion(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: PyTree = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,

@@ -109,7 +109,7 @@ def _explanations(
                 found.model.apply,
                 found.model.variables,
                 batch["images"],
-                found.relevance,
+                relevance=found.relevance,
                 num_features=arguments.num_features,
                 on_uncovered=arguments.on_uncovered,
             )

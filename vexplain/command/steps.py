@@ -101,7 +101,7 @@ def find_features(arguments: Features, say: Say) -> Found:
         model.apply,
         model.variables,
         predictions.source,
-        rows=rows,
+        layers=rows,
         mu=arguments.mu,
         batch_size=min(arguments.batch_size, len(predictions.source)),
         on_empty_class="leave_out",

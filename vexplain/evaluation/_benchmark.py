@@ -1,81 +1,33 @@
-"""One call that scores a method of one's own beside all others: truth, sanity checks, flipped pixels."""
+"""All methods on one or more tasks: scores against the truth, checks against the network, and who is best."""
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from vexplain._text import aligned
-from vexplain.attribution import class_score
-from vexplain.evaluation.comparison import Difference, compare_over_cells
+from vexplain.attribution.calling import Store, identity, kept
+from vexplain.catalog import METHODS, MethodFn, Methods, as_methods, title_of, with_options
+from vexplain.evaluation.comparison import Difference, compare
 from vexplain.evaluation.flipping import FlippingScores, flipping_scores
-from vexplain.evaluation.methods import CONTROLS, Method, hindsight_methods, methods_for
 from vexplain.evaluation.sanity import SanityChecks, sanity_checks
-from vexplain.evaluation.scores import CEILING, SCORES, Score, heatmap_scores, summarize
-from vexplain.evaluation.tasks import FlowerSettings, Task, flower_task
-from vexplain.relevance import Relevance
+from vexplain.evaluation.scores import SCORES, Score, heatmap_scores, summarize
+from vexplain.evaluation.tasks import Task
 from vexplain.streaming import fold_epoch
 from vexplain.streaming.devices import Mesh
 from vexplain.transforms import LayerTable, layers
-from vexplain.typing import ApplyFn
+from vexplain.transforms.nonlinearities import ACTIVATION_KINDS
 
-UserMethod = Callable[..., Any]  # (score_fn, variables, images, targets) -> attributions or heatmaps
 HINDSIGHT = ", best layer in hindsight"
+CONTROLS = METHODS.of_kind("control")
+_CAMS = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "upsampled_activation")
 _AT = " @ "  # between method and layer in the names of `hindsight_methods`
 
-
-@dataclasses.dataclass(frozen=True)
-class MethodChoice:
-    """Which methods are scored, and how much the sampling ones may cost.
-
-    Attributes:
-        own: (name, method) of methods that the library does not have,
-            `method(score_fn, variables, images, targets)`.
-        names: of those of `methods_for`, the controls included; all if `None`.
-        has_hindsight: class activation maps of every layer too.
-        num_samples: of SmoothGrad.
-        num_steps: of integrated gradients.
-        window: of occlusion in pixels; an eighth of the image if `None`.
-        stride: of occlusion in pixels; half a window if `None`.
-    """
-
-    own: tuple[tuple[str, UserMethod], ...] = ()
-    names: tuple[str, ...] | None = None
-    has_hindsight: bool = True
-    num_samples: int = 25
-    num_steps: int = 25
-    window: int | None = None
-    stride: int | None = None
-
-    def methods(self, apply: ApplyFn, table: LayerTable, relevance: Relevance) -> dict[str, Method]:
-        """The methods by name, for a network; the relevance may be traced.
-
-        Args:
-            apply: the network.
-            table: its layers.
-            relevance: its relevant features.
-
-        Raises:
-            ValueError: an own method has a name that is taken, or holds " @ ".
-        """
-        options = {name: getattr(self, name) for name in ("num_samples", "num_steps", "window", "stride")}
-        known = methods_for(apply, table, relevance, names=self.names, on_uncovered="gradient", **options)
-        for name, _ in self.own:
-            if name in known or name == CEILING:
-                raise ValueError(f"name is {name!r}, which is a method of the library: choose another")
-            if _AT in name:
-                raise ValueError(f"name is {name!r}: {_AT!r} is before the layer of a CAM: choose another")
-        score = class_score(apply)
-        own = {name: _as_method(score, method) for name, method in self.own}
-        later = hindsight_methods(apply, table) if self.has_hindsight else {}
-        return own | known | later
-
-
-def _as_method(score_fn: Any, method: UserMethod) -> Method:
-    return lambda variables, images, targets, keys: method(score_fn, variables, images, targets)
+_PASSES: Store = collections.OrderedDict()
 
 
 class Checks(NamedTuple):
@@ -87,8 +39,9 @@ class Checks(NamedTuple):
 
 def score_task(
     task: Task,
+    methods: Methods | None = None,
     *,
-    choice: MethodChoice | None = None,
+    has_hindsight: bool = True,
     batch_size: int = 40,
     seed: int = 0,
     mesh: Mesh | None = None,
@@ -97,21 +50,33 @@ def score_task(
     """Returns the scores of every method on the test images of a task, the largest IoU area first.
 
     Of the class activation maps of all layers the best of each kind is kept, with `HINDSIGHT` in its name:
-    it was chosen by its IoU area on these very images.
+    it was chosen by its IoU area on these very images. Where nothing else was said, methods that guide ReLUs
+    keep the gradient of other activation functions.
 
     Args:
         task: the network and the images.
-        choice: of methods; all if left out.
+        methods: as `as_methods` takes them; all of the catalog if left out.
+        has_hindsight: class activation maps of every layer too.
         batch_size: images a step; with several devices, a multiple of their number.
         seed: of the methods that draw.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
+
+    Raises:
+        ValueError: a method has " @ " in its name, which is before the layer of a map.
     """
-    init, update = _scoring(task.apply, choice or MethodChoice(), len(task.test), seed)
-    table = layers(task.apply, task.variables, task.test[[0]]["images"])
+    functions = _lenient(methods)
+    if unclear := [name for name in functions if _AT in name]:
+        raise ValueError(f"methods: {unclear[0]!r} has {_AT!r}, which is before a layer: choose another name")
+    if has_hindsight:
+        functions |= hindsight_methods(layers(task.apply, task.variables, task.test[[0]]["images"]))
+    # One compiled program for all networks of an architecture: relevance and weights are its arguments.
+    name = (identity(task.apply), identity(tuple(functions.items())), len(task.test), seed)
+    make = functools.partial(heatmap_scores, task.apply, functions, num_images=len(task.test), seed=seed)
+    init, update = kept(_PASSES, name, (task.apply, functions), make)
     state = fold_epoch(
         update,
-        init(table, task.relevance),
+        init(),
         task.test,
         batch_size=min(batch_size, len(task.test)) if mesh is None else batch_size,
         constants=task.network,
@@ -121,27 +86,40 @@ def score_task(
     return best_in_hindsight(summarize(state))
 
 
-@functools.lru_cache(maxsize=16)
-def _scoring(apply: ApplyFn, choice: MethodChoice, num_images: int, seed: int):
-    """One compiled program for all networks of an architecture: relevance and weights are its arguments."""
+def hindsight_methods(table: LayerTable) -> dict[str, MethodFn]:
+    """Returns the class activation maps of every layer they could be of, named `"grad_cam @ relu_1"`.
 
-    def pair(table: LayerTable, relevance: Relevance):
-        return heatmap_scores(
-            apply, choice.methods(apply, table, relevance), num_images=num_images, seed=seed
-        )
+    The best of them is found with the truth at hand, which flatters it: a row of its own in a table, beside
+    the maps of the customary layer.
 
-    def update(state, batch, network):
-        table = layers(apply, network.variables, batch["images"])
-        return pair(table, network.relevance)[1](state, batch, network.variables)
+    Args:
+        table: of a network. All activation functions and poolings with more than one position are taken.
 
-    return lambda table, relevance: pair(table, relevance)[0](), update
+    Raises:
+        ValueError: there is no such layer.
+    """
+    chosen = [
+        layer.name
+        for layer in table
+        if (layer.kind == "pool" or layer.kind in ACTIVATION_KINDS)
+        and layer.inside is None
+        and layer.batch_axis is not None
+        and layer.num_positions > 1
+    ]
+    if not chosen:
+        raise ValueError(f"table: no activation function or pooling has spatial axes:\n{table}")
+    return {
+        f"{name}{_AT}{layer}": functools.partial(METHODS[name].function, layer=layer)
+        for name in _CAMS
+        for layer in chosen
+    }
 
 
 def best_in_hindsight(scores: Mapping[str, Score]) -> dict[str, Score]:
     """Returns the scores with one row for the best layer of each kind of class activation map.
 
     Args:
-        scores: by name, among them `"Grad-CAM @ relu_1"` and the like.
+        scores: by name, among them `"grad_cam @ relu_1"` and the like.
     """
     best: dict[str, Score] = {}
     for name, score in sorted(scores.items(), key=lambda item: -item[1].mean("IoU area")):
@@ -152,9 +130,9 @@ def best_in_hindsight(scores: Mapping[str, Score]) -> dict[str, Score]:
 
 def check_task(
     task: Task,
+    methods: Methods | None = None,
     *,
-    choice: MethodChoice | None = None,
-    readings: Mapping[str, str] | None = None,
+    signs: Mapping[str, str] | None = None,
     random_labels: Task | None = None,
     num_images: int = 24,
     num_draws: int = 5,
@@ -166,8 +144,8 @@ def check_task(
 
     Args:
         task: the network and the images.
-        choice: of methods; those of all layers are left out.
-        readings: of methods with signed attributions, from `Score.reading`.
+        methods: as `as_methods` takes them, controls among them; all of the catalog if left out.
+        signs: of methods with signed attributions, from `Score.sign`.
         random_labels: the same network, trained on shuffled labels.
         num_images: the first test images.
         num_draws: of networks with all weights shuffled.
@@ -175,32 +153,26 @@ def check_task(
         batch_size: images that are explained at once.
         seed: of all that is drawn.
     """
-    choice = dataclasses.replace(choice or MethodChoice(), has_hindsight=False)
+    functions = _lenient(methods)
     batch = task.test[np.arange(min(num_images, len(task.test)))]
-    table = layers(task.apply, task.variables, batch["images"][:1])
-
-    def methods_fn(relevance):
-        return choice.methods(task.apply, table, relevance)
-
-    names = methods_fn(task.relevance)
-    chosen = {name: reading for name, reading in (readings or {}).items() if name in names and reading}
+    chosen = {name: sign for name, sign in (signs or {}).items() if name in functions and sign}
     key, flipping_key = jax.random.split(jax.random.key(seed))
     checks = sanity_checks(
         task.apply,
-        methods_fn,
+        functions,
         task.network,
         batch,
         key=key,
         relearn=task.relearn,
-        control_names=[name for name in CONTROLS if name in names],
+        control_names=[name for name in CONTROLS if name in functions],
         random_labels=None if random_labels is None else random_labels.network,
         explained="own prediction",
         num_draws=num_draws,
-        readings=chosen,
+        signs=chosen,
         batch_size=batch_size,
     )
     flips = flipping_scores(
-        task.apply, methods_fn, task.network, batch, key=flipping_key, num_steps=num_steps, readings=chosen
+        task.apply, functions, task.network, batch, key=flipping_key, num_steps=num_steps, signs=chosen
     )
     return Checks(checks, flips)
 
@@ -211,47 +183,47 @@ class Benchmark:
 
     Attributes:
         name: of the user's own method.
-        cells: scores by method, by name of the cell.
-        checks: by name of the cell, where they were made.
+        scores: by name of the task, scores by method.
+        checks: by name of the task, where they were made.
     """
 
     name: str
-    cells: Mapping[str, Mapping[str, Score]]
+    scores: Mapping[str, Mapping[str, Score]]
     checks: Mapping[str, Checks]
 
     def __str__(self) -> str:
         return self.table()
 
     def table(self) -> str:
-        """The means over the images of all cells, each cell counting alike, the largest IoU area first.
+        """The means over the images of all tasks, each task counting alike, the largest IoU area first.
 
         A star says that the method is significantly above one's own, a minus that it is below. A method that
-        failed a sanity check in some cell is marked.
+        failed a sanity check in some task is marked.
         """
-        names = [
-            s for s in SCORES if all(s in score.values for c in self.cells.values() for score in c.values())
-        ]
-        differences = compare_over_cells(self.cells, self.name)
+        every = self.scores.values()
+        names = [s for s in SCORES if all(s in score.values for found in every for score in found.values())]
+        differences = compare(self.scores, self.name)
         rows = []
         for method in self._ranked():
             marks = differences.get(method, {})
-            row = [method + (" <" if method == self.name else "")]
+            row = [title_of(method) + (" <" if method == self.name else "")]
             row += [f"{self.mean(method, s):.3f}{_mark(marks.get(s))}" for s in names]
             rows.append([*row, self._verdict(method)])
         return aligned(["method", *names, "sanity checks"], rows)
 
     def mean(self, method: str, score: str) -> float:
-        """The mean over cells of a score.
+        """The mean over tasks of a score.
 
         Args:
             method: its name.
             score: one of `SCORES`.
         """
-        return float(np.mean([scores[method].mean(score) for scores in self.cells.values()]))
+        return float(np.mean([found[method].mean(score) for found in self.scores.values()]))
 
     def _ranked(self) -> list[str]:
-        everywhere = [m for m in next(iter(self.cells.values())) if all(m in c for c in self.cells.values())]
-        return sorted(everywhere, key=lambda method: -self.mean(method, "IoU area"))
+        every = list(self.scores.values())
+        names = [name for name in every[0] if all(name in found for found in every)]
+        return sorted(names, key=lambda method: -self.mean(method, "IoU area"))
 
     def _verdict(self, method: str) -> str:
         found = [c.sanity.scores[method] for c in self.checks.values() if method in c.sanity.scores]
@@ -262,65 +234,70 @@ class Benchmark:
 
 
 def benchmark(
-    method: UserMethod,
+    method: MethodFn,
+    tasks: Task | Sequence[Task],
     *,
-    tasks: Task | Sequence[Task] | None = None,
     name: str = "yours",
-    names: Sequence[str] | None = None,
+    methods: Methods | None = None,
     has_checks: bool = True,
     batch_size: int = 40,
     description: str | None = "Scoring heatmaps",
 ) -> Benchmark:
-    """Scores a method of attribution beside all others, against ground truth and against the network.
-
-    Without tasks it renders an8Flower (`single_6c`, plain, 64 px) and trains a small network, which is kept
-    in `runs/ground_truth`: some minutes on a CPU, the first time.
+    """Returns how a method of one's own scores beside all others, against ground truth and the network.
 
     Args:
-        method: `method(score_fn, variables, images, targets)` -> heatmaps (batch, height, width), or signed
-            attributions (batch, height, width, channels); pure, since it is compiled.
-        tasks: from `flower_task`, or a `Task` of one's own network and images with masks.
+        method: `method(apply, variables, images, targets=None, *, score, key)` -> heatmaps (batch, height,
+            width), or signed attributions (batch, height, width, channels); pure, since it is compiled.
+        tasks: networks of one's own and images with masks; `experiments.flowers` of the repository makes some
+            of rendered flowers.
         name: of the method in the tables.
-        names: the other methods, of `methods_for`, to which the controls are added; all if left out, and the
-            class activation maps of every layer too.
+        methods: the others, to which the controls are added; all of the catalog if left out, and the class
+            activation maps of every layer too.
         has_checks: make the sanity checks, and delete and insert pixels.
         batch_size: images a step.
         description: of the progress bar; `None` shows none.
 
     Raises:
         TypeError: the method is no function.
-        ValueError: its name is taken, an unknown one is in `names`, no task, or maps of another shape.
+        ValueError: its name is taken, no task, or maps of another shape.
+        KeyError: an unknown name in `methods`.
 
     Example:
-        >>> from vexplain.attribution import gradient
-        >>> from vexplain.evaluation import FlowerSettings, flower_task
-        >>> def doubled_gradient(score_fn, variables, images, targets):
-        ...     return 2 * gradient(score_fn, variables, images, targets)
-        >>> task = flower_task(FlowerSettings(...))  # doctest: +SKIP
-        >>> print(benchmark(doubled_gradient, tasks=task, name="doubled"))  # doctest: +SKIP
+        >>> from vexplain.evaluation import Task
+        >>> def doubled(apply, variables, images, targets=None, *, score=None, key=None):
+        ...     return 2 * vexplain.gradient(apply, variables, images, targets)
+        >>> task = Task("mine", apply, variables, relevance, train, test)  # doctest: +SKIP
+        >>> print(benchmark(doubled, task, name="doubled"))  # doctest: +SKIP
     """
     if not callable(method):
         raise TypeError(
-            f"method is a {type(method).__name__}: expected a function (score_fn, variables, images, targets)"
+            f"method is a {type(method).__name__}: expected a function (apply, variables, images, "
+            "targets=None, *, score, key)"
         )
-    if tasks is None:
-        tasks = [flower_task(FlowerSettings(), description=description and "Training")]
     tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
     if not tasks:
-        raise ValueError("tasks is empty: leave it out, or give one or more of flower_task(...)")
-    others = None if names is None else tuple(dict.fromkeys((*names, *CONTROLS)))
-    choice = MethodChoice(own=((name, method),), names=others, has_hindsight=names is None)
-    cells, checks = {}, {}
+        raise ValueError("tasks is empty: give one or more")
+    others = as_methods(methods) | ({} if methods is None else as_methods(CONTROLS))
+    if name in others:
+        raise ValueError(f"name is {name!r}, which is another method: choose another")
+    functions = {name: method} | others
+    found, checks = {}, {}
     for n, task in enumerate(tasks):
-        cell = task.name if task.name not in cells else f"{task.name} ({n})"
-        cells[cell] = score_task(task, choice=choice, batch_size=batch_size, description=description)
+        title = task.name if task.name not in found else f"{task.name} ({n})"
+        options = {"has_hindsight": methods is None, "batch_size": batch_size, "description": description}
+        found[title] = score_task(task, functions, **options)
         if has_checks:
-            readings = {m: score.reading for m, score in cells[cell].items()}
-            checks[cell] = check_task(task, choice=choice, readings=readings)
-    return Benchmark(name, cells, checks)
+            signs = {m: score.sign for m, score in found[title].items()}
+            checks[title] = check_task(task, functions, signs=signs)
+    return Benchmark(name, found, checks)
+
+
+def _lenient(methods: Methods | None) -> dict[str, MethodFn]:
+    """Where rules for ReLUs find others, or none, the gradient."""
+    return with_options(as_methods(methods), on_uncovered="gradient", on_unmatched="ignore")
 
 
 def _mark(difference: Difference | None) -> str:
-    if difference is None:  # of one's own method, or of a score that some cell does not have
+    if difference is None:  # of one's own method, or of a score that some task does not have
         return " "
     return "*" if difference.is_above else "-" if difference.is_below else " "

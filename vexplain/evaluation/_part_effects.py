@@ -9,31 +9,29 @@ effect of a part is measured on the network itself, with images that a renderer 
 import jax
 import jax.numpy as jnp
 
-from vexplain.typing import AnyArray, Array, Float, Images, PyTree, ScoreFn, Variables
+from vexplain.attribution import Score, logit
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, PyTree, Variables
 
 
 def part_effects(
-    score_fn: ScoreFn,
+    apply: ApplyFn,
     variables: Variables,
     images: Images,
     changed_images: AnyArray,
     targets: PyTree,
+    *,
+    score: Score = logit,
 ) -> Float[Array, "batch parts"]:
     """Returns what the score of each image loses when each of its parts is changed.
 
         effect_{i,p} = y(x_i) - y(x_i with part p changed)
 
-    Positive where the part spoke for the target, negative where it spoke against it. The parts are taken one
-    after the other in one compiled loop: memory does not depend on their number.
-    `metrics.part_effect_correlation` compares the effects with the mass of a map on each part.
+    Positive where the part raises the score of the target, negative where it lowers it. The parts are taken
+    one after the other in one compiled loop: memory does not depend on their number.
+    `part_effect_correlation` compares the effects with the mass of a map on each part.
 
     Args:
-        score_fn: what is explained, `(variables, images, targets) -> (batch,)`, for instance
-            `attribution.class_score(apply)`: a logit.
-        variables: of the network.
-        images: (batch, height, width, channels) in [0, 1], as they are.
         changed_images: (batch, parts, height, width, channels): the same with one part changed.
-        targets: what `score_fn` takes, with a leading batch axis: as a rule the predicted classes.
 
     Returns:
         (batch, parts), in the unit of the score.
@@ -46,10 +44,10 @@ def part_effects(
         Explainable AI Methods, ICCV 2023 (single deletion).
 
     Example:
-        >>> score = lambda variables, images, targets: images.sum((1, 2, 3))
+        >>> apply, total = lambda variables, images: images.sum((1, 2, 3)), lambda outputs, targets: outputs
         >>> images = jnp.ones((1, 2, 2, 1))
         >>> changed = jnp.stack([images.at[:, 0].set(0.0), images], axis=1)
-        >>> print(part_effects(score, None, images, changed, None))
+        >>> print(part_effects(apply, None, images, changed, None, score=total))
         [[2. 0.]]
     """
     images, changed_images = jnp.asarray(images), jnp.asarray(changed_images)
@@ -58,6 +56,6 @@ def part_effects(
             f"changed_images has shape {changed_images.shape}: expected (batch, parts, height, width, "
             f"channels) for images of shape {images.shape}"
         )
-    whole = score_fn(variables, images, targets)
-    after = jax.lax.map(lambda x: score_fn(variables, x, targets), jnp.moveaxis(changed_images, 1, 0))
+    whole = score(apply(variables, images), targets)
+    after = jax.lax.map(lambda x: score(apply(variables, x), targets), jnp.moveaxis(changed_images, 1, 0))
     return whole[:, None] - after.T

@@ -10,9 +10,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vexplain.attribution.averaged_gradients import broadcast_baseline
+from vexplain.attribution import Score, logit
+from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.evaluation._rank_correlation import correlation
-from vexplain.typing import AnyArray, Array, Float, Images, Int, Key, PyTree, ScoreFn, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Int, Key, PyTree, Variables
 
 MODES = ("deletion", "insertion")
 _Maps = Float[Array, "batch height width"]  # of any sign: only their order counts
@@ -30,12 +31,13 @@ class FlippingCurve(NamedTuple):
 
 
 def pixel_flipping(
-    score_fn: ScoreFn,
+    apply: ApplyFn,
     variables: Variables,
     images: Images,
     targets: PyTree,
     heatmaps: _Maps,
     *,
+    score: Score = logit,
     num_steps: int | None = None,
     pixels_per_step: int | None = None,
     baseline: float | AnyArray = 0.0,
@@ -53,12 +55,8 @@ def pixel_flipping(
     the whole batch: memory does not depend on their number.
 
     Args:
-        score_fn: what is explained, `(variables, images, targets) -> (batch,)`: a logit, or a probability
-            where areas of several networks are compared.
-        variables: of the network.
-        images: (batch, height, width, channels) in [0, 1].
-        targets: what `score_fn` takes, with a leading batch axis.
         heatmaps: (batch, height, width), of any sign.
+        score: what falls or rises; `probability` where areas of several networks are compared.
         num_steps: into how many nearly equal steps all pixels are divided; this or `pixels_per_step`.
         pixels_per_step: how many pixels a step flips; the last one flips what is left.
         baseline: what replaces a pixel: a number, (channels,), or an array that broadcasts to the images, for
@@ -82,9 +80,11 @@ def pixel_flipping(
         (deletion and insertion).
 
     Example:
-        >>> score = lambda variables, images, targets: images.sum((1, 2, 3))
+        >>> apply, total = lambda variables, images: images.sum((1, 2, 3)), lambda outputs, targets: outputs
         >>> images = jnp.array([[[[1.0], [4.0], [2.0]]]])
-        >>> curve = pixel_flipping(score, None, images, None, images[..., 0], pixels_per_step=1)
+        >>> curve = pixel_flipping(
+        ...     apply, None, images, None, images[..., 0], score=total, pixels_per_step=1
+        ... )
         >>> print(curve.scores, curve.area.round(3))
         [[7. 3. 1. 0.]] [2.5]
     """
@@ -97,7 +97,7 @@ def pixel_flipping(
     before, after = (images, cover) if mode == "deletion" else (cover, images)
 
     def score_after(count):
-        return score_fn(variables, jnp.where(positions < count, after, before), targets)
+        return score(apply(variables, jnp.where(positions < count, after, before)), targets)
 
     scores = jax.lax.map(score_after, counts).T
     shares = counts.astype(scores.dtype) / counts[-1]
@@ -105,12 +105,13 @@ def pixel_flipping(
 
 
 def faithfulness_estimate(
-    score_fn: ScoreFn,
+    apply: ApplyFn,
     variables: Variables,
     images: Images,
     targets: PyTree,
     heatmaps: _Maps,
     *,
+    score: Score = logit,
     pixels_per_step: int,
     baseline: float | AnyArray = 0.0,
 ) -> Float[Array, " batch"]:
@@ -121,10 +122,6 @@ def faithfulness_estimate(
     more.
 
     Args:
-        score_fn: what is explained, `(variables, images, targets) -> (batch,)`.
-        variables: of the network.
-        images: (batch, height, width, channels) in [0, 1].
-        targets: what `score_fn` takes, with a leading batch axis.
         heatmaps: (batch, height, width), signed where the method is.
         pixels_per_step: how many pixels form a group; the last one has what is left.
         baseline: what replaces a pixel: a number, (channels,), or an array that broadcasts to the images.
@@ -140,20 +137,23 @@ def faithfulness_estimate(
         2018.
 
     Example:
-        >>> score = lambda variables, images, targets: images.sum((1, 2, 3))
+        >>> apply, total = lambda variables, images: images.sum((1, 2, 3)), lambda outputs, targets: outputs
         >>> images = jnp.array([[[[1.0], [4.0], [2.0]]]])
-        >>> print(faithfulness_estimate(score, None, images, None, images[..., 0], pixels_per_step=1))
+        >>> found = faithfulness_estimate(
+        ...     apply, None, images, None, images[..., 0], score=total, pixels_per_step=1
+        ... )
+        >>> print(found)
         [1.]
     """
     images = jnp.asarray(images)
     counts = _flipped_counts(heatmaps[0].size, None, pixels_per_step)
     positions = _positions(heatmaps, None)
     cover = broadcast_baseline(baseline, images)
-    whole = score_fn(variables, images, targets)
+    whole = score(apply(variables, images), targets)
 
     def group(bounds):
         inside = (positions >= bounds[0]) & (positions < bounds[1])
-        left = score_fn(variables, jnp.where(inside[..., None], cover, images), targets)
+        left = score(apply(variables, jnp.where(inside[..., None], cover, images)), targets)
         return (inside * heatmaps).sum((1, 2)), whole - left
 
     mass, loss = jax.lax.map(group, jnp.stack([counts[:-1], counts[1:]], axis=1))

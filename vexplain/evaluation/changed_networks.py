@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain.evaluation._map_similarity import feature_jaccard, heatmap_ssim
+from vexplain.evaluation._rank_correlation import rank_correlation
 from vexplain.evaluation.explained_network import ExplainedNetwork, HeatmapsFn, Sample
 from vexplain.evaluation.localization import iou_area, iou_curve
 from vexplain.evaluation.randomization import randomized_variables
-from vexplain.evaluation.sanity_check import map_similarity
 from vexplain.relevance import Relevance
 from vexplain.typing import Array, Float, Heatmaps, Key, Labels, Masks, Variables
 
@@ -80,7 +80,9 @@ class Comparison(NamedTuple):
     jaccard: np.ndarray  # of the relevant features, (classes,)
 
 
-def compare(reference: Reference, other: ExplainedNetwork, *, targets: Labels | None = None) -> Comparison:
+def with_other_network(
+    reference: Reference, other: ExplainedNetwork, *, targets: Labels | None = None
+) -> Comparison:
     """Returns how the maps of another network differ from those of the trained one, for all methods.
 
     Args:
@@ -96,7 +98,7 @@ def compare(reference: Reference, other: ExplainedNetwork, *, targets: Labels | 
         raise ValueError(
             f"relevance of the other network has layers {theirs.layers}, classes {theirs.class_names} and "
             f"measure {theirs.measure!r}: expected those of the trained one, {ours.layers}, "
-            f"{ours.class_names} and {ours.measure!r}; learn it with the same rows, source and measure"
+            f"{ours.class_names} and {ours.measure!r}; learn it with the same layers, source and measure"
         )
     sample = reference.sample if targets is None else reference.sample._replace(targets=targets)
     heatmaps = reference.heatmaps_fn(other, sample)
@@ -107,7 +109,7 @@ def compare(reference: Reference, other: ExplainedNetwork, *, targets: Labels | 
     return Comparison(similarities, iou_areas(heatmaps, reference.masks), selected_jaccard(ours, theirs))
 
 
-def compare_with(reference: Reference, name: str) -> dict[str, MapSimilarity]:
+def with_control(reference: Reference, name: str) -> dict[str, MapSimilarity]:
     """Returns how alike the map of each method is to that of one of them, in the trained network.
 
     Args:
@@ -165,7 +167,7 @@ def shuffled_sets(groups: Sequence[str], mode: str) -> dict[str, tuple[str, ...]
     return {g: tuple(groups[: n + 1]) if mode == "cascading" else (g,) for n, g in enumerate(groups)}
 
 
-def compare_shuffled(
+def with_shuffled(
     reference: Reference,
     key: Key,
     sets: Sequence[tuple[str, ...]],
@@ -189,7 +191,7 @@ def compare_shuffled(
         _LOG.info("shuffled: %s", ", ".join(groups))
         variables = randomized_variables(key, reference.network.variables, groups=groups, draw=draw)
         changed = ExplainedNetwork(variables, relearn(variables))
-        found[groups] = compare(reference, changed, targets=targets_of(variables))
+        found[groups] = with_other_network(reference, changed, targets=targets_of(variables))
     return found
 
 
@@ -198,7 +200,7 @@ def _similarity(first: Heatmaps, second: Heatmaps) -> tuple[Float[Array, " batch
     """What `MapSimilarity` holds; NaN where the first map is constant."""
     first_varies, second_varies = (jnp.ptp(maps, axis=(1, 2)) > 0 for maps in (first, second))
     moved = jnp.roll(second, (second.shape[1] // 2, second.shape[2] // 2), axis=(1, 2))
-    found = (*map_similarity(first, second), heatmap_ssim(first, moved))
+    found = (rank_correlation(first, second), heatmap_ssim(first, second), heatmap_ssim(first, moved))
     measures = (*(jnp.where(second_varies, values, 0) for values in found), 1.0 - second_varies)
     return tuple(jnp.where(first_varies, values, jnp.nan) for values in measures)
 

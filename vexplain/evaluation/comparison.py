@@ -1,8 +1,8 @@
 """Whether one method is better than another: differences on the same images, with their intervals.
 
 Images differ more than methods do, so methods are compared image by image (a paired bootstrap). Over several
-cells of a benchmark (variants, difficulties, folds) the mean over cells is compared, with the images of each
-cell drawn again within it, so that a large cell counts no more than a small one.
+tasks (data sets, networks) the mean over tasks is compared, with the images of each task drawn again within
+it, so that a large task counts no more than a small one.
 
 An interval speaks of one difference. Among the many of a table some leave out 0 by chance; and what training
 another network would change is in none of them.
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.evaluation.bootstrap import stratified_bootstrap_intervals
+from vexplain.evaluation.bootstrap import bootstrap_intervals
 from vexplain.evaluation.scores import SCORES, Score
 
 
@@ -38,25 +38,27 @@ class Difference(NamedTuple):
 
 
 def compare(
-    scores: Mapping[str, Score],
+    tasks: Mapping[str, Mapping[str, Score]],
     reference: str,
     *,
     num_resamples: int = 1000,
     coverage: float = 0.95,
     seed: int = 0,
 ) -> dict[str, dict[str, Difference]]:
-    """Returns by method and score how far each method is above a reference, on the same images.
+    """Returns by method and score how far each method is above a reference, in the mean over tasks.
+
+    Only what is scored in every task is compared.
 
     Args:
-        scores: by name of the method, what `summarize` returned.
+        tasks: by name of the task, the scores of the methods in it, as `summarize` returned them.
         reference: the name of the method that the others are compared with.
-        num_resamples: how often the images are drawn.
+        num_resamples: how often the images of each task are drawn, within the task.
         coverage: of the intervals, in (0, 1).
         seed: of the drawing.
 
     Raises:
-        KeyError: the reference is not there.
-        ValueError: scores of different images.
+        KeyError: the reference is not in every task.
+        ValueError: no task, or one with scores of different images.
 
     Example:
         >>> curve, values = np.zeros(101), np.linspace(0, 1, 9)
@@ -64,46 +66,21 @@ def compare(
         ...     "ours": Score({"best IoU": values}, curve, ""),
         ...     "gradient": Score({"best IoU": values - 0.25}, curve, ""),
         ... }
-        >>> difference = compare(scores, "ours")["gradient"]["best IoU"]
+        >>> difference = compare({"flowers": scores}, "ours")["gradient"]["best IoU"]
         >>> round(difference.mean, 3), difference.is_below
         (-0.25, True)
     """
-    options = {"num_resamples": num_resamples, "coverage": coverage, "seed": seed}
-    return compare_over_cells({"scores": scores}, reference, **options)
-
-
-def compare_over_cells(
-    cells: Mapping[str, Mapping[str, Score]],
-    reference: str,
-    *,
-    num_resamples: int = 1000,
-    coverage: float = 0.95,
-    seed: int = 0,
-) -> dict[str, dict[str, Difference]]:
-    """Returns the mean over cells of the differences of `compare`, for what is scored in every cell.
-
-    Args:
-        cells: by name of the cell, the scores of the methods in it, by name.
-        reference: the name of the method that the others are compared with.
-        num_resamples: how often the images of each cell are drawn, within the cell.
-        coverage: of the intervals, in (0, 1).
-        seed: of the drawing.
-
-    Raises:
-        KeyError: the reference is not in every cell.
-        ValueError: no cell, or a cell with scores of different images.
-    """
-    if not cells:
-        raise ValueError("cells is empty: expected the scores of one or more")
-    for name, scores in cells.items():
-        _check_cell(name, scores, reference)
-    everywhere = list(cells.values())
+    if not tasks:
+        raise ValueError("tasks is empty: expected the scores of one or more")
+    for name, scores in tasks.items():
+        _check_scores(name, scores, reference)
+    everywhere = list(tasks.values())
     methods = [m for m in everywhere[0] if m != reference and all(m in scores for scores in everywhere)]
     names = [s for s in SCORES if all(s in scores[m].values for scores in everywhere for m in scores)]
     if not methods or not names:
         return {method: {} for method in methods}
     strata = [_differences(scores, methods, names, reference) for scores in everywhere]
-    intervals = stratified_bootstrap_intervals(
+    intervals = bootstrap_intervals(
         jax.random.key(seed),
         [jnp.asarray(values, jnp.float32) for values in strata],
         num_resamples=num_resamples,
@@ -126,12 +103,12 @@ def _differences(
     return np.moveaxis(values - others, -1, 0).reshape(others.shape[1], -1)
 
 
-def _check_cell(cell: str, scores: Mapping[str, Score], reference: str) -> None:
+def _check_scores(task: str, scores: Mapping[str, Score], reference: str) -> None:
     if reference not in scores:
-        raise KeyError(f"reference: no method {reference!r} in {cell!r}: expected one of {list(scores)}")
+        raise KeyError(f"reference: no method {reference!r} in {task!r}: expected one of {list(scores)}")
     counts = {name: len(values) for name, s in scores.items() for values in s.values.values()}
     if len(set(counts.values())) > 1:
         raise ValueError(
-            f"{cell!r} has scores of {min(counts.values())} to {max(counts.values())} images: expected those "
+            f"{task!r} has scores of {min(counts.values())} to {max(counts.values())} images: expected those "
             "of the same images for every method, from one pass"
         )

@@ -1,10 +1,12 @@
-"""A network together with what was found in it, and the heatmaps of many methods for such a pair.
+"""A network together with what was found in it, and the heatmaps of many methods for it.
 
 The relevant features belong to the explanation: when the weights of a network are changed, they have to be
-found again. So what a check exchanges is the pair, and both halves are arguments of one compiled program
-that makes the maps of all methods: a dozen networks of the same shape cost one compilation.
+found again. So what a check exchanges is both, arguments of one compiled program that makes the maps of all
+methods: a dozen networks of the same shape cost one compilation.
 """
 
+import collections
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,28 +14,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain._checks import check_images, check_targets
-from vexplain.attribution import absolute_heatmaps, normalize_heatmaps, positive_heatmaps
-from vexplain.evaluation.methods import Method
-from vexplain.evaluation.scores import READINGS
-from vexplain.relevance import Relevance
-from vexplain.typing import ApplyFn, Array, Batch, Heatmaps, Images, Key, Labels, Shaped, Variables
+from vexplain._checks import as_classes, check_images
+from vexplain.attribution import Score, absolute_heatmaps, logit, normalize_heatmaps, positive_heatmaps
+from vexplain.attribution.calling import Store, identity, kept
+from vexplain.attribution.scores import predicted_targets
+from vexplain.catalog import MethodFn, Methods, as_methods
+from vexplain.typing import ApplyFn, Array, Batch, Heatmaps, Images, Key, Shaped, Variables
 
-MethodsFn = Callable[[Relevance], Mapping[str, Method]]
+SIGNS = ("positive part", "absolute value")  # of signed attributions, by which they are scored
+
+_PROGRAMS: Store = collections.OrderedDict()
 
 
 class ExplainedNetwork(NamedTuple):
-    """The variables of a network and the features that are relevant in it."""
+    """The variables of a network and the features that are relevant in it, for methods that need them."""
 
     variables: Variables
-    relevance: Relevance
+    relevance: Any = None
 
 
 class Sample(NamedTuple):
-    """The images that are explained, the class of each that is asked about, and one key an image."""
+    """The images that are explained, the class of each (`None`: the predicted one), and one key an image."""
 
     images: Images
-    targets: Labels
+    targets: Any  # (batch,) classes
     keys: Shaped[Array, " batch"]
 
 
@@ -41,17 +45,15 @@ HeatmapsFn = Callable[[ExplainedNetwork, Sample], dict[str, Heatmaps]]
 
 
 def make_sample(
-    apply: ApplyFn, network: ExplainedNetwork, batch: Batch, *, key: Key, targets: Labels | None = None
+    apply: ApplyFn, network: ExplainedNetwork, batch: Batch, *, key: Key, targets: Any = None
 ) -> Sample:
     """Returns the images of a batch with their targets and keys.
 
     Args:
-        apply: the network.
         network: its variables; the relevant features are not needed here.
         batch: "images", (batch, height, width, channels) in [0, 1], and optionally "indices": the key of an
             image follows from its index, whatever batch it is in.
         key: of methods that draw.
-        targets: (batch,), the classes to explain; the predicted ones when left out.
 
     Raises:
         ValueError: images or targets of another shape, dtype or range.
@@ -61,20 +63,51 @@ def make_sample(
     if targets is None:
         targets = jax.jit(apply)(network.variables, images).argmax(-1)
     num_classes = jax.eval_shape(apply, network.variables, images).shape[-1]
-    check_targets(targets, len(images), num_classes)
+    targets = jnp.asarray(as_classes(targets, len(images), num_classes))
     indices = jnp.asarray(batch.get("indices", np.arange(len(images))))
-    return Sample(images, jnp.asarray(targets), jax.vmap(lambda n: jax.random.fold_in(key, n))(indices))
+    return Sample(images, targets, jax.vmap(lambda n: jax.random.fold_in(key, n))(indices))
+
+
+def attributions_of(
+    apply: ApplyFn,
+    methods: Mapping[str, MethodFn],
+    network: ExplainedNetwork,
+    sample: Sample,
+    score: Score = logit,
+) -> dict[str, Array]:
+    """Returns what each method makes of the images, by name; to be traced.
+
+    Args:
+        methods: by name; one that takes a relevance is given that of the network, if it has none yet.
+        network: variables and relevant features.
+        sample: images, targets and keys.
+        score: what is explained; methods of relevant features explain the class.
+
+    Raises:
+        ValueError: a method returns something else than maps of the size of the images.
+        TypeError: a method does not have the signature of all methods.
+    """
+    found, targets = {}, sample.targets
+    if targets is None:
+        targets = predicted_targets(score, apply(network.variables, sample.images))
+    for name, method in methods.items():
+        options: dict[str, Any] = {"score": score, "key": sample.keys}
+        if _needs_relevance(method):
+            options = {"key": sample.keys, "relevance": network.relevance}
+        maps = method(apply, network.variables, sample.images, targets, **options)
+        found[name] = _checked_maps(name, maps, sample.images)
+    return found
 
 
 def heatmaps_of(
-    methods_fn: MethodsFn, *, readings: Mapping[str, str] | None = None, batch_size: int = 32
+    apply: ApplyFn, methods: Methods, *, signs: Mapping[str, str] | None = None, batch_size: int = 32
 ) -> HeatmapsFn:
     """Returns the function `(network, sample) -> {method: heatmaps}`, one compiled program for all methods.
 
     Args:
-        methods_fn: relevance -> methods by name, as `methods_for` makes them; it is called while JAX traces.
-        readings: for methods that return signed attributions, whether their "positive part" or their
-            "absolute value" is the map, by name; "positive part" for those not named.
+        methods: as `as_methods` takes them.
+        signs: for methods that return signed attributions, the convention by which they are heatmaps,
+            "positive part" or "absolute value"; the positive part for those not named.
         batch_size: how many images are explained at once; memory does not depend on their number.
 
     Returns:
@@ -82,35 +115,50 @@ def heatmaps_of(
         everywhere.
 
     Raises:
-        ValueError: (at the first call) a reading of another name, or of a method that there is not.
+        ValueError: a sign of another name, or of a method that there is not.
 
     Example:
         >>> from vexplain.evaluation.explained_network import ExplainedNetwork, Sample
-        >>> brightness = lambda variables, images, targets, keys: images.sum(-1)
-        >>> heatmaps = heatmaps_of(lambda relevance: {"brightness": brightness})
+        >>> def brightness(apply, variables, images, targets=None, *, score=None, key=None):
+        ...     return images.sum(-1)
+        >>> heatmaps = heatmaps_of(lambda variables, images: images, brightness)
         >>> images = jnp.array([[[[0.5], [0.25], [0.0]]]])
         >>> sample = Sample(images, jnp.zeros(1, int), jax.random.split(jax.random.key(0), 1))
-        >>> print(heatmaps(ExplainedNetwork(None, None), sample)["brightness"])
+        >>> print(heatmaps(ExplainedNetwork(None), sample)["brightness"])
         [[[1.  0.5 0. ]]]
     """
-    chosen, order = dict(readings or {}), []
+    functions, chosen = as_methods(methods), dict(signs or {})
+    check_signs(chosen, tuple(functions))
+    name = (identity(apply), identity(tuple(functions.items())), identity(tuple(chosen.items())))
 
-    @jax.jit
-    def of_slice(network, sample):
-        methods = methods_fn(network.relevance)
-        check_readings(chosen, tuple(methods))
-        order[:] = methods
-        return {
-            name: _read(method(network.variables, *sample), chosen.get(name, READINGS[0]))
-            for name, method in methods.items()
-        }
+    def make():
+        @jax.jit
+        def of_slice(network, sample):
+            maps = attributions_of(apply, functions, network, sample)
+            return {name: _finite_heatmaps(m, chosen.get(name, SIGNS[0])) for name, m in maps.items()}
+
+        return of_slice
+
+    of_slice = kept(_PROGRAMS, name, (apply, functions), make)
 
     def of_sample(network: ExplainedNetwork, sample: Sample) -> dict[str, Heatmaps]:
         arrays = ExplainedNetwork(network.variables, jax.tree.map(jnp.asarray, network.relevance))
         found = in_slices(lambda part: of_slice(arrays, part), sample, batch_size)
-        return {name: found[name] for name in order}  # a compiled function returns dicts sorted by name
+        return {name: found[name] for name in functions}  # a compiled function returns dicts sorted by name
 
     return of_sample
+
+
+def as_heatmaps(maps: Array, sign: str) -> Heatmaps:
+    """Returns attributions as heatmaps in [0, 1]; heatmaps are shifted and scaled.
+
+    Args:
+        maps: (batch, height, width), or signed (batch, height, width, channels).
+        sign: one of `SIGNS`, of signed ones.
+    """
+    if maps.ndim == 3:
+        return normalize_heatmaps(maps)
+    return positive_heatmaps(maps) if sign == SIGNS[0] else absolute_heatmaps(maps)
 
 
 def in_slices(function: Callable[[Any], Any], arrays: Any, batch_size: int) -> Any:
@@ -141,20 +189,33 @@ def in_slices(function: Callable[[Any], Any], arrays: Any, batch_size: int) -> A
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
 
 
-def check_readings(readings: Mapping[str, str], names: Sequence[str]) -> None:
-    """Raises ValueError for a reading of another name, or of a method that there is not."""
-    for name, reading in readings.items():
+def check_signs(signs: Mapping[str, str], names: Sequence[str]) -> None:
+    """Raises ValueError for a sign convention of another name, or of a method that there is not."""
+    for name, sign in signs.items():
         if name not in names:
-            raise ValueError(f"readings: there is no method {name!r}; expected some of {list(names)}")
-        if reading not in READINGS:
-            raise ValueError(f"readings[{name!r}] is {reading!r}: expected one of {READINGS}")
+            raise ValueError(f"signs: there is no method {name!r}; expected some of {list(names)}")
+        if sign not in SIGNS:
+            raise ValueError(f"signs[{name!r}] is {sign!r}: expected one of {SIGNS}")
 
 
-def _read(maps: Any, reading: str) -> Heatmaps:
-    maps = jnp.asarray(maps)
+def _needs_relevance(method: MethodFn) -> bool:
+    """It takes one, and has none yet."""
+    parameter = inspect.signature(method).parameters.get("relevance")
+    return parameter is not None and parameter.default is parameter.empty
+
+
+def _checked_maps(name: str, maps: Any, images: Images) -> Array:
+    shape = getattr(maps, "shape", None)
+    given = type(maps).__name__ if shape is None else f"shape {shape}"
+    if shape is None or len(shape) not in (3, 4) or shape[:3] != images.shape[:3]:
+        batch, height, width, _ = images.shape
+        raise ValueError(
+            f"methods[{name!r}] returned {given}: expected heatmaps ({batch}, {height}, {width}) or signed "
+            f"attributions ({batch}, {height}, {width}, channels), of the size of the images"
+        )
+    return jnp.asarray(maps)
+
+
+def _finite_heatmaps(maps: Array, sign: str) -> Heatmaps:
     is_finite = jnp.isfinite(maps).all(tuple(range(1, maps.ndim)))[:, None, None]
-    if maps.ndim == 3:
-        heatmaps = normalize_heatmaps(maps)
-    else:
-        heatmaps = positive_heatmaps(maps) if reading == READINGS[0] else absolute_heatmaps(maps)
-    return jnp.where(is_finite, heatmaps, 0)
+    return jnp.where(is_finite, as_heatmaps(maps, sign), 0)

@@ -5,24 +5,23 @@ So the areas are given for two: the blurred image, and the color of its border.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from vexplain.attribution import class_score
-from vexplain.attribution.averaged_gradients import broadcast_baseline
+from vexplain.attribution import Score, probability
+from vexplain.attribution.gradients import broadcast_baseline
+from vexplain.catalog import Methods
 from vexplain.evaluation._pixel_flipping import MODES, pixel_flipping
 from vexplain.evaluation.baselines import blurred_images, border_colors
 from vexplain.evaluation.explained_network import (
     ExplainedNetwork,
-    MethodsFn,
-    check_readings,
     heatmaps_of,
     in_slices,
     make_sample,
 )
-from vexplain.typing import AnyArray, ApplyFn, Array, Batch, Float, Heatmaps, Images, Key, Labels, ScoreFn
+from vexplain.typing import AnyArray, ApplyFn, Array, Batch, Float, Heatmaps, Images, Key
 
 BaselineFn = Callable[[Images], float | AnyArray]  # images -> what broadcasts to them
 
@@ -46,33 +45,18 @@ def strongly_blurred(images: Images) -> Float[Array, "batch height width channel
 BASELINES: Mapping[str, BaselineFn] = {"blurred": strongly_blurred, "border color": border_colors}
 
 
-def class_probability(apply: ApplyFn) -> ScoreFn:
-    """Returns the score function `(variables, images, targets) -> probability of the target class`.
-
-    Args:
-        apply: `apply(variables, images) -> logits`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> score = class_probability(lambda variables, images: images.mean((1, 2)) @ variables)
-        >>> print(score(jnp.zeros((3, 4)), jnp.ones((1, 2, 2, 3)), jnp.array([2])))
-        [0.25]
-    """
-    return class_score(lambda variables, images: jax.nn.softmax(apply(variables, images)))
-
-
 def flipping_scores(
     apply: ApplyFn,
-    methods_fn: MethodsFn,
+    methods: Methods,
     network: ExplainedNetwork,
     batch: Batch,
     *,
     key: Key,
     baselines: Mapping[str, BaselineFn] = BASELINES,
     num_steps: int = 32,
-    score_fn: ScoreFn | None = None,
-    targets: Labels | None = None,
-    readings: Mapping[str, str] | None = None,
+    score: Score = probability,
+    targets: Any = None,
+    signs: Mapping[str, str] | None = None,
     batch_size: int = 32,
 ) -> dict[str, FlippingScores]:
     """Returns the areas of deletion and insertion of each method and image, for each baseline.
@@ -83,18 +67,15 @@ def flipping_scores(
     random one.
 
     Args:
-        apply: the network.
-        methods_fn: relevance -> methods by name, as in `sanity_checks`.
+        methods: as `as_methods` takes them.
         network: the variables, and the features that are relevant in them.
         batch: "images", and optionally their "indices", from which the keys of the images follow.
         key: of methods that draw, and of the order of equal pixels.
         baselines: by name, what replaces the pixels of a batch of images: images -> a number, or an array
             that broadcasts to them; traced.
         num_steps: steps from no pixel to all.
-        score_fn: the score that falls or rises; the probability of the class when left out, and for its logit
-            `class_score(apply)`.
-        targets: (batch,), the classes explained; the predicted ones when left out.
-        readings: as in `sanity_checks`.
+        score: what falls or rises.
+        signs: as in `sanity_checks`.
         batch_size: images at once.
 
     Returns:
@@ -102,7 +83,7 @@ def flipping_scores(
 
     Raises:
         ValueError: no baseline, one that does not fit the images, a number of steps that does not fit the
-            number of pixels, or a reading that there is not.
+            number of pixels, or a sign convention that there is not.
 
     References:
         Petsiuk, Das, Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.
@@ -112,24 +93,23 @@ def flipping_scores(
         >>> apply = lambda variables, images: images.sum((1, 2))  # one class, its logit the sum
         >>> scores = flipping_scores(
         ...     apply,
-        ...     lambda relevance: {"the image": lambda variables, images, targets, keys: images},
-        ...     ExplainedNetwork(None, None),
+        ...     {"the image": lambda apply, variables, images, targets=None, *, score=None, key=None: images},
+        ...     ExplainedNetwork(None),
         ...     {"images": jnp.array([[[[0.25], [1.0], [0.5]]]])},
         ...     key=jax.random.key(0),
         ...     baselines={"black": jnp.zeros_like},
         ...     num_steps=3,
-        ...     score_fn=class_score(apply),
-        ...     targets=jnp.array([0]),
+        ...     score=lambda outputs, targets: outputs[:, 0],
+        ...     targets=0,
         ... )
         >>> print(scores["the image"].deletion["black"].round(3))  # of the scores 1.75, 0.75, 0.25, 0
         [0.625]
     """
     if not baselines:
         raise ValueError("baselines is empty: name one or more, such as vexplain.evaluation.BASELINES")
-    check_readings(readings or {}, tuple(methods_fn(network.relevance)))
     sample = make_sample(apply, network, batch, key=key, targets=targets)
-    heatmaps = heatmaps_of(methods_fn, readings=readings, batch_size=batch_size)(network, sample)
-    areas = _areas_fn(class_probability(apply) if score_fn is None else score_fn, baselines, num_steps)
+    heatmaps = heatmaps_of(apply, methods, signs=signs, batch_size=batch_size)(network, sample)
+    areas = _areas_fn(apply, score, baselines, num_steps)
     order = sample._replace(keys=jax.vmap(lambda key: jax.random.fold_in(key, 0))(sample.keys))
 
     def of_method(maps: Heatmaps) -> FlippingScores:
@@ -141,14 +121,15 @@ def flipping_scores(
     return {name: of_method(maps) for name, maps in heatmaps.items()}
 
 
-def _areas_fn(score_fn: ScoreFn, baselines: Mapping[str, BaselineFn], num_steps: int) -> Callable:
+def _areas_fn(apply: ApplyFn, score: Score, baselines: Mapping[str, BaselineFn], num_steps: int) -> Callable:
     """Returns (variables, sample, heatmaps) -> {(mode, baseline): (batch,) areas}, compiled once."""
 
     def of_image(variables, example, cover, heatmap, mode):
         one = jax.tree.map(lambda leaf: leaf[None], (example.images, example.targets, heatmap, cover))
         images, targets, heatmaps, baseline = one
         options = {"num_steps": num_steps, "baseline": baseline, "mode": mode, "key": example.keys}
-        return pixel_flipping(score_fn, variables, images, targets, heatmaps, **options).area[0]
+        options["score"] = score
+        return pixel_flipping(apply, variables, images, targets, heatmaps, **options).area[0]
 
     @jax.jit
     def areas(variables, sample, heatmaps):

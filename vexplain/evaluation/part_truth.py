@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.attribution import class_score
 from vexplain.datasets import Source, epoch_batches, with_extras
 from vexplain.evaluation._part_effects import part_effects
 from vexplain.streaming import fold
@@ -42,7 +41,7 @@ def with_part_effects(
     """Returns the source with "part_masks" and "part_effects" in its batches, for `heatmap_scores`.
 
     The effect of a part is what the logit of the predicted class loses when the part is changed
-    (`faithfulness.part_effects`); where the batches hold "targets", of the target. It belongs to this
+    (`part_effects`); where the batches hold "targets", of the target. It belongs to this
     network: another one needs its own pass.
 
     Args:
@@ -69,7 +68,6 @@ def with_part_effects(
             shapes above.
     """
     batch_fn, num_steps = epoch_batches(source, batch_size)
-    score = class_score(apply)
 
     def changed_batch(t: int) -> Batch:
         batch = batch_fn(t)
@@ -81,7 +79,7 @@ def with_part_effects(
         targets = batch["targets"] if "targets" in batch else apply(variables, images).argmax(-1)
         changed = batch["changed_images"]
         every = changed.reshape(len(changed), -1, *images.shape[1:])
-        effects = part_effects(score, variables, images, every, targets).reshape(changed.shape[:-3])
+        effects = part_effects(apply, variables, images, every, targets).reshape(changed.shape[:-3])
         masks = jnp.round(batch["part_masks"] * 255).astype(jnp.uint8)
         rows = state.num_rows + jnp.arange(len(images))  # padding at the end has none, and is dropped
         return _Parts(

@@ -6,7 +6,7 @@ Cascading randomization destroys more and more groups, from the output down; ind
 destroys one at a time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -128,40 +128,6 @@ def randomized_variables(
         for n, (group, leaf) in enumerate(_named_leaves(variables))
     ]
     return jax.tree.unflatten(jax.tree.structure(variables), leaves)
-
-
-def randomization_stages(
-    key: Key,
-    variables: Variables,
-    *,
-    groups: Sequence[str],
-    mode: Literal["cascading", "independent"] = "cascading",
-    draw: Literal["permutation", "normal"] = "permutation",
-) -> Iterator[tuple[str, Variables]]:
-    """Yields for each group its name and the variables in which it is shuffled, one stage after the other.
-
-    Args:
-        key: of the shuffling.
-        variables: any pytree of arrays.
-        groups: in the order of the stages, from `parameter_groups_from_output`.
-        mode: "cascading" keeps what earlier stages shuffled; "independent" shuffles the one group.
-        draw: as in `randomized_variables`.
-
-    Raises:
-        KeyError: a group that the variables do not have.
-        ValueError: another mode or draw.
-
-    Example:
-        >>> variables = {"dense": jnp.arange(9.0), "head": jnp.arange(9.0)}
-        >>> stages = randomization_stages(jax.random.key(0), variables, groups=["head", "dense"])
-        >>> [(name, bool((v["head"] != variables["head"]).any())) for name, v in stages]
-        [('head', True), ('dense', True)]
-    """
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}: expected one of {MODES}")
-    for n, name in enumerate(groups):
-        chosen = groups[: n + 1] if mode == "cascading" else [name]
-        yield name, randomized_variables(key, variables, groups=chosen, draw=draw)
 
 
 def _drawn(key: Any, leaf: Any, draw: str) -> Array:

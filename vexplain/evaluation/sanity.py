@@ -20,22 +20,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.evaluation.bootstrap import paired_bootstrap_interval
+from vexplain.catalog import Methods, as_methods
+from vexplain.evaluation.bootstrap import bootstrap_intervals
 from vexplain.evaluation.changed_networks import (
     Comparison,
     MapSimilarity,
     Reference,
-    compare,
-    compare_shuffled,
-    compare_with,
     iou_areas,
     shuffled_sets,
+    with_control,
+    with_other_network,
+    with_shuffled,
 )
 from vexplain.evaluation.explained_network import (
     ExplainedNetwork,
-    MethodsFn,
     Sample,
-    check_readings,
     heatmaps_of,
     make_sample,
 )
@@ -95,7 +94,7 @@ class SanityChecks(NamedTuple):
 
 def sanity_checks(
     apply: ApplyFn,
-    methods_fn: MethodsFn,
+    methods: Methods,
     network: ExplainedNetwork,
     batch: Batch,
     *,
@@ -108,8 +107,8 @@ def sanity_checks(
     draw: Literal["permutation", "normal"] = "permutation",
     other_class: Literal["drawn", "runner-up"] = "drawn",
     explained: Literal["same class", "own prediction"] = "same class",
-    targets: Labels | None = None,
-    readings: Mapping[str, str] | None = None,
+    targets: Any = None,
+    signs: Mapping[str, str] | None = None,
     batch_size: int = 32,
 ) -> SanityChecks:
     """Returns how the maps of each method change when the network, its training or the class do.
@@ -129,9 +128,7 @@ def sanity_checks(
     trained one.
 
     Args:
-        apply: the network.
-        methods_fn: relevance -> methods by name, for instance
-            `lambda relevance: methods_for(apply, table, relevance)`; called while JAX traces.
+        methods: as `as_methods` takes them; those of relevant features get those of each network.
         network: the trained variables, and the features that are relevant in them.
         batch: "images" and "masks" of a sample, say 24 to 64, and optionally their "indices".
         key: of all that is drawn.
@@ -149,8 +146,7 @@ def sanity_checks(
             itself. For methods made of relevant features the second: for a class that a network never
             predicts it has none, and says nothing of it.
         other_class: the other class is "drawn" among the others, or the "runner-up" of the trained network.
-        targets: (batch,), the classes explained in the trained network; what it predicts when left out.
-        readings: "positive part" or "absolute value", by the name of a method that returns signed
+        signs: "positive part" or "absolute value", by the name of a method that returns signed
             attributions; the positive part for those not named.
         batch_size: images that are explained at once.
 
@@ -167,36 +163,32 @@ def sanity_checks(
         Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.
 
     Example:
-        >>> from vexplain.attribution import class_score, gradient, sobel_edges
+        >>> from vexplain.relevance import Relevance
         >>> apply = lambda variables, images: images.reshape(len(images), -1) @ variables["dense"]
-        >>> def methods_fn(relevance):
-        ...     return {
-        ...         "gradient": lambda v, x, t, keys: gradient(class_score(apply), v, x, t),
-        ...         "Sobel edges": lambda v, x, t, keys: sobel_edges(x),
-        ...     }
         >>> relevance = Relevance(np.ones((1, 2)), np.zeros(2), np.zeros(2), 1.0, (("x", 1),), ("a", "b"))
         >>> variables = {"dense": jax.random.normal(jax.random.key(0), (192, 2))}
         >>> images = jax.random.uniform(jax.random.key(1), (2, 12, 16, 1))
         >>> checks = sanity_checks(
         ...     apply,
-        ...     methods_fn,
+        ...     ["gradient", "sobel_edges"],
         ...     ExplainedNetwork(variables, relevance),
         ...     {"images": images, "masks": images[..., 0]},
         ...     key=jax.random.key(2),
         ...     relearn=lambda variables: relevance,
-        ...     control_names=["Sobel edges"],
+        ...     control_names=["sobel_edges"],
         ... )
-        >>> checks.scores["gradient"].passes, checks.scores["Sobel edges"].passes
+        >>> checks.scores["gradient"].passes, checks.scores["sobel_edges"].passes
         (True, False)
     """
-    names = tuple(methods_fn(network.relevance))
+    functions = as_methods(methods)
     if num_draws < 1:
         raise ValueError(f"num_draws is {num_draws}: expected 1 or more")
-    _check(names, batch, control_names, modes, {"other_class": other_class, "explained": explained})
-    check_readings(readings or {}, names)
+    _check(
+        tuple(functions), batch, control_names, modes, {"other_class": other_class, "explained": explained}
+    )
     for_sample, for_weights, for_class, for_bootstrap = jax.random.split(key, 4)
     sample = make_sample(apply, network, batch, key=for_sample, targets=targets)
-    heatmaps_fn = heatmaps_of(methods_fn, readings=readings, batch_size=batch_size)
+    heatmaps_fn = heatmaps_of(apply, functions, signs=signs, batch_size=batch_size)
     masks = jnp.asarray(batch["masks"])
     trained = Reference(network, sample, masks, heatmaps_fn, heatmaps_fn(network, sample))
     groups = parameter_groups_from_output(apply, network.variables, sample.images[:1])
@@ -207,16 +199,17 @@ def sanity_checks(
     def targets_of(variables: Variables) -> Labels:
         return sample.targets if explained == "same class" else predict(variables)
 
-    shuffle = functools.partial(compare_shuffled, trained, relearn=relearn, targets_of=targets_of, draw=draw)
+    shuffle = functools.partial(with_shuffled, trained, relearn=relearn, targets_of=targets_of, draw=draw)
     first = shuffle(for_weights, sets)
     others = [shuffle(jax.random.fold_in(for_weights, n), [groups]) for n in range(1, num_draws)]
     another = _other_targets(apply, network, sample, for_class, other_class)
     found = _Comparisons(
         {mode: {g: first[chosen] for g, chosen in by_group.items()} for mode, by_group in stages.items()},
         [comparisons[groups] for comparisons in (first, *others)],
-        random_labels and compare(trained, random_labels, targets=targets_of(random_labels.variables)),
-        compare(trained, network, targets=another),
-        {name: compare_with(trained, name) for name in control_names},
+        random_labels
+        and with_other_network(trained, random_labels, targets=targets_of(random_labels.variables)),
+        with_other_network(trained, network, targets=another),
+        {name: with_control(trained, name) for name in control_names},
     )
     return _checks(found, iou_areas(trained.heatmaps, masks), for_bootstrap)
 
@@ -304,14 +297,12 @@ def _is_same(similarity: MapSimilarity) -> bool:
     return min(rho, ssim) >= SAME_FOR_ANOTHER_CLASS
 
 
-_interval = jax.jit(paired_bootstrap_interval)  # one program for all methods and controls
-
-
 def _difference(key: Any, values: np.ndarray, others: np.ndarray, varies: np.ndarray) -> tuple[float, float]:
     """95 % interval of values - others, over the images whose map varies; NaN where none does."""
     if not varies.any():
         return (np.nan, np.nan)
-    low, high = _interval(key, jnp.asarray(values[varies]), jnp.asarray(others[varies]))
+    difference = jnp.asarray(values[varies] - others[varies])[:, None]
+    low, high = bootstrap_intervals(key, [difference])[0]
     return float(low), float(high)
 
 

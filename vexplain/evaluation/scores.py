@@ -1,28 +1,35 @@
 """Scores heatmaps of any method against ground truth, in one streaming pass for all methods.
 
 Every score is kept for every image, so that methods can be compared on the same images. A signed map is
-scored twice, by its positive part and by its absolute value, and its method is credited with whichever has
-the larger IoU area over the dataset. All readings are shifted and scaled to [0, 1] before they are scored, so
-that the range of a map does not count. Maps that are not finite are counted, and `summarize` raises for them.
+scored by two sign conventions, its positive part and its absolute value, and the one with the larger IoU
+area over the dataset counts. Maps are shifted and scaled to [0, 1] before they are scored, so that their
+range does not count. Maps that are not finite are counted, and `summarize` raises for them.
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.attribution import absolute_heatmaps, normalize_heatmaps, positive_heatmaps
+from vexplain import attribution
+from vexplain.attribution import logit
+from vexplain.catalog import MethodFn, Methods, as_methods
 from vexplain.evaluation._rank_correlation import part_effect_correlation
 from vexplain.evaluation._relevance_mass import relevance_mass
+from vexplain.evaluation.explained_network import (
+    SIGNS,
+    ExplainedNetwork,
+    Sample,
+    as_heatmaps,
+    attributions_of,
+)
 from vexplain.evaluation.localization import NUM_THRESHOLDS, best_iou, iou_area, sorted_iou_curve
-from vexplain.evaluation.methods import Method
 from vexplain.evaluation.ranking import pointing_game, ranking_scores
 from vexplain.evaluation.sorted_pixels import sort_pixels
-from vexplain.typing import ApplyFn, Array, Batch, Float, Heatmaps, Int, Variables
+from vexplain.typing import ApplyFn, Array, Batch, Float, Heatmaps, Int
 
 SCORES = (
     "IoU area",
@@ -35,7 +42,6 @@ SCORES = (
     "part-effect correlation",
 )
 CEILING = "true mask"
-READINGS = ("positive part", "absolute value")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,12 +54,12 @@ class Score:
     Attributes:
         values: by name of the score, one for each image in their order, (images,).
         curve: mean intersection over union at the thresholds 0, 0.01, ..., 1.
-        reading: "positive part" or "absolute value"; "" where both are the same map.
+        sign: the convention, "positive part" or "absolute value"; "" where both are the same map.
     """
 
     values: Mapping[str, np.ndarray]
     curve: np.ndarray
-    reading: str
+    sign: str
 
     def mean(self, name: str) -> float:
         """The mean over images of one of `SCORES`."""
@@ -71,7 +77,7 @@ class Score:
 
 
 class ScoreState(NamedTuple):
-    """One row an image, by method and reading; a row of weight 0 is padding or a broken image."""
+    """One row an image, by method and sign convention; a row of weight 0 is padding or a broken image."""
 
     values: dict[str, dict[str, Float[Array, "images scores"]]]
     curves: dict[str, dict[str, Float[Array, "thresholds"]]]  # noqa: F821  # sums over images
@@ -82,8 +88,13 @@ class ScoreState(NamedTuple):
 
 
 def heatmap_scores(
-    apply: ApplyFn, methods: Mapping[str, Method], *, num_images: int, seed: int = 0
-) -> tuple[Callable[[], ScoreState], Callable[[ScoreState, Batch, Variables], ScoreState]]:
+    apply: ApplyFn,
+    methods: Methods | None = None,
+    *,
+    num_images: int,
+    score: attribution.Score = logit,
+    seed: int = 0,
+) -> tuple[Callable[[], ScoreState], Callable[[ScoreState, Batch, ExplainedNetwork], ScoreState]]:
     """Returns the pair (init, update) that gives every image its `SCORES`, for `streaming.fold_epoch`.
 
     Batches have "images", "masks", "indices" and optionally "weights" (0 = padding), "targets" (the classes
@@ -93,52 +104,60 @@ def heatmap_scores(
     method, `CEILING`: what a perfect map would reach.
 
     Args:
-        apply: the network.
-        methods: by name; `(variables, images, targets, keys) -> (batch, height, width)` heatmaps of any
-            range, or (batch, height, width, channels) signed attributions. `keys` has one key an image, and
-            may be left alone.
+        methods: names of the catalog and functions of the same signature, as `as_methods` takes them; all of
+            the catalog if left out.
         num_images: of the source, `len(source)`.
+        score: what is explained.
         seed: of the methods that need randomness; the key of an image follows from it and the image's index,
             whatever batch the image is in.
 
+    Returns:
+        `init()` and `update(state, batch, network)`; the network is an `ExplainedNetwork`, the constants of
+        the pass.
+
     Raises:
-        TypeError: a method does not take these four arguments.
+        TypeError: a method is no function of the signature of all methods.
         KeyError: (when `update` is traced) a batch without masks or indices.
         ValueError: no image, a method of the name `CEILING`, or (when `update` is traced) a method that
             returns maps of another shape.
 
     Example:
-        >>> brightness = lambda variables, images, targets, keys: images.sum(-1)
+        >>> def brightness(apply, variables, images, targets=None, *, score=logit, key=None):
+        ...     return images.sum(-1)
         >>> network = lambda variables, images: images.mean((1, 2))
-        >>> init, update = heatmap_scores(network, {"brightness": brightness}, num_images=1)
+        >>> init, update = heatmap_scores(network, brightness, num_images=1)
         >>> masks = jnp.zeros((1, 4, 4)).at[0, 1, 2].set(1.0)
         >>> batch = {"images": masks[..., None], "masks": masks, "indices": jnp.arange(1)}
-        >>> print(summarize(update(init(), batch, None))["brightness"].mean("best IoU"))
+        >>> print(summarize(update(init(), batch, ExplainedNetwork(None)))["brightness"].mean("best IoU"))
         1.0
     """
-    _check_methods(methods, num_images)
+    functions = as_methods(methods)
+    _check_methods(functions, num_images)
 
     def init() -> ScoreState:
-        names = (*methods, CEILING)
+        names = (*functions, CEILING)
         empty, zero = jnp.zeros((num_images, len(SCORES))), jnp.zeros((), jnp.int32)
         return ScoreState(
-            {name: dict.fromkeys(READINGS, empty) for name in names},
-            {name: dict.fromkeys(READINGS, jnp.zeros(NUM_THRESHOLDS)) for name in names},
+            {name: dict.fromkeys(SIGNS, empty) for name in names},
+            {name: dict.fromkeys(SIGNS, jnp.zeros(NUM_THRESHOLDS)) for name in names},
             jnp.zeros(num_images),
             zero,
             zero,
             dict.fromkeys(names, zero),
         )
 
-    def update(state: ScoreState, batch: Batch, variables: Variables) -> ScoreState:
+    def update(state: ScoreState, batch: Batch, network: ExplainedNetwork) -> ScoreState:
         _check_batch(batch)
-        return _updated(state, batch, _maps(apply, methods, batch, variables, seed))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["indices"])
+        sample = Sample(jnp.asarray(batch["images"]), batch.get("targets"), keys)
+        maps = attributions_of(apply, functions, network, sample, score)
+        return _updated(state, batch, maps | {CEILING: jnp.asarray(batch["masks"])})
 
     return init, update
 
 
 def summarize(state: ScoreState) -> dict[str, Score]:
-    """Returns the scores of each method at its better reading, the largest mean IoU area first.
+    """Returns the scores of each method at its better sign convention, the largest mean IoU area first.
 
     Raises:
         ValueError: no image was scored, more than `num_images` were, or a method gave maps that are not
@@ -154,64 +173,48 @@ def summarize(state: ScoreState) -> dict[str, Score]:
             "heatmap_scores, and begin each pass with init()"
         )
     _check_finite(state, num_scored)
-    scores = {name: _better_reading(state, name, counts) for name in state.values}
+    scores = {name: _of_better_sign(state, name, counts) for name in state.values}
     return dict(sorted(scores.items(), key=lambda item: -item[1].mean("IoU area")))
 
 
-def _better_reading(state: ScoreState, name: str, counts: np.ndarray) -> Score:
-    readings = {r: np.asarray(v, np.float64)[counts] for r, v in state.values[name].items()}
-    reading = max(readings, key=lambda r: readings[r][:, 0].mean())
-    values = readings[reading]
-    no_choice = all(np.allclose(v, values, rtol=0, atol=1e-6, equal_nan=True) for v in readings.values())
+def _of_better_sign(state: ScoreState, name: str, counts: np.ndarray) -> Score:
+    by_sign = {sign: np.asarray(v, np.float64)[counts] for sign, v in state.values[name].items()}
+    best = max(by_sign, key=lambda sign: by_sign[sign][:, 0].mean())
+    values = by_sign[best]
+    no_choice = all(np.allclose(v, values, rtol=0, atol=1e-6, equal_nan=True) for v in by_sign.values())
     known = {s: values[:, n] for n, s in enumerate(SCORES) if not np.isnan(values[:, n]).all()}
-    curve = np.asarray(state.curves[name][reading], np.float64) / counts.sum()
-    return Score(known, curve, "" if no_choice else reading)
-
-
-def _maps(
-    apply: ApplyFn, methods: Mapping[str, Method], batch: Batch, variables: Variables, seed: int
-) -> dict[str, Array]:
-    images = jnp.asarray(batch["images"])
-    targets = jnp.asarray(batch["targets"]) if "targets" in batch else apply(variables, images).argmax(-1)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["indices"])
-    maps = {
-        name: _checked_maps(name, method(variables, images, targets, keys), images)
-        for name, method in methods.items()
-    }
-    return maps | {CEILING: jnp.asarray(batch["masks"])}
+    curve = np.asarray(state.curves[name][best], np.float64) / counts.sum()
+    return Score(known, curve, "" if no_choice else best)
 
 
 def _updated(state: ScoreState, batch: Batch, maps: Mapping[str, Array]) -> ScoreState:
     size = len(batch["images"])
     counts = jnp.asarray(batch.get("weights", jnp.ones(size))) > 0
     rows = state.num_rows + jnp.arange(size)  # padding at the end may have none, and is dropped
-    found = _scored_readings([_readings(m) for m in maps.values()], batch)
+    found = _scored_by_sign([_by_sign(m) for m in maps.values()], batch)
     values, curves, num_not_finite = {}, {}, {}
     for place, (name, raw) in enumerate(maps.items()):
         is_finite = jnp.isfinite(raw).all(tuple(range(1, raw.ndim)))
         num_not_finite[name] = state.num_not_finite[name] + (counts & ~is_finite).sum()
         values[name], curves[name] = {}, {}
-        for n, reading in enumerate(READINGS):
+        for n, sign in enumerate(SIGNS):
             scores, curve = (found_of[place, n] for found_of in found)
-            values[name][reading] = state.values[name][reading].at[rows].set(scores, mode="drop")
+            values[name][sign] = state.values[name][sign].at[rows].set(scores, mode="drop")
             added = jnp.where(counts[:, None], curve, 0).sum(0)
-            curves[name][reading] = state.curves[name][reading] + added
+            curves[name][sign] = state.curves[name][sign] + added
     weights = state.weights.at[rows].set(counts.astype(state.weights.dtype), mode="drop")
     num_scored = state.num_scored + counts.sum()
     return ScoreState(values, curves, weights, state.num_rows + size, num_scored, num_not_finite)
 
 
-def _readings(maps: Array) -> tuple[Heatmaps, Heatmaps]:
-    if maps.ndim == 3:
-        heatmaps = normalize_heatmaps(maps)
-        return heatmaps, heatmaps
-    return positive_heatmaps(maps), absolute_heatmaps(maps)
+def _by_sign(maps: Array) -> tuple[Heatmaps, Heatmaps]:
+    return as_heatmaps(maps, SIGNS[0]), as_heatmaps(maps, SIGNS[1])
 
 
-def _scored_readings(
-    readings: list[tuple[Heatmaps, Heatmaps]], batch: Batch
+def _scored_by_sign(
+    maps: list[tuple[Heatmaps, Heatmaps]], batch: Batch
 ) -> tuple[Float[Array, "methods 2 batch scores"], Float[Array, "methods 2 batch thresholds"]]:
-    """Scores one method after the other, by one compiled body; where both readings are one map, only once."""
+    """Scores one method after the other, by one compiled body; where both signs are one map, only once."""
 
     def both(pair):
         scored = _scored(pair[0], batch)
@@ -219,7 +222,7 @@ def _scored_readings(
         others = jax.lax.cond(is_same, lambda: scored, lambda: _scored(pair[1], batch))
         return tuple(jnp.stack(parts) for parts in zip(scored, others, strict=True))
 
-    return jax.lax.map(both, jnp.stack([jnp.stack(pair) for pair in readings]))
+    return jax.lax.map(both, jnp.stack([jnp.stack(pair) for pair in maps]))
 
 
 def _scored(
@@ -252,23 +255,11 @@ def _part_scores(heatmaps: Heatmaps, masks: Array, effects: Array) -> Float[Arra
     return jnp.stack(each).mean(0)
 
 
-def _check_methods(methods: Mapping[str, Method], num_images: int) -> None:
+def _check_methods(methods: Mapping[str, MethodFn], num_images: int) -> None:
     if num_images < 1:
         raise ValueError(f"num_images is {num_images}: expected len(source), 1 or more")
     if CEILING in methods:
         raise ValueError(f"methods has {CEILING!r}, which is scored anyhow: give yours another name")
-    for name, method in methods.items():
-        try:
-            signature = inspect.signature(method)
-        except ValueError:  # some built-in callables do not tell
-            continue
-        try:
-            signature.bind(*4 * (None,))
-        except TypeError as error:
-            raise TypeError(
-                f"methods[{name!r}] takes {signature}: expected (variables, images, targets, keys); a method "
-                "that draws nothing leaves `keys` alone"
-            ) from error
 
 
 def _check_batch(batch: Batch) -> None:
@@ -278,18 +269,6 @@ def _check_batch(batch: Batch) -> None:
                 f"batch: scoring heatmaps needs {name!r}, got {sorted(batch)}; an ArraySource gives them: "
                 "ArraySource(images, labels, masks, class_names=...)"
             )
-
-
-def _checked_maps(name: str, maps: Any, images: Array) -> Array:
-    shape = getattr(maps, "shape", None)
-    given = type(maps).__name__ if shape is None else f"shape {shape}"
-    if shape is None or len(shape) not in (3, 4) or shape[:3] != images.shape[:3]:
-        batch, height, width, _ = images.shape
-        raise ValueError(
-            f"methods[{name!r}] returned {given}: expected heatmaps ({batch}, {height}, {width}) or signed "
-            f"attributions ({batch}, {height}, {width}, channels), of the size of the images"
-        )
-    return jnp.asarray(maps)
 
 
 def _check_finite(state: ScoreState, count: int) -> None:

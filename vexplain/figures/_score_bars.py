@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vexplain.evaluation import CEILING, CONTROLS, OURS, Score
+from vexplain.evaluation import CEILING, CONTROLS, Score
 from vexplain.figures import style
-from vexplain.figures.curves import ranked_methods
+from vexplain.figures.curves import PAPER, ranked_methods
 from vexplain.figures.sheet import fit_alike, place, write
 
 WIDTH, MARGIN = 9.6, 0.3  # inches
@@ -37,14 +37,14 @@ def score_bars(scores: Mapping[str, Score]) -> Figure:
         _score_panel(axes, ranked, kind)
         for k, (name, score) in enumerate(ranked):
             value = f"{style.percent(score.mean(kind))} ± {100 * score.standard_error(kind):.1f}"
-            look: dict[str, Any] = {"weight": "bold"} if name == OURS else {}
+            look: dict[str, Any] = {"weight": "bold"} if name == PAPER else {}
             write(
                 figure, left + panel, 0.66 + (k + 0.5) * row, value, ha="right", va="center_baseline", **look
             )
     labels = []
     for k, (name, _) in enumerate(ranked):
         look: dict[str, Any] = (
-            {"weight": "bold", "color": style.OURS} if name == OURS else {"color": style.INK}
+            {"weight": "bold", "color": style.OURS} if name == PAPER else {"color": style.INK}
         )
         labels.append(write(figure, MARGIN, 0.66 + (k + 0.5) * row, name, va="center_baseline", **look))
     fit_alike(labels, names - 0.2)
@@ -56,7 +56,7 @@ def _score_panel(axes, ranked: list[tuple[str, Score]], kind: str) -> None:
     errors = np.array([score.standard_error(kind) for _, score in ranked])
     style.quiet_axes(axes)
     for k, (name, _) in enumerate(ranked):
-        color = style.OURS if name == OURS else style.FAINT if name in (*CONTROLS, CEILING) else style.RANDOM
+        color = style.OURS if name == PAPER else style.FAINT if name in (*CONTROLS, CEILING) else style.RANDOM
         axes.barh(k, values[k], 0.58, color=color)
     axes.errorbar(values, range(len(ranked)), xerr=errors, fmt="none", ecolor=style.INK, elinewidth=1)
     axes.set(xlim=(0, max(float((values + errors).max()), 1e-3)), ylim=(len(ranked) - 0.5, -0.5))

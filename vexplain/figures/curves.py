@@ -8,11 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from vexplain.evaluation import CEILING, CONTROLS, OURS, OWN, Score
+from vexplain.catalog import title_of
+from vexplain.evaluation import CEILING, CONTROLS, Score
 from vexplain.figures import style
 from vexplain.figures.sheet import fit_alike, place, write
 
 WIDTH, HEIGHT, LEGEND, ROW = 10.4, 4.2, 3.75, 0.33  # inches
+PAPER, OURS = "relevant_features", "relevant_evidence"  # the recipe of the paper, and our map
 _NOT_METHODS = (*CONTROLS, CEILING)
 _DASHES = [(0, (4, 2)), (0, (1.2, 1.6)), (0, (6, 1.5)), (0, (6, 1.5, 1.2, 1.5)), (0, (2.5, 1))]
 
@@ -112,7 +114,7 @@ def _drawn(lines: Sequence[_Line], title: str, of_values: str) -> Axes:
     style.quiet_axes(axes, grid="y")
     write(figure, 0.65, 0.3, title, color=style.MUTED)
     for order, line in enumerate(lines):
-        zorder = 3 + (line.name == OURS) - order / 100
+        zorder = 3 + (line.name == PAPER) - order / 100
         axes.plot(line.x, line.y, zorder=zorder, **look_of(line.name, names))
     left = WIDTH - LEGEND - 0.2
     write(figure, left, 0.3, "method", color=style.MUTED)
@@ -146,14 +148,14 @@ def look_of(name: str, names: Sequence[str]) -> dict[str, Any]:
         name: of the method.
         names: of all methods.
     """
-    if name == OURS:
+    if name == PAPER:
         return {"color": style.OURS, "linewidth": 2.8, "solid_capstyle": "round"}
     if name in _NOT_METHODS:
         dashes = _DASHES[_NOT_METHODS.index(name) % len(_DASHES)]
         return {"color": style.CONTROL, "linewidth": 1.4, "linestyle": dashes}
-    if name == OWN:
+    if name == OURS:
         return {"color": style.INK, "linewidth": 2.2, "solid_capstyle": "round"}
-    rivals = sorted(other for other in names if other not in (OURS, OWN, *_NOT_METHODS))
+    rivals = sorted(other for other in names if other not in (PAPER, OURS, *_NOT_METHODS))
     turn, place_in_palette = divmod(rivals.index(name), len(style.RIVALS))
     dashes = ["-", (0, (7, 1.5)), (0, (5, 1.5, 1, 1.5))][turn % 3]  # where there are more than colors
     return {"color": style.RIVALS[place_in_palette], "linewidth": 1.6, "linestyle": dashes}
@@ -164,7 +166,7 @@ def _legend_row(figure: Figure, left: float, top: float, line: _Line, look: dict
     sample.plot([0.06, 0.94], [0.5, 0.5], **look)
     sample.set(xlim=(0, 1), ylim=(0, 1))
     sample.set_axis_off()
-    is_ours = line.name == OURS
-    text: dict[str, Any] = {"weight": "bold", "color": style.OURS} if is_ours else {"color": style.INK}
+    is_paper = line.name == PAPER
+    text: dict[str, Any] = {"weight": "bold", "color": style.OURS} if is_paper else {"color": style.INK}
     write(figure, WIDTH - 0.3, top + 0.08, line.value, va="center_baseline", ha="right", **text)
-    return write(figure, left + 0.38, top + 0.08, line.name, va="center_baseline", **text)
+    return write(figure, left + 0.38, top + 0.08, title_of(line.name), va="center_baseline", **text)

@@ -17,30 +17,30 @@ from vexplain.typing import ApplyFn, Array, Float, Key, Variables
 ChannelMasks = dict[str, Float[Array, " channels"]]
 
 
-def with_silenced_channels(apply: ApplyFn, rows: Sequence[Layer]) -> ApplyFn:
+def with_silenced_channels(apply: ApplyFn, layers: Sequence[Layer]) -> ApplyFn:
     """Returns `apply((variables, masks), images)`: the network with channels multiplied by 0 or 1.
 
     Args:
         apply: the network.
-        rows: layers that have a mask, by name (channels,).
+        layers: layers that have a mask, by name (channels,).
     """
 
     def silenced(arguments: tuple[Variables, ChannelMasks], images):
         variables, masks = arguments
 
-        def change(row: Layer) -> Callable[[Array], Array]:
+        def change(layer: Layer) -> Callable[[Array], Array]:
             def multiply(activation):
-                kept = channels_last(activation, row) * masks[row.name].astype(activation.dtype)
-                return as_layer_output(kept, row)
+                kept = channels_last(activation, layer) * masks[layer.name].astype(activation.dtype)
+                return as_layer_output(kept, layer)
 
             return multiply
 
-        return edit(apply, {row.name: change(row) for row in rows})(variables, images)
+        return edit(apply, {layer.name: change(layer) for layer in layers})(variables, images)
 
     return silenced
 
 
-def ablation_accuracy(apply: ApplyFn, rows: Sequence[Layer], num_classes: int):
+def ablation_accuracy(apply: ApplyFn, layers: Sequence[Layer], num_classes: int):
     """Returns the pair (init, update) that counts predictions of the network with silenced channels.
 
     As `training.confusion`; the constants of `update` are `(variables, masks)`, with masks from
@@ -48,57 +48,57 @@ def ablation_accuracy(apply: ApplyFn, rows: Sequence[Layer], num_classes: int):
 
     Args:
         apply: the network.
-        rows: layers that have a mask.
+        layers: layers that have a mask.
         num_classes: C.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 4.1.
     """
-    return confusion(with_silenced_channels(apply, rows), num_classes)
+    return confusion(with_silenced_channels(apply, layers), num_classes)
 
 
-def relevant_masks(rows: Sequence[Layer], relevant: Mapping[str, Sequence[int]]) -> ChannelMasks:
+def relevant_masks(layers: Sequence[Layer], relevant: Mapping[str, Sequence[int]]) -> ChannelMasks:
     """Returns masks that silence some channels: 0 there, 1 elsewhere.
 
     Args:
-        rows: the layers that get a mask.
+        layers: the layers that get a mask.
         relevant: by layer, the channels to silence, for instance from `relevant_union`.
 
     Raises:
-        ValueError: a layer is not among `rows`, or does not have a channel.
+        ValueError: a layer is not among `layers`, or does not have a channel.
     """
-    _check(rows, relevant)
-    masks = {row.name: jnp.ones(row.num_channels) for row in rows}
+    _check(layers, relevant)
+    masks = {layer.name: jnp.ones(layer.num_channels) for layer in layers}
     for name, channels in relevant.items():
         masks[name] = masks[name].at[np.asarray(channels, int)].set(0.0)
     return masks
 
 
-def random_masks(key: Key, rows: Sequence[Layer], relevant: Mapping[str, Sequence[int]]) -> ChannelMasks:
+def random_masks(key: Key, layers: Sequence[Layer], relevant: Mapping[str, Sequence[int]]) -> ChannelMasks:
     """Returns masks that silence random channels, as many in each layer as are relevant there.
 
     Args:
         key: of the draw.
-        rows: the layers that get a mask.
+        layers: the layers that get a mask.
         relevant: by layer, the relevant channels; only their number counts.
 
     Raises:
-        ValueError: a layer is not among `rows`, or does not have a channel.
+        ValueError: a layer is not among `layers`, or does not have a channel.
     """
-    _check(rows, relevant)
-    keys = jax.random.split(key, len(rows))
+    _check(layers, relevant)
+    keys = jax.random.split(key, len(layers))
     drawn = {
-        row.name: jax.random.permutation(k, row.num_channels)[: len(set(relevant.get(row.name, ())))]
-        for k, row in zip(keys, rows, strict=True)
+        layer.name: jax.random.permutation(k, layer.num_channels)[: len(set(relevant.get(layer.name, ())))]
+        for k, layer in zip(keys, layers, strict=True)
     }
-    return relevant_masks(rows, {name: np.asarray(channels).tolist() for name, channels in drawn.items()})
+    return relevant_masks(layers, {name: np.asarray(channels).tolist() for name, channels in drawn.items()})
 
 
-def _check(rows: Sequence[Layer], relevant: Mapping[str, Sequence[int]]) -> None:
-    sizes = {row.name: row.num_channels for row in rows}
+def _check(layers: Sequence[Layer], relevant: Mapping[str, Sequence[int]]) -> None:
+    sizes = {layer.name: layer.num_channels for layer in layers}
     unknown = set(relevant) - set(sizes)
     if unknown:
-        raise ValueError(f"relevant: layers {sorted(unknown)} are not among rows, {list(sizes)}")
+        raise ValueError(f"relevant: layers {sorted(unknown)} are not among layers, {list(sizes)}")
     for name, channels in relevant.items():
         beyond = [channel for channel in channels if not 0 <= channel < sizes[name]]
         if beyond:

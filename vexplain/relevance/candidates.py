@@ -44,12 +44,12 @@ def candidate_layers(table: LayerTable, *, convolutional_only: bool = False) -> 
         >>> def apply(variables, images):
         ...     return jax.nn.relu(images.mean((1, 2)) @ variables) @ variables
         >>> table = layers(apply, jnp.ones((3, 3)), jnp.ones((1, 4, 4, 3)))
-        >>> [row.name for row in candidate_layers(table)]
+        >>> [layer.name for layer in candidate_layers(table)]
         ['pool_1', 'dense_1', 'relu_1']
     """
     before_scores = table.layers[: len(table) - _num_scores(table)]
-    readable = [row for row in before_scores if row.inside is None and row.batch_axis is not None]
-    chosen = [row for row in readable if row.kind == "conv" or not convolutional_only]
+    readable = [layer for layer in before_scores if layer.inside is None and layer.batch_axis is not None]
+    chosen = [layer for layer in readable if layer.kind == "conv" or not convolutional_only]
     if not chosen:
         what = "convolution" if convolutional_only else "layer before the class scores"
         raise ValueError(f"table: this network has no {what} that could be read:\n{table}")
@@ -58,11 +58,11 @@ def candidate_layers(table: LayerTable, *, convolutional_only: bool = False) -> 
 
 def _num_scores(table: LayerTable) -> int:
     """How many layers at the end of the table are the class scores, channel by channel."""
-    rows, count = table.layers, 1
+    layers, count = table.layers, 1
     while (
-        count < len(rows)
-        and rows[-count].kind not in _COMBINES
-        and rows[-count].shape == rows[-count - 1].shape
+        count < len(layers)
+        and layers[-count].kind not in _COMBINES
+        and layers[-count].shape == layers[-count - 1].shape
     ):
         count += 1
     return count
@@ -96,64 +96,64 @@ def default_layers(table: LayerTable, *, max_gram_bytes: int = MAX_GRAM_BYTES) -
         ...     return jax.nn.relu(x @ w).mean((1, 2)) @ w
         >>> table = layers(apply, jnp.ones((3, 3)), jnp.ones((1, 4, 4, 3)))
         >>> for size in (1000, 150, 100):
-        ...     print([row.name for row in default_layers(table, max_gram_bytes=size)])
+        ...     print([layer.name for layer in default_layers(table, max_gram_bytes=size)])
         ['dense_1', 'relu_1', 'dense_2', 'relu_2', 'pool_1']
         ['relu_1', 'relu_2']
         ['relu_2']
     """
     every = candidate_layers(table)
     outputs = _block_outputs(every)
-    choices = (every, outputs, tuple({row.shape: row for row in outputs}.values()))
-    return next((rows for rows in choices if gram_bytes(rows) <= max_gram_bytes), choices[-1])
+    choices = (every, outputs, tuple({layer.shape: layer for layer in outputs}.values()))
+    return next((layers for layers in choices if gram_bytes(layers) <= max_gram_bytes), choices[-1])
 
 
-def gram_bytes(rows: Sequence[Layer]) -> int:
+def gram_bytes(layers: Sequence[Layer]) -> int:
     """Returns the size of the Gram matrix of some layers: 4 m² bytes, m their channels together.
 
     Args:
-        rows: the layers.
+        layers: the layers.
     """
-    return 4 * sum(row.num_channels for row in rows) ** 2
+    return 4 * sum(layer.num_channels for layer in layers) ** 2
 
 
-def _block_outputs(rows: Sequence[Layer]) -> tuple[Layer, ...]:
+def _block_outputs(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """The ends of residual blocks; in a network of few or none its activation functions; else all layers."""
-    pairs = itertools.zip_longest(rows, rows[1:])
+    pairs = itertools.zip_longest(layers, layers[1:])
     ends = [
         following
-        if following is not None and following.kind in ACTIVATION_KINDS and following.shape == row.shape
-        else row
-        for row, following in pairs
-        if row.kind == "add"
+        if following is not None and following.kind in ACTIVATION_KINDS and following.shape == layer.shape
+        else layer
+        for layer, following in pairs
+        if layer.kind == "add"
     ]
     if len(ends) < _MIN_BLOCKS:
-        ends = [row for row in rows if row.kind in ACTIVATION_KINDS]
-    return tuple(ends or rows)
+        ends = [layer for layer in layers if layer.kind in ACTIVATION_KINDS]
+    return tuple(ends or layers)
 
 
-def layout_of(rows: Sequence[Layer]) -> FeatureLayout:
+def layout_of(layers: Sequence[Layer]) -> FeatureLayout:
     """Returns the feature layout of some layers: (name, number of channels) of each."""
-    return tuple((row.name, row.num_channels) for row in rows)
+    return tuple((layer.name, layer.num_channels) for layer in layers)
 
 
-def response_fn(apply: ApplyFn, rows: Sequence[Layer], *, measure: Measure = "energy") -> ResponseFn:
+def response_fn(apply: ApplyFn, layers: Sequence[Layer], *, measure: Measure = "energy") -> ResponseFn:
     """Returns the function `(variables, images) -> (responses, logits)` that `gram_statistics` takes.
 
     Args:
         apply: the network.
-        rows: the candidate layers, in the order of the features.
+        layers: the candidate layers, in the order of the features.
         measure: of a channel, see `responses`.
 
     Raises:
         ValueError: another measure.
     """
     check_measure(measure)
-    names = [row.name for row in rows]
+    names = [layer.name for layer in layers]
     reading = read(apply, names)
 
     def respond(variables, images):
         logits, found = reading(variables, images)
-        activations = {row.name: channels_last(found[row.name], row) for row in rows}
+        activations = {layer.name: channels_last(found[layer.name], layer) for layer in layers}
         return responses(activations, measure=measure), logits
 
     return respond

@@ -20,7 +20,18 @@ from vexplain.relevance._features import Relevance
 from vexplain.relevance.layout import split_features
 from vexplain.transforms import Layer, LayerTable, as_layer_output, channels_last, edit, layers, read
 from vexplain.transforms.layer_kinds import LINEAR_KINDS
-from vexplain.typing import AnyArray, ApplyFn, Array, Float, Heatmaps, Labels, Logits, Variables
+from vexplain.typing import (
+    AnyArray,
+    ApplyFn,
+    Array,
+    Float,
+    Heatmaps,
+    ImagesLike,
+    Labels,
+    Logits,
+    Targets,
+    Variables,
+)
 
 REACH = 1 / 8  # of the side of a layer: standard deviation of the neighborhood that shares a gradient
 DOUBT = 0.1  # what is left of fine evidence where no deeper layer agrees
@@ -43,8 +54,8 @@ class Evidence(NamedTuple):
 def _evidence(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: AnyArray | None = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -52,9 +63,9 @@ def _evidence(
 ) -> Evidence:
     table = layers(apply, variables, images)
     fine, *coarser = evidence_layers(table)
-    names = tuple(dict.fromkeys((*relevance.layers, fine.name, *(row.name for row in coarser))))
-    rows = {name: table[name] for name in names}
-    logits, activations, send = _backward(apply, variables, images, rows)
+    names = tuple(dict.fromkeys((*relevance.layers, fine.name, *(layer.name for layer in coarser))))
+    chosen = {name: table[name] for name in names}
+    logits, activations, send = _backward(apply, variables, images, chosen)
     check_score_count(relevance, logits.shape[1])
     own = jax.nn.one_hot(targets, logits.shape[1], dtype=logits.dtype)
     others = (1 - own) / max(logits.shape[1] - 1, 1)
@@ -71,11 +82,11 @@ def _evidence(
     seeds = {name: for_class[name] - for_others[name] for name in relevance.layers}
     arrived = send(jnp.zeros_like(logits), seeds)
 
-    def evidence_of(row: Layer) -> Heatmaps:
-        signal = arrived[row.name] + seeds.get(row.name, 0)
-        return _localized(signal, activations[row.name], images)
+    def evidence_of(layer: Layer) -> Heatmaps:
+        signal = arrived[layer.name] + seeds.get(layer.name, 0)
+        return _localized(signal, activations[layer.name], images)
 
-    deeper = sum((normalize_heatmaps(evidence_of(row)) for row in coarser), jnp.zeros(images.shape[:3]))
+    deeper = sum((normalize_heatmaps(evidence_of(layer)) for layer in coarser), jnp.zeros(images.shape[:3]))
     agreed = _saturated(deeper) + DOUBT if coarser else 1.0
     unfilled = normalize_heatmaps(evidence_of(fine) * agreed)
     radius = max(round(min(images.shape[1:3]) * WINDOW), 1)
@@ -86,8 +97,8 @@ def _evidence(
 def find_evidence(
     apply: ApplyFn,
     variables: Variables,
-    images: Any,
-    targets: Any = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -147,8 +158,8 @@ def find_evidence(
 def relevant_evidence(
     apply: ApplyFn,
     variables: Variables,
-    images: Any,
-    targets: Any = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -182,7 +193,7 @@ def evidence_layers(table: LayerTable) -> tuple[Layer, ...]:
         ...     x = jax.nn.relu(jax.nn.relu(images))
         ...     x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
         ...     return x.mean((1, 2))
-        >>> [row.name for row in evidence_layers(layers(apply, None, jnp.ones((1, 4, 4, 3))))]
+        >>> [layer.name for layer in evidence_layers(layers(apply, None, jnp.ones((1, 4, 4, 3))))]
         ['relu_1', 'pool_1']
     """
     spatial = [r for r in table if r.num_positions > 1 and r.batch_axis is not None and not r.inside]
@@ -191,16 +202,16 @@ def evidence_layers(table: LayerTable) -> tuple[Layer, ...]:
             "apply: no layer of this network has positions (two spatial axes), so that evidence has no place"
         )
     by_resolution: dict[int, list[Layer]] = {}
-    for row in spatial:
-        by_resolution.setdefault(row.num_positions, []).append(row)
+    for layer in spatial:
+        by_resolution.setdefault(layer.num_positions, []).append(layer)
     found = []
-    for _, rows in sorted(by_resolution.items(), reverse=True):
-        bends = [row for row in rows if row.kind not in LINEAR_KINDS] or rows
+    for _, chosen in sorted(by_resolution.items(), reverse=True):
+        bends = [layer for layer in chosen if layer.kind not in LINEAR_KINDS] or chosen
         found.append(bends[-1] if found else bends[0])
     return tuple(found)
 
 
-def _backward(apply, variables, images, rows: dict[str, Layer]):
+def _backward(apply, variables, images, chosen: dict[str, Layer]):
     """(logits, activations, send), channels last.
 
     `send(of_logits, seeds)` is what arrives at each layer from later ones, its own seed left out.
@@ -208,18 +219,18 @@ def _backward(apply, variables, images, rows: dict[str, Layer]):
 
     def moved(deltas):
         changes = {name: (lambda a, delta=delta: a + delta) for name, delta in deltas.items()}
-        return read(edit(apply, changes), tuple(rows))(variables, images)
+        return read(edit(apply, changes), tuple(chosen))(variables, images)
 
-    _, shapes = jax.eval_shape(read(apply, tuple(rows)), variables, images)
+    _, shapes = jax.eval_shape(read(apply, tuple(chosen)), variables, images)
     zeros = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
     (logits, found), pull = jax.vjp(moved, zeros)
 
     def send(of_logits: Array, seeds: dict[str, Array]) -> dict[str, Array]:
-        given = {name: as_layer_output(seed, rows[name]) for name, seed in seeds.items()}
+        given = {name: as_layer_output(seed, chosen[name]) for name, seed in seeds.items()}
         arrived = pull((of_logits, zeros | given))[0]
-        return {name: channels_last(arrived[name], rows[name]) for name in rows}
+        return {name: channels_last(arrived[name], chosen[name]) for name in chosen}
 
-    return logits, {name: channels_last(found[name], rows[name]) for name in rows}, send
+    return logits, {name: channels_last(found[name], chosen[name]) for name in chosen}, send
 
 
 def _contributions(

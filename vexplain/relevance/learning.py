@@ -24,7 +24,8 @@ from vexplain.relevance.layout import layout_size
 from vexplain.relevance.statistics import Statistics, gram_statistics
 from vexplain.streaming import fold_epoch
 from vexplain.streaming.devices import Mesh
-from vexplain.transforms import Layer, LayerTable, layers
+from vexplain.transforms import Layer, LayerTable
+from vexplain.transforms import layers as layers_of
 from vexplain.typing import ApplyFn, Variables
 
 _LOG = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def learn_relevance(
     variables: Variables,
     source: Source,
     *,
-    rows: Sequence[Layer | str] | None = None,
+    layers: Sequence[Layer | str] | None = None,
     mu: float | int = 10.0,
     nonnegative: bool = True,
     labels: Literal["predicted", "true"] = "predicted",
@@ -56,7 +57,7 @@ def learn_relevance(
         apply: the network, `apply(variables, images) -> logits`.
         variables: its variables.
         source: labeled images, usually those that it was trained on; `ArraySource` makes one of arrays.
-        rows: the layers whose channels are candidates, by name or from the layer table; `default_layers` of
+        layers: the layers whose channels are candidates, by name or from the layer table; `default_layers` of
             the network if left out: all of them, or the outputs of blocks where all would be too many.
         mu: bound on the L1 norm of each class's weights, positive; larger finds more features.
         nonnegative: demand weights >= 0.
@@ -73,7 +74,7 @@ def learn_relevance(
     Raises:
         ValueError: no source or an empty one, another measure, too many features for `max_gram_bytes`, a
             class without images, `mu` not positive.
-        KeyError: a name in `rows` that no layer has.
+        KeyError: a name in `layers` that no layer has.
 
     Example:
         >>> import numpy as np
@@ -89,7 +90,7 @@ def learn_relevance(
     """
     check_measure(measure)
     _check(source, mu, on_empty_class)  # known before the pass over the images, which may take hours
-    chosen = _chosen_layers(apply, variables, source, rows, max_gram_bytes)
+    chosen = _chosen_layers(apply, variables, source, layers, max_gram_bytes)
     layout = layout_of(chosen)
     make_pair = _statistics_pair if _has_hash(apply) else _statistics_pair.__wrapped__
     init, update = make_pair(apply, tuple(chosen), len(source.class_names), labels, measure, max_gram_bytes)
@@ -145,31 +146,31 @@ def _chosen_layers(
     apply: ApplyFn,
     variables: Variables,
     source: Source,
-    rows: Sequence[Layer | str] | None,
+    layers: Sequence[Layer | str] | None,
     max_gram_bytes: int,
 ) -> list[Layer]:
-    if isinstance(rows, str):
-        raise ValueError(f"rows is the text {rows!r}: pass a list, [{rows!r}]")
-    if rows is not None and not len(rows):
-        raise ValueError("rows is empty: name the layers, or leave it out for all candidates")
-    given = [row for row in rows or () if isinstance(row, Layer)]
-    if rows is not None and len(given) == len(rows):
+    if isinstance(layers, str):
+        raise ValueError(f"layers is the text {layers!r}: pass a list, [{layers!r}]")
+    if layers is not None and not len(layers):
+        raise ValueError("layers is empty: name the layers, or leave it out for all candidates")
+    given = [layer for layer in layers or () if isinstance(layer, Layer)]
+    if layers is not None and len(given) == len(layers):
         chosen, table = given, None
     else:
-        table = layers(apply, variables, source[[0]]["images"])
-        named = default_layers(table, max_gram_bytes=max_gram_bytes) if rows is None else rows
-        chosen = [row if isinstance(row, Layer) else table[row] for row in named]
-    _check_size(chosen, is_default=rows is None, max_gram_bytes=max_gram_bytes)
-    _log_size(chosen, table if rows is None else None)
+        table = layers_of(apply, variables, source[[0]]["images"])
+        named = default_layers(table, max_gram_bytes=max_gram_bytes) if layers is None else layers
+        chosen = [layer if isinstance(layer, Layer) else table[layer] for layer in named]
+    _check_size(chosen, is_default=layers is None, max_gram_bytes=max_gram_bytes)
+    _log_size(chosen, table if layers is None else None)
     return chosen
 
 
-def _size(rows: Sequence[Layer]) -> str:
+def _size(layers: Sequence[Layer]) -> str:
     """What a pass over some layers needs, in words."""
-    num_features, size = sum(row.num_channels for row in rows), gram_bytes(rows)
-    plural = "" if len(rows) == 1 else "s"
+    num_features, size = sum(layer.num_channels for layer in layers), gram_bytes(layers)
+    plural = "" if len(layers) == 1 else "s"
     large = f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size:,} bytes"
-    return f"{num_features:,} features of {len(rows)} layer{plural} make a Gram matrix of {large}"
+    return f"{num_features:,} features of {len(layers)} layer{plural} make a Gram matrix of {large}"
 
 
 def _log_size(chosen: Sequence[Layer], table: LayerTable | None) -> None:
@@ -177,7 +178,7 @@ def _log_size(chosen: Sequence[Layer], table: LayerTable | None) -> None:
     every = () if table is None else candidate_layers(table)
     if len(every) > len(chosen):
         _LOG.warning(
-            "all %s; taken are the outputs of blocks, %s to %s: %s. Pass rows= for others",
+            "all %s; taken are the outputs of blocks, %s to %s: %s. Pass layers= for others",
             _size(every),
             chosen[0].name,
             chosen[-1].name,
@@ -188,12 +189,12 @@ def _log_size(chosen: Sequence[Layer], table: LayerTable | None) -> None:
 def _check_size(chosen: Sequence[Layer], *, is_default: bool, max_gram_bytes: int) -> None:
     if gram_bytes(chosen) <= max_gram_bytes:
         return
-    largest = sorted(chosen, key=lambda row: -row.num_channels)[:3]
-    names = ", ".join(f"{row.name} ({row.num_channels:,})" for row in largest)
-    default = "" if is_default else "leave rows out, for the outputs of blocks; or "
+    largest = sorted(chosen, key=lambda layer: -layer.num_channels)[:3]
+    names = ", ".join(f"{layer.name} ({layer.num_channels:,})" for layer in largest)
+    default = "" if is_default else "leave layers out, for the outputs of blocks; or "
     raise ValueError(
-        f"rows: {_size(chosen)}, above max_gram_bytes = {max_gram_bytes:,}; the largest layers are {names}. "
-        f"Use fewer layers: {default}name some, as in rows=[{chosen[-1].name!r}]; or raise max_gram_bytes"
+        f"layers: {_size(chosen)}, above max_gram_bytes = {max_gram_bytes:,}; the largest are {names}. Use "
+        f"fewer layers: {default}name some, as in layers=[{chosen[-1].name!r}]; or raise max_gram_bytes"
     )
 
 

@@ -31,7 +31,18 @@ from vexplain.transforms import (
     read,
     with_rules,
 )
-from vexplain.typing import AnyArray, ApplyFn, Array, Float, Heatmaps, Labels, Logits, Shaped, Variables
+from vexplain.typing import (
+    ApplyFn,
+    Array,
+    Float,
+    Heatmaps,
+    ImagesLike,
+    Labels,
+    Logits,
+    Shaped,
+    Targets,
+    Variables,
+)
 
 SIGNALS = ("activation", "ones")
 COMBINATIONS = ("maximum", "mean", "weighted")
@@ -55,8 +66,8 @@ class Explanation(NamedTuple):
 def _explanation(
     apply: ApplyFn,
     variables: Variables,
-    images: AnyArray,
-    targets: AnyArray | None = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
@@ -92,8 +103,8 @@ def _explanation(
 def explain(
     apply: ApplyFn,
     variables: Variables,
-    images: Any,
-    targets: Any = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     relevance: Relevance,
     score: Score = logit,
@@ -161,8 +172,8 @@ def explain(
 def relevant_features(
     apply: ApplyFn,
     variables: Variables,
-    images: Any,
-    targets: Any = None,
+    images: ImagesLike,
+    targets: Targets = None,
     *,
     score: Score = logit,
     key: Any = None,
