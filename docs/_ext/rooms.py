@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -36,8 +37,9 @@ def first_sentence(value: Any) -> str:
     if not (inspect.isroutine(value) or inspect.isclass(value)):
         return f"An instance of `{type(value).__name__}`."
     opening = (inspect.getdoc(value) or "").partition("\n\n")[0].replace("\n", " ")
-    sentence = opening.partition(". ")[0].rstrip(".:")
-    return converted([sentence])[0] + "." if sentence else ""
+    sentence = re.split(r"(?<!\.)\.\s", opening)[0]  # an ellipsis ends no sentence
+    sentence = sentence if sentence.endswith("...") else sentence.rstrip(".:") + "."
+    return converted([sentence])[0] if opening else ""
 
 
 class Room(SphinxDirective):
