@@ -92,8 +92,8 @@ def lead(cells: Mapping[Key, Sequence[Cell]], metrics: Mapping[str, Any]) -> str
     return (
         f"{len(methods)} methods and {len(CONTROLS)} controls explain networks on {len(cells)} cells of "
         "variant, difficulty and network. In the mean over cells, by IoU area, "
-        f"{title_of(methods[0])} is first; the paper's recipe is number {methods.index(PAPER) + 1}. {verdict} "
-        "Rows of the best layer in hindsight "
+        f"{title_of(methods[0])} is first; the paper's recipe is number {methods.index(PAPER) + 1}. "
+        f"{verdict} Rows of the best layer in hindsight "
         "are not counted here: they were chosen with the truth at hand, which flatters them."
     )
 

@@ -15,8 +15,8 @@ Rungs: `vae` (two VAEs), `gan` (+ GAN), `cycle` (+ cycle), `similarity` (+ simil
 default), `shared` (the full model with a shared encoder), the rivals `cyclegan` and `unit`, whose losses are
 the published ones on networks of this house, and `supervised`, the networks of the full model trained with
 pairs. Each is trained in a folder of its own and resumes there; every call writes the report anew, with a row
-for every rung that has been trained and for the floors that no model should fall below. Rungs that were
-trained with several seeds are compared seed by seed.
+for every rung that has been trained and for controls that learn nothing, which every model should beat. Rungs
+that were trained with several seeds are compared seed by seed.
 
 Training stops after `minutes` or `num_steps`, whichever comes first; a call stops after `call_minutes`. A run
 that is bounded by time is not repeatable to the bit; one bounded by steps is.

@@ -1,4 +1,4 @@
-"""The report of shape translation: the ladder of models above the floors, and pictures of what they do."""
+"""The report of shape translation: the ladder of models beside the controls, and pictures of what they do."""
 
 import json
 from collections.abc import Mapping
@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.job import device_names
+from experiments.shape_translation_figures import interpolation_sheet, loss_curves
+from experiments.shape_translation_hues import hue_histogram
 from experiments.shape_translation_scores import (
-    floors,
+    controls,
     galleries,
     hue_errors,
     hue_offset,
@@ -25,10 +27,6 @@ from vexplain.figures import (
     Report,
     Section,
     Table,
-    hue_histogram,
-    interpolation_sheet,
-    ladder_sheet,
-    loss_curves,
     package_versions,
     save_pictures,
     translation_sheet,
@@ -124,17 +122,17 @@ def _outputs(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _grids(pairs: Pairs, outputs: Mapping[str, Any], metrics: Mapping[str, Any]) -> Section:
-    mine = outputs[TITLES[metrics["rung"]]]
-    n = NUM_SHOWN
+    title, n = TITLES[metrics["rung"]], NUM_SHOWN
+    mine = outputs[title]
     pictures = [
         Picture(
-            translation_sheet(pairs.images_a[:n], mine["ab"][:n], truths=pairs.images_b[:n]),
+            translation_sheet(pairs.images_a[:n], {title: mine["ab"][:n]}, truths=pairs.images_b[:n]),
             "From A to B: test images, their translations, and the truth.",
             "Rows of inputs, translations and true images.",
             "translations-ab",
         ),
         Picture(
-            translation_sheet(pairs.images_b[:n], mine["ba"][:n], truths=pairs.images_a[:n]),
+            translation_sheet(pairs.images_b[:n], {title: mine["ba"][:n]}, truths=pairs.images_a[:n]),
             "From B to A.",
             "Rows of inputs, translations and true images.",
             "translations-ba",
@@ -142,9 +140,7 @@ def _grids(pairs: Pairs, outputs: Mapping[str, Any], metrics: Mapping[str, Any])
     ]
     if len(outputs) > 1:
         rows = {name: made["ab"][:n] for name, made in outputs.items()}
-        sheet = ladder_sheet(
-            pairs.images_a[:n], rows, truths=pairs.images_b[:n], bold=TITLES[metrics["rung"]]
-        )
+        sheet = translation_sheet(pairs.images_a[:n], rows, truths=pairs.images_b[:n], bold=title)
         pictures.append(Picture(sheet, "The same test images by every model.", "A row a model.", "ladder"))
     return Section("What it does", (), pictures)
 
@@ -153,7 +149,7 @@ def _ladder(pairs: Pairs, candidates: Source, runs: Mapping[str, Any], level: in
     gallery = galleries(pairs, "ab", level=level)
     known = candidates[np.arange(min(3000, len(candidates)))]["images"]
     rows = []
-    for name, made in floors(pairs, known, level=level).items():
+    for name, made in controls(pairs, known, level=level).items():
         found = means(scores_of(made, pairs, "ab")) | {"recall": recall(made, gallery)}
         rows.append((name, "A → B", *_cells(found), "", "", ""))
     for name, (_, content) in runs.items():
@@ -169,17 +165,20 @@ def _ladder(pairs: Pairs, candidates: Source, runs: Mapping[str, Any], level: in
         "steps",
         "minutes",
     )
-    num_floors = len(rows) - 2 * len(runs)
+    num_controls = len(rows) - 2 * len(runs)
     return Section(
         "Shape and appearance, measured",
         (
             "IoU gain is 0 for a copy of the input and 1 for the true shape; S is the harmonic mean of shape "
-            "and appearance. The upper rows are floors that learn nothing; “mean color” uses the true mask "
-            "and is a reference for transferring color alone.",
+            "and appearance. The upper rows are controls that learn nothing; “mean color” uses the true "
+            "mask and is a reference for transferring color alone.",
         ),
         (),
         Table(
-            header, rows, f"Means over {len(pairs.images_a)} test pairs.", tuple(range(num_floors, len(rows)))
+            header,
+            rows,
+            f"Means over {len(pairs.images_a)} test pairs.",
+            tuple(range(num_controls, len(rows))),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""The scores of a shape translation on the paired test set, of models and of the floors below them."""
+"""The scores of a shape translation on the paired test set, of models and of controls that learn nothing."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from vexplain.translation import (
     mean_color,
     recall_at,
     retrieval_ranks,
-    translation_floors,
+    translation_controls,
     translation_scores,
 )
 
@@ -113,10 +113,10 @@ def recall(outputs: np.ndarray, gallery: np.ndarray) -> float:
     return float(np.mean(recall_at(jnp.asarray(ranks))))
 
 
-def floors(pairs: Pairs, candidates: np.ndarray, *, level: int) -> dict[str, np.ndarray]:
-    """The outputs of methods that do not learn, from A to B, by name."""
+def controls(pairs: Pairs, candidates: np.ndarray, *, level: int) -> dict[str, np.ndarray]:
+    """The outputs of the controls, from A to B, by name."""
     swapped = {name: np.roll(np.asarray(getattr(pairs.factors, name)), 1, axis=0) for name in APPEARANCE}
-    made = translation_floors(
+    made = translation_controls(
         pairs.images_a,
         pairs.images_b,
         pairs.masks_a,

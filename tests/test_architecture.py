@@ -11,6 +11,7 @@ ORDER = (  # each room imports only those after it
     "command",
     "figures",
     "evaluation",
+    "catalog",
     "relevance",
     "attribution",
     "translation",
@@ -26,7 +27,7 @@ ORDER = (  # each room imports only those after it
 HOMES = {  # outside libraries that are used in one place only
     "flax": {"classifiers", "translation", "experiments", "command"},
     "orbax": {"streaming"},
-    "matplotlib": {"figures"},
+    "matplotlib": {"figures", "experiments"},
     "jinja2": {"figures"},
     "tensorflow_datasets": {"datasets", "experiments"},
     "grain": {"datasets"},

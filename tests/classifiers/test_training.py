@@ -10,7 +10,7 @@ from flax import linen, nnx
 from vexplain import classifiers
 from vexplain.classifiers import FlowerNet, build_small, functionalize
 from vexplain.datasets import ArraySource, shuffled_batches
-from vexplain.streaming import CheckpointError, fold, fold_epoch
+from vexplain.streaming import CheckpointError, TrainingDiverged, fold, fold_epoch
 from vexplain.streaming.devices import data_mesh
 
 
@@ -51,7 +51,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(batch):
     bad = {**batch, "images": batch["images"].at[3, 0, 0, 0].set(jnp.nan)}
     state = update(update(update(good, batch), bad), batch)
     np.testing.assert_array_equal(state.variables, update(good, batch).variables)
-    with pytest.raises(classifiers.TrainingDiverged, match=r"not finite at step 1.*learning rate"):
+    with pytest.raises(TrainingDiverged, match=r"not finite at step 1.*learning rate"):
         classifiers.training_report(state)
     assert set(classifiers.training_report(update(good, batch))) == {"loss", "accuracy"}
 

@@ -43,12 +43,14 @@ def test_rendered_parts_have_the_effect_that_a_reader_of_the_cue_knows():
     batch, changed = source[indices], source.interventions(indices, change="recolor")
     is_cue = (batch["cue_masks"] == 1)[..., None]
 
-    def corner(_, images, targets):
-        color = (images * is_cue).sum((1, 2)) / is_cue.sum((1, 2))
-        return -jnp.abs(color - targets).sum(1)
+    def corner(_, images):
+        return (images * is_cue).sum((1, 2)) / is_cue.sum((1, 2))
+
+    def nearness(colors, targets):
+        return -jnp.abs(colors - targets).sum(1)
 
     own_colors = (batch["images"] * is_cue).sum((1, 2)) / is_cue.sum((1, 2))
-    effects = part_effects(corner, None, batch["images"], changed.images, own_colors)
+    effects = part_effects(corner, None, batch["images"], changed.images, own_colors, score=nearness)
     np.testing.assert_array_equal(effects[:, :-1], 0)
     assert (effects[:, -1] > 0.3).all()
     maps = is_cue[..., 0].astype(jnp.float32), jnp.asarray(batch["masks"])

@@ -216,7 +216,7 @@ def test_what_cannot_be_scored_is_named(task, looked_up):
         benchmark(looked_up, task, name=CEILING, **options)
     with pytest.raises(ValueError, match="tasks is empty: give one"):
         benchmark(looked_up, [], **options)
-    with pytest.raises(KeyError, match="no method 'gradent'.*did you mean 'gradient'"):
+    with pytest.raises(KeyError, match=r"no method 'gradent'.*did you mean 'gradient'"):
         benchmark(looked_up, task, methods=["gradent"])
     with pytest.raises(ValueError, match=r"methods\['yours'\] returned shape \(10, 3\): expected heatmaps"):
         benchmark(of_colors, task, **options)

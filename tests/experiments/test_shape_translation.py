@@ -8,8 +8,8 @@ import pytest
 
 from experiments import shape_translation
 from experiments.shape_translation_scores import (
+    controls,
     cycle_scores,
-    floors,
     galleries,
     hue_offset,
     means,
@@ -18,7 +18,7 @@ from experiments.shape_translation_scores import (
 )
 from vexplain.datasets import unpaired_batches
 from vexplain.datasets.shape_swap import ShapeSwapSource, paired_test
-from vexplain.translation import TranslationDiverged
+from vexplain.streaming import TrainingDiverged
 
 SMOKE = dataclasses.replace(shape_translation.PRESETS["smoke"][1], devices=2)
 
@@ -102,7 +102,7 @@ def test_a_divergence_stops_and_is_never_saved(tmp_path, monkeypatch):
 
     with monkeypatch.context() as context:
         context.setattr(shape_translation, "unpaired_batches", spoiled)
-        with pytest.raises(TranslationDiverged, match=r"not finite at step 3: .*reconstruction"):
+        with pytest.raises(TrainingDiverged, match=r"not finite at step 3: .*reconstruction"):
             shape_translation.main(config)
     state = shape_translation.state_of(config)
     assert int(state.step) == 3
@@ -150,12 +150,12 @@ def test_rungs_differ_as_the_talk_says():
     assert weights("supervised").paired > 0 == weights("supervised").gan
 
 
-def test_the_truth_scores_best_and_the_floors_as_they_must():
+def test_the_truth_scores_best_and_the_controls_as_they_must():
     pairs = paired_test(40, size=32)
     gallery = galleries(pairs, "ab", level=4)
     known = ShapeSwapSource(1, num_images=100, size=32)[np.arange(100)]["images"]
     found = {
-        name: means(scores_of(made, pairs, "ab")) for name, made in floors(pairs, known, level=4).items()
+        name: means(scores_of(made, pairs, "ab")) for name, made in controls(pairs, known, level=4).items()
     }
     truth = means(scores_of(pairs.images_b, pairs, "ab"))
     assert truth["score"] > 0.95 > max(f["score"] for f in found.values())

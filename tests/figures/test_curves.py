@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 
 from tests.figures import material
 from vexplain.evaluation import CONTROLS, OURS, OWN, Score
-from vexplain.figures import ablation_bars, iou_curves, randomization_curves, score_bars, style
+from vexplain.figures import ablation_bars, iou_curves, randomization_curves, style
 
 
 def lines_of(figure):
@@ -78,15 +77,6 @@ def test_what_survives_shuffling_begins_at_one_and_is_listed_by_its_end():
         randomization_curves({"a": {"y": 0.5}, "b": {"x": 0.5}})
 
 
-def test_every_method_has_two_bars_and_two_values():
-    figure = score_bars(material.scores())
-    assert [len(axes.patches) for axes in figure.axes] == [5, 5]
-    assert "60.0 % ± 2.0" in material.texts(figure)
-    ours = [p for p in figure.axes[0].patches if p.get_facecolor()[:3] == to_rgb(style.OURS)]
-    assert [p.get_width() for p in ours] == [0.35]
-    assert not material.overlaps_or_clips(figure)
-
-
 @pytest.mark.parametrize("accuracy", [0.0, 0.42, 1.0])
 def test_an_ablation_shows_means_draws_and_the_intact_network(accuracy):
     draws = [0.5, 0.75, 1.0]
@@ -102,10 +92,9 @@ def test_an_ablation_shows_means_draws_and_the_intact_network(accuracy):
     assert not material.overlaps_or_clips(figure)
 
 
-@pytest.mark.parametrize("draw", [iou_curves, score_bars])
-def test_no_score_is_refused(draw):
+def test_no_score_is_refused():
     with pytest.raises(ValueError, match=r"scores is empty: pass what evaluation.summarize"):
-        draw({})
+        iou_curves({})
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_random_masks_are_as_many_in_each_layer_and_follow_from_the_key(network)
 @pytest.mark.parametrize("make", [relevant_masks, lambda *a: random_masks(jax.random.key(0), *a)])
 def test_what_there_is_not_cannot_be_silenced(make, network):
     _, _, rows = network
-    with pytest.raises(ValueError, match=r"layers \['conv1'\] are not among rows, \['conv_1', 'relu_1'"):
+    with pytest.raises(ValueError, match=r"layers \['conv1'\] are not among layers, \['conv_1', 'relu_1'"):
         make(rows, {"conv1": (0,)})
     for beyond in (6, -1):
         with pytest.raises(ValueError, match=rf"'conv_1' has channels 0 to 5, got \[{beyond}\]"):

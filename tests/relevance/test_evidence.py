@@ -197,12 +197,12 @@ def test_of_a_linear_network_it_is_the_sum_of_the_weighted_features():
 
     images = np.zeros((1, 8, 8, 4), np.float32)
     images[0, :4, :4, 0] = images[0, 4:, 4:, 1] = images[0, 4:, :4, 2] = images[0, :4, 4:, 3] = 1
-    weights = jnp.array([[2.0], [-3.0], [5.0], [7.0]])
-    relevant = np.array([[1.0], [1.0], [0.5], [0.0]])  # the last one is not relevant
+    weights = jnp.array([[2.0, 0.0], [-3.0, 0.0], [5.0, 0.0], [7.0, 0.0]])
+    relevant = np.array([[1.0, 0.0], [1.0, 0.0], [0.5, 0.0], [0.0, 0.0]])  # the last one is not relevant
     relevance = Relevance(
-        relevant, np.zeros(1), np.ones(1), np.asarray(1.0), (("relu_1", 4),), ("the only one",)
+        relevant, np.zeros(2), np.ones(2), np.asarray(1.0), (("relu_1", 4),), ("one", "other")
     )
-    evidence = find_evidence(linear, weights, images, relevance=relevance)
+    evidence = find_evidence(linear, weights, images, 0, relevance=relevance)
     np.testing.assert_allclose(evidence.contributions, [[0.5, -0.75, 1.25, 0]], rtol=1e-6)
     expected = (images[0] @ np.array([2.0, 0, 5.0, 0])) / 5  # not the second: it speaks against the class
     np.testing.assert_allclose(evidence.unfilled[0], expected, atol=1e-6)
@@ -314,17 +314,17 @@ def test_what_does_not_fit_is_named(case):
         relevance.weights * [1, 0, 1], np.zeros(3), np.ones(3), np.asarray(5.0), LAYOUT, tuple("abc")
     )
     with pytest.raises(ValueError, match="no feature is relevant for class 'b' at mu = 5"):
-        call(images, nothing, targets=np.array([1, 0]))
+        call(images, np.array([1, 0]), relevance=nothing)
     fewer = made_relevance(LAYOUT, 2)
     with pytest.raises(ValueError, match="relevance has 2 classes, but the network scores 3"):
-        call(images, fewer)
+        call(images, relevance=fewer)
     elsewhere = made_relevance((("relu_9", 4),))
     with pytest.raises(KeyError, match="relu_9"):
-        call(images, elsewhere)
+        call(images, relevance=elsewhere)
     with pytest.raises(ValueError, match="targets go from 0 to 3: expected classes from 0 to 2"):
-        call(images, relevance, targets=np.array([3, 0]))
+        call(images, np.array([3, 0]), relevance=relevance)
     with pytest.raises(ValueError, match="it holds no image to explain"):
-        call(images[:0], relevance)
+        call(images[:0], relevance=relevance)
 
     def flat(weights, images):
         return jax.nn.relu(images.reshape(len(images), -1) @ weights)

@@ -68,7 +68,7 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def rows(network, source):
+def chosen(network, source):
     """All candidates but the pooled copy, which is as relevant as its original."""
     table = layers(*network, source[[0]]["images"])
     assert table.names == ("conv_1", "relu_1", "pool_1", "dense_1")
@@ -76,8 +76,8 @@ def rows(network, source):
 
 
 @pytest.fixture(scope="module")
-def learned(network, source, rows):
-    return learn_relevance(*network, source, layers=rows, mu=1, batch_size=16)
+def learned(network, source, chosen):
+    return learn_relevance(*network, source, layers=chosen, mu=1, batch_size=16)
 
 
 def test_exactly_the_planted_features_are_found(learned):
@@ -91,16 +91,16 @@ def test_exactly_the_planted_features_are_found(learned):
 
 
 @pytest.mark.parametrize(("batch_size", "num_devices"), [(NUM_IMAGES, 1), (8, 8), (64, 8)])
-def test_batches_and_devices_do_not_matter(batch_size, num_devices, network, source, rows, learned):
+def test_batches_and_devices_do_not_matter(batch_size, num_devices, network, source, chosen, learned):
     found = learn_relevance(
-        *network, source, layers=rows, mu=1, batch_size=batch_size, mesh=data_mesh(num_devices)
+        *network, source, layers=chosen, mu=1, batch_size=batch_size, mesh=data_mesh(num_devices)
     )
     np.testing.assert_array_equal(found.weights != 0, learned.weights != 0)
     np.testing.assert_allclose(found.weights, learned.weights, rtol=1e-4)
     np.testing.assert_allclose(found.penalties, learned.penalties, rtol=1e-4)
 
 
-def test_the_regression_is_that_of_all_responses(network, source, rows):
+def test_the_regression_is_that_of_all_responses(network, source, chosen):
     """Where mu does not limit it, non-negative least squares; the layers are all candidates."""
     found = learn_relevance(*network, source, mu=1000, batch_size=16)
     every = candidate_layers(layers(*network, source[[0]]["images"]))
@@ -114,10 +114,10 @@ def test_the_regression_is_that_of_all_responses(network, source, rows):
         assert np.abs(found.weights[:, c]).sum() < 1000
 
 
-def test_predicted_and_true_labels_differ_where_the_network_errs(source, rows):
+def test_predicted_and_true_labels_differ_where_the_network_errs(source, chosen):
     """Its head takes lilies for roses and roses for lilies."""
     apply, variables = make_network((1, 0, 2))
-    options = {"rows": rows, "mu": 1, "batch_size": 16}
+    options = {"layers": chosen, "mu": 1, "batch_size": 16}
     predicted = learn_relevance(apply, variables, source, **options)
     true = learn_relevance(apply, variables, source, labels="true", **options)
     chosen = {
@@ -127,38 +127,38 @@ def test_predicted_and_true_labels_differ_where_the_network_errs(source, rows):
     assert num_features(predicted).tolist() == num_features(true).tolist() == [1, 1, 1]
 
 
-def test_another_measure_of_the_responses_is_kept_with_the_features(network, source, rows):
+def test_another_measure_of_the_responses_is_kept_with_the_features(network, source, chosen):
     apply, variables = network
-    options = {"rows": rows, "mu": 3, "batch_size": 16}
+    options = {"layers": chosen, "mu": 3, "batch_size": 16}
     energy = learn_relevance(apply, variables, source, **options)
     found = learn_relevance(apply, variables, source, measure="maximum", **options)
     assert (energy.measure, found.measure) == ("energy", "maximum")
     images = source[np.arange(NUM_IMAGES)]["images"]
-    x, logits = response_fn(apply, rows, measure="maximum")(variables, images)
+    x, logits = response_fn(apply, chosen, measure="maximum")(variables, images)
     x, onehot = np.asarray(x, np.float64), np.eye(3)[np.asarray(logits).argmax(1)]
     expected = mu_lasso(x.T @ x, x.T @ onehot, onehot.sum(0), mu=3)
     np.testing.assert_allclose(found.weights, expected.weights, atol=1e-5)
     assert not np.allclose(energy.weights, expected.weights, atol=1e-3)
 
 
-def test_a_class_without_images_is_named(source, rows):
+def test_a_class_without_images_is_named(source, chosen):
     apply, variables = make_network((0, 0, 2))  # never says "rose"
     with pytest.raises(
         ValueError, match=r"no image of class 'rose' by the prediction.*train it longer.*true"
     ) as e:
-        learn_relevance(apply, variables, source, layers=rows, batch_size=16)
+        learn_relevance(apply, variables, source, layers=chosen, batch_size=16)
     assert 'labels="true"' in str(e.value)
     few = ArraySource(source.images[::3], source.labels[::3], class_names=NAMES)
     with pytest.raises(ValueError, match="no image of class 'rose', 'oak': give images of it") as e:
-        learn_relevance(apply, variables, few, layers=rows, labels="true", batch_size=16)
+        learn_relevance(apply, variables, few, layers=chosen, labels="true", batch_size=16)
     assert "labels=" not in str(e.value)
 
 
-def test_a_class_without_images_may_be_left_out(source, rows, learned, caplog):
+def test_a_class_without_images_may_be_left_out(source, chosen, learned, caplog):
     """The others get what they get in a data set that never had it; the class keeps its number."""
     apply, variables = make_network((0, 0, 2))
     found = learn_relevance(
-        apply, variables, source, layers=rows, mu=1, batch_size=16, on_empty_class="leave_out"
+        apply, variables, source, layers=chosen, mu=1, batch_size=16, on_empty_class="leave_out"
     )
     assert found.class_names == NAMES
     assert num_features(found)[1] == found.gaps[1] == found.penalties[1] == 0
@@ -167,12 +167,12 @@ def test_a_class_without_images_may_be_left_out(source, rows, learned, caplog):
 
 
 def test_the_only_class_with_images_has_nothing_it_could_be_told_from(
-    network, source, rows, caplog, monkeypatch
+    network, source, chosen, caplog, monkeypatch
 ):
     few = subset(source, np.arange(0, NUM_IMAGES, 3))
     monkeypatch.setattr(learning, "_MAX_NAMED", 1)
     found = learn_relevance(
-        *network, few, layers=rows, labels="true", batch_size=16, on_empty_class="leave_out"
+        *network, few, layers=chosen, labels="true", batch_size=16, on_empty_class="leave_out"
     )
     assert found.weights.shape == (12, 3)
     assert not found.weights.any()
@@ -180,7 +180,7 @@ def test_the_only_class_with_images_has_nothing_it_could_be_told_from(
     assert "by its true label every image is of class 'lily'" in caplog.text
 
 
-def test_without_rows_the_default_is_that_of_the_table_and_its_size_is_told(network, source, caplog):
+def test_without_layers_the_default_is_that_of_the_table_and_its_size_is_told(network, source, caplog):
     options = {"mu": 1, "batch_size": 16}
     caplog.set_level("INFO", logger="vexplain")
     everything = learn_relevance(*network, source, **options)
@@ -196,16 +196,16 @@ def test_without_rows_the_default_is_that_of_the_table_and_its_size_is_told(netw
         learn_relevance(*network, source, max_gram_bytes=143, **options)
 
 
-def test_layers_may_be_given_by_name(network, source, rows, learned):
-    for given in (["conv_1", "relu_1"], [rows[0], "relu_1"]):
+def test_layers_may_be_given_by_name(network, source, chosen, learned):
+    for given in (["conv_1", "relu_1"], [chosen[0], "relu_1"]):
         found = learn_relevance(*network, source, layers=given, mu=1, batch_size=16)
         assert found.layout == learned.layout
         np.testing.assert_array_equal(found.weights, learned.weights)
     with pytest.raises(KeyError, match=r"no layer 'relu_9'.*nearest names: relu_1"):
         learn_relevance(*network, source, layers=["relu_9"])
-    with pytest.raises(ValueError, match="rows is empty: name the layers"):
+    with pytest.raises(ValueError, match="layers is empty: name the layers"):
         learn_relevance(*network, source, layers=[])
-    with pytest.raises(ValueError, match=r"rows is the text 'relu_1': pass a list, \['relu_1'\]"):
+    with pytest.raises(ValueError, match=r"layers is the text 'relu_1': pass a list, \['relu_1'\]"):
         learn_relevance(*network, source, layers="relu_1")
 
 
@@ -230,14 +230,14 @@ class Unreadable:
         ({"mu": float("nan")}, "mu: .*positive and finite, got nan"),
         (
             {"labels": "true", "max_gram_bytes": 575},
-            r"12 features of 2 layers .* 576 bytes, above .* = 575; .* conv_1 \(6\).* leave rows out.*raise",
+            r"12 features of 2 layers .* 576 bytes, .* = 575; .* conv_1 \(6\).* leave layers out.*raise",
         ),
         ({"batch_size": 0}, "batch_size is 0"),
     ],
 )
-def test_bad_options_are_named_before_any_image_is_read(options, message, network, rows):
+def test_bad_options_are_named_before_any_image_is_read(options, message, network, chosen):
     with pytest.raises(ValueError, match=message):
-        learn_relevance(*network, Unreadable(), layers=rows, **options)
+        learn_relevance(*network, Unreadable(), layers=chosen, **options)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pseudo-methods by brute force and closed forms. Their scores are in `test_translation.py`."""
+"""Controls by brute force and closed forms. Their scores are in `test_scores.py`."""
 
 import colorsys
 

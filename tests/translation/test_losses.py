@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vexplain.datasets.blur import gaussian_blur
+from vexplain.datasets.filters import gaussian_blur
 from vexplain.datasets.shape_swap import ShapeSwapSource, render_factors
 from vexplain.translation import (
     absolute_error,

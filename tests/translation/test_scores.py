@@ -1,4 +1,4 @@
-"""All scores at once: each is what its own function says, and pseudo-methods score what they should."""
+"""All scores at once: each is what its own function says, and controls score what they should."""
 
 import inspect
 import re
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from vexplain import datasets, translation
-from vexplain.datasets.blur import gaussian_blur
+from vexplain.datasets.filters import gaussian_blur
 from vexplain.datasets.shape_swap import ShapeSwapSource, draw_factors, paired_test, render_factors
 from vexplain.streaming.devices import batch_sharding, data_mesh
 from vexplain.translation import (
     closest_targets,
     shape_appearance_score,
-    translation_floors,
+    translation_controls,
     translation_scores,
 )
 
@@ -182,7 +182,7 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def table(pairs):
-    """The mean of every score, by pseudo-method."""
+    """The mean of every score, by control."""
     images_a, images_b, masks_a, masks_b = map(
         jnp.asarray, (pairs.images_a, pairs.images_b, pairs.masks_a, pairs.masks_b)
     )
@@ -196,7 +196,7 @@ def table(pairs):
         "truth": images_b,
         "blurred truth": gaussian_blur(images_b, sigma=1.0, radius=4),
         "noisy truth": jnp.clip(images_b + noise, 0, 1),
-        **translation_floors(
+        **translation_controls(
             *(images_a, images_b, masks_a, masks_b),
             candidates=ShapeSwapSource(1, num_images=200, size=SIZE)[np.arange(200)]["images"],
             wrong_appearance=same_pose(pairs.factors, jax.random.split(jax.random.key(1), NUM_PAIRS)),
@@ -220,7 +220,7 @@ def test_the_ceiling_of_the_mask_estimator(pairs, table):
 
 
 @pytest.mark.parametrize("method", MEASURED)
-def test_pseudo_methods_score_what_was_measured_independently(table, method):
+def test_controls_score_what_was_measured_independently(table, method):
     for name, expected in MEASURED[method].items():
         tolerance = TOLERANCES[name] / (
             3 if method.endswith("truth") else 1
@@ -228,11 +228,13 @@ def test_pseudo_methods_score_what_was_measured_independently(table, method):
         np.testing.assert_allclose(table[method][name], expected, rtol=0, atol=tolerance, err_msg=name)
 
 
-def test_each_pseudo_method_is_good_at_its_part_only(table):
+def test_each_control_is_good_at_its_part_only(table):
     best_shape = ("hue + 120°", "wrong appearance", "mean color (true mask)")
     assert all(table[name]["iou_gain"] > 0.98 and table[name]["chamfer"] < 0.1 for name in best_shape)
     assert table["copy"]["delta_e"] < 5
     assert table["copy"]["centroid_error"] > 5
-    floors = {name: row["score"] for name, row in table.items() if "truth" not in name and "true" not in name}
-    assert max(floors.values()) < 0.3
-    assert max(floors.values()) < table["mean color (true mask)"]["score"] < table["truth"]["score"]
+    controls = {
+        name: row["score"] for name, row in table.items() if "truth" not in name and "true" not in name
+    }
+    assert max(controls.values()) < 0.3
+    assert max(controls.values()) < table["mean color (true mask)"]["score"] < table["truth"]["score"]

@@ -8,11 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from vexplain.streaming import Checkpoint, fold
+from vexplain.streaming import Checkpoint, TrainingDiverged, fold
 from vexplain.streaming.devices import data_mesh
 from vexplain.translation import (
     NetworkSettings,
-    TranslationDiverged,
     Translator,
     Weights,
     adversarial_training,
@@ -157,7 +156,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_terms_and_keeps_the_varia
     bad = step(step(good, bad_batch), batch_fn(2))
     assert_equal(bad.variables, good.variables)
     assert_equal(bad.average, good.average)
-    with pytest.raises(TranslationDiverged, match=r"not finite at step 1: .*reconstruction"):
+    with pytest.raises(TrainingDiverged, match=r"not finite at step 1: .*reconstruction"):
         translation_report(bad)
     assert set(translation_report(good)) == set(good.losses)
 

@@ -122,10 +122,11 @@ class _Program:
 
     def size_for(self, kind: Hashable, count: int) -> int:
         """The batch size to run this many images at: one that is compiled, unless that is wasteful."""
-        sizes = [] if self.mixes.get(kind) else self.sizes[kind]
+        if self.mixes.get(kind):
+            return count
         fitting = [
             size
-            for size in sizes
+            for size in self.sizes[kind]
             if size == count
             or (size > count and size <= _MAX_FILL * count)
             or (1 < size < count <= _MAX_PARTS * size)
@@ -144,24 +145,19 @@ def _run(call: _Call, variables: Any, images: Any, targets: Any, key: Any) -> An
     count = len(images)
     if not count:
         raise ValueError(f"images has shape {images.shape}: it holds no image to explain")
-    if isinstance(images, np.ndarray):  # before anything is compiled
-        check_image_range(float(images.min()), float(images.max()), is_finite=bool(np.isfinite(images).all()))
-    targets = (
-        _as_targets(call.score, targets, count, _outputs(call, variables, images))
-        if call.sees_network
-        else None
-    )
+    outputs = _outputs(call, variables, images) if call.sees_network else None
+    targets = _as_targets(call.score, targets, count, outputs) if call.sees_network else None
     leaves, treedef = jax.tree.flatten(tuple(call))
     arrays = [leaf if isinstance(leaf, np.ndarray | jax.Array) else None for leaf in leaves]
     statics = [None if a is not None else leaf for a, leaf in zip(arrays, leaves, strict=True)]
     name = (identity(treedef), *map(identity, statics))
     program = kept(_PROGRAMS, name, call, lambda: _Program(treedef, statics))
     kind = (*_avals((arrays, variables)), images.shape[1:], *_avals((targets, key), 1))
+    if isinstance(images, np.ndarray) and kind not in program.sizes:  # before anything is compiled
+        check_image_range(float(images.min()), float(images.max()), is_finite=bool(np.isfinite(images).all()))
     is_split = isinstance(images, jax.Array) and len(images.sharding.device_set) > 1
     size = count if is_split else program.size_for(kind, count)
-    rest = (arrays, variables)
-    positions = np.arange(count, dtype=np.int32)
-    examples = (images, targets, key, positions)
+    rest, examples = (arrays, variables), (images, targets, key, np.arange(count, dtype=np.int32))
     if size == count:
         result, found = program.compiled(*rest, *examples)
     else:

@@ -18,7 +18,6 @@ from vexplain.classifiers.lenet import LeNet as LeNet
 from vexplain.classifiers.resnet import ResNet as ResNet
 from vexplain.classifiers.small import SMALL_NAMES as SMALL_NAMES
 from vexplain.classifiers.small import build_small as build_small
-from vexplain.classifiers.training import TrainingDiverged as TrainingDiverged
 from vexplain.classifiers.training import TrainState as TrainState
 from vexplain.classifiers.training import accuracy as accuracy
 from vexplain.classifiers.training import confusion as confusion

@@ -11,11 +11,11 @@ import optax
 from vexplain.datasets import Source, shuffled_batches
 from vexplain.streaming import Checkpoint, fold
 from vexplain.streaming.devices import Mesh
+from vexplain.streaming.divergence import Divergence, guarded, no_divergence, raise_if_diverged, running_mean
 from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Labels, Logits, PyTree, Variables
 
 Trainable = Callable[[tuple[Any, ...], Any], bool]  # (path of keys, leaf) -> is it trained?
 
-_DECAY = 0.98  # of the running averages that the progress bar shows
 _STATISTICS = "batch_stats"  # Flax Linen's collection of what passes over images count, not an optimizer
 
 
@@ -27,11 +27,7 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     loss: Float[Array, ""]  # running average
     accuracy: Float[Array, ""]  # running average, in [0, 1]
-    diverged_at: Int[Array, ""]  # first step whose loss was not finite; -1 for none
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss of a step was NaN or infinite."""
+    divergence: Divergence
 
 
 def supervised(
@@ -49,8 +45,7 @@ def supervised(
         trainable=lambda path, leaf: "batch_stats" not in str(path)                 Flax Linen
         trainable=lambda path, leaf: path[-1].key not in ("mean", "var")            Flax NNX, by functionalize
 
-    A step whose loss is not finite leaves the variables as they were and is remembered in `diverged_at`;
-    `training_report` raises for it.
+    A step whose loss is not finite leaves the variables as they were; `training_report` raises for it.
 
     Args:
         apply: the network.
@@ -81,7 +76,7 @@ def supervised(
             step=jnp.zeros((), jnp.int32),
             loss=jnp.zeros(()),
             accuracy=jnp.zeros(()),
-            diverged_at=jnp.full((), -1, jnp.int32),
+            divergence=no_divergence(["loss"]),
         )
 
     def objective(trained, rest, batch):
@@ -95,23 +90,13 @@ def supervised(
         before, rest = _parted(state.variables, trainable)
         (loss, accuracy), gradients = jax.value_and_grad(objective, has_aux=True)(before, rest, batch)
         updates, opt_state = optimizer.update(gradients, state.opt_state, before)
-        trained = optax.apply_updates(before, updates)
-        is_finite = jnp.isfinite(loss) & (state.diverged_at < 0)
-        trained, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(is_finite, new, old),
-            (trained, opt_state),
-            (before, state.opt_state),
+        keep, divergence = guarded(state.divergence, {"loss": loss}, step=state.step)
+        trained, opt_state = keep(
+            (optax.apply_updates(before, updates), opt_state), (before, state.opt_state)
         )
-        decay = jnp.minimum(_DECAY, state.step / (state.step + 1))  # the mean, while there are few steps
-        diverged_now = ~jnp.isfinite(loss) & (state.diverged_at < 0)
-        return TrainState(
-            _joined(trained, rest),
-            opt_state,
-            state.step + 1,
-            decay * state.loss + (1 - decay) * loss,
-            decay * state.accuracy + (1 - decay) * accuracy,
-            jnp.where(diverged_now, state.step, state.diverged_at),
-        )
+        shown = {"loss": state.loss, "accuracy": state.accuracy}
+        shown = running_mean({"loss": loss, "accuracy": accuracy}, shown, step=state.step)
+        return TrainState(_joined(trained, rest), opt_state, state.step + 1, **shown, divergence=divergence)
 
     return init, update
 
@@ -195,11 +180,7 @@ def training_report(state: TrainState) -> dict[str, Array]:
     Raises:
         TrainingDiverged: the loss of an earlier step was not finite.
     """
-    if int(state.diverged_at) >= 0:
-        raise TrainingDiverged(
-            f"the loss was not finite at step {int(state.diverged_at)}; the variables from before that step "
-            "are in the last checkpoint. Lower the learning rate, or look for NaN in the images"
-        )
+    raise_if_diverged(state.divergence)
     return {"loss": state.loss, "accuracy": state.accuracy}
 
 

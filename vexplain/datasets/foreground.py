@@ -8,7 +8,7 @@ of what the strongest pixels reach, so that an object of two colors is not cut a
 import jax
 import jax.numpy as jnp
 
-from vexplain.datasets.blur import gaussian_blur
+from vexplain.datasets.filters import gaussian_blur
 from vexplain.typing import Array, Float, Images, Masks
 
 LEAST_DISTANCE = 0.04  # of an object from its background, in RGB: ten 8-bit steps

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from vexplain.translation.fidelity import ssim_map
+from vexplain.datasets.filters import ssim_map
 from vexplain.typing import Array, Float, Heatmaps
 
 

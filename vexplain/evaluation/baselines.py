@@ -6,7 +6,7 @@ to: a constant makes new edges, a blur leaves large shapes. So a curve is report
 
 import jax.numpy as jnp
 
-from vexplain.datasets.blur import gaussian_blur
+from vexplain.datasets.filters import gaussian_blur
 from vexplain.typing import Array, Float, Images
 
 

@@ -124,7 +124,7 @@ def heatmap_scores(
     Example:
         >>> def brightness(apply, variables, images, targets=None, *, score=logit, key=None):
         ...     return images.sum(-1)
-        >>> network = lambda variables, images: images.mean((1, 2))
+        >>> network = lambda variables, images: jnp.zeros((len(images), 2))
         >>> init, update = heatmap_scores(network, brightness, num_images=1)
         >>> masks = jnp.zeros((1, 4, 4)).at[0, 1, 2].set(1.0)
         >>> batch = {"images": masks[..., None], "masks": masks, "indices": jnp.arange(1)}

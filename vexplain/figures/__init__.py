@@ -4,14 +4,11 @@ Figures are matplotlib's, made without pyplot: nothing global is changed, no win
 keeps or saves them (`save_figure`).
 """
 
-from vexplain.figures._loss_curves import loss_curves as loss_curves
-from vexplain.figures._score_bars import score_bars as score_bars
 from vexplain.figures.ablation import ablation_bars as ablation_bars
 from vexplain.figures.class_sheets import class_sheet as class_sheet
 from vexplain.figures.curves import iou_curves as iou_curves
 from vexplain.figures.curves import randomization_curves as randomization_curves
 from vexplain.figures.explanation_sheets import explanation_sheet as explanation_sheet
-from vexplain.figures.histograms import hue_histogram as hue_histogram
 from vexplain.figures.map_sheets import map_sheet as map_sheet
 from vexplain.figures.report import Picture as Picture
 from vexplain.figures.report import Report as Report
@@ -22,7 +19,5 @@ from vexplain.figures.report import save_pictures as save_pictures
 from vexplain.figures.report import write_report as write_report
 from vexplain.figures.saving import png_bytes as png_bytes
 from vexplain.figures.saving import save_figure as save_figure
-from vexplain.figures.translation_sheets import interpolation_sheet as interpolation_sheet
-from vexplain.figures.translation_sheets import ladder_sheet as ladder_sheet
 from vexplain.figures.translation_sheets import translation_sheet as translation_sheet
 from vexplain.figures.weights import weights_overview as weights_overview

@@ -46,8 +46,10 @@ def iou_curves(scores: Mapping[str, Score]) -> Figure:
         >>> [text.get_text() for text in figure.texts][-2:]
         ['20.0 % ± 1.0', 'gradient']
     """
+    if not scores:
+        raise ValueError("scores is empty: pass what evaluation.summarize(...) returned")
     lines = []
-    for name, score in ranked_methods(scores):
+    for name, score in sorted(scores.items(), key=lambda item: -item[1].mean("IoU area")):
         area, error = score.mean("IoU area"), score.standard_error("IoU area")
         thresholds = np.linspace(0, 1, len(score.curve))
         value = f"{style.percent(area)} ± {100 * error:.1f}"
@@ -125,20 +127,6 @@ def _drawn(lines: Sequence[_Line], title: str, of_values: str) -> Axes:
     ]
     fit_alike(rows, LEGEND - 1.65)
     return axes
-
-
-def ranked_methods(scores: Mapping[str, Score]) -> list[tuple[str, Score]]:
-    """Returns methods and scores, the largest area first.
-
-    Args:
-        scores: by name of the method.
-
-    Raises:
-        ValueError: `scores` is empty.
-    """
-    if not scores:
-        raise ValueError("scores is empty: pass what evaluation.summarize(...) returned")
-    return sorted(scores.items(), key=lambda item: -item[1].mean("IoU area"))
 
 
 def look_of(name: str, names: Sequence[str]) -> dict[str, Any]:

@@ -1,5 +1,4 @@
-"""What became of the images: translations beside their inputs and the truth, models below each other, and the
-way from one image to another.
+"""Translations beside their inputs and the truth, model by model.
 
 Columns are examples and rows say where an image comes from, so that an error is seen by looking down.
 """
@@ -10,18 +9,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from vexplain.figures.images import pixels, show
 from vexplain.figures.sheet import place, text_width, wrap, write
-from vexplain.figures.style import CONTROL, FAINT, INK, MUTED, OURS, context, new_figure
+from vexplain.figures.style import INK, MUTED, OURS, context, new_figure
 from vexplain.typing import AnyArray
 
-IMAGE, GAP, GROUP = 0.86, 0.07, 0.2  # inches; GROUP parts input, models and truth, or ends and steps
-MARGIN, TITLE, FOOT = 0.3, 0.36, 0.24
+IMAGE, GAP, GROUP = 0.86, 0.07, 0.2  # inches; GROUP parts input, models and truth
+MARGIN, FOOT = 0.3, 0.24
 NAMES, LINE = 1.7, 0.17  # the widest name, the height of one of its lines
-LEAST_ROW, LEAST_WIDTH = 0.2, 4.4
-EMPHASIS: dict[str, Any] = {"weight": "bold", "color": INK}
+LEAST_ROW = 0.2
 HIGHLIGHT: dict[str, Any] = {"weight": "bold", "color": OURS}
 
 
@@ -34,46 +31,6 @@ class _Row(NamedTuple):
 
 @context()
 def translation_sheet(
-    images: AnyArray,
-    translations: AnyArray,
-    *,
-    truths: AnyArray | None = None,
-    title: str = "",
-    names: Sequence[str] = ("input", "translation", "truth"),
-    max_columns: int = 12,
-) -> Figure:
-    """Returns a sheet with a column for each example: its input, its translation and the truth.
-
-    Args:
-        images: (n, height, width, 1 or 3) in [0, 1], what was translated.
-        translations: (n, height, width, 1 or 3) in [0, 1], of any size.
-        truths: (n, height, width, 1 or 3) in [0, 1], what the translations should be.
-        title: above the sheet; none if left out.
-        names: of the rows; the third is not needed without truths.
-        max_columns: the first so many examples are shown, and the foot of the sheet says of how many.
-
-    Raises:
-        ValueError: no example, numbers of images that do not match, another shape, values beyond [0, 1], or
-            too few names.
-
-    Example:
-        >>> figure = translation_sheet(np.zeros((2, 4, 4, 3)), np.ones((2, 4, 4, 3)))
-        >>> [text.get_text() for text in figure.texts], len(figure.axes)
-        (['input', 'translation'], 4)
-    """
-    shown = [_checked(images, "images")]
-    shown.append(_checked(translations, "translations", count=len(shown[0])))
-    if truths is not None:
-        shown.append(_checked(truths, "truths", count=len(shown[0])))
-    if len(names) not in (len(shown), 3):
-        raise ValueError(f"names has {len(names)} names, {names}: expected {len(shown)}, one a row")
-    looks = ({"color": MUTED}, EMPHASIS, {"color": MUTED})
-    rows = [_Row(name, x, look, GAP) for name, x, look in zip(names, shown, looks, strict=False)]
-    return _sheet_of(rows, title=title, max_columns=max_columns)
-
-
-@context()
-def ladder_sheet(
     images: AnyArray,
     outputs: Mapping[str, AnyArray],
     *,
@@ -96,9 +53,9 @@ def ladder_sheet(
 
     Example:
         >>> images = np.zeros((2, 4, 4, 3))
-        >>> figure = ladder_sheet(images, {"mean image": images, "VAE": images}, truths=images, bold="VAE")
+        >>> figure = translation_sheet(images, {"VAE": images, "+ GAN": images}, truths=images, bold="VAE")
         >>> [text.get_text() for text in figure.texts]
-        ['input', 'mean image', 'VAE', 'truth']
+        ['input', 'VAE', '+ GAN', 'truth']
     """
     if not outputs:
         raise ValueError('outputs is empty: give at least one model, {"name": its translations}')
@@ -112,74 +69,22 @@ def ladder_sheet(
         rows.append(_Row(name, output, look, GAP if n else GROUP))
     if truths is not None:
         rows.append(_Row("truth", _checked(truths, "truths", count=len(shown)), {"color": MUTED}, GROUP))
-    return _sheet_of(rows, max_columns=max_columns)
+    return _sheet_of(rows, max_columns)
 
 
-@context()
-def interpolation_sheet(images: AnyArray) -> Figure:
-    """Returns a sheet with a row for each example: the steps from one image to another, its ends framed.
-
-    Args:
-        images: (n, steps, height, width, 1 or 3) in [0, 1]; the first and the last step are the ends.
-
-    Raises:
-        ValueError: no example, fewer than 2 steps, another shape, or values beyond [0, 1].
-
-    Example:
-        >>> figure = interpolation_sheet(np.zeros((2, 5, 4, 4, 3)))
-        >>> [text.get_text() for text in figure.texts], len(figure.axes)
-        (['start', 'end'], 10)
-    """
-    if images.ndim != 5 or images.shape[1] < 2:
-        raise ValueError(
-            f"images has shape {images.shape}: expected (n, steps, height, width, 1 or 3), with 2 "
-            "steps or more for the ends; for one example pass images[None]"
-        )
-    shown = _checked(images.reshape(-1, *images.shape[2:]), "images").reshape(images.shape)
-    num_rows, num_steps = shown.shape[:2]
-    tall, top = _height(shown[0]), MARGIN + 0.26
-    lefts = [MARGIN + n * (IMAGE + GAP) + (GROUP - GAP) * (n > 0) for n in range(num_steps)]
-    lefts[-1] += (GROUP - GAP) * (num_steps > 2)
-    figure = new_figure(lefts[-1] + IMAGE + MARGIN, top + num_rows * (tall + GAP) - GAP + MARGIN)
-    _ends(figure, lefts[0], lefts[-1] + IMAGE)
-    for n, steps in enumerate(shown):
-        for k, image in enumerate(steps):
-            frame, line = (INK, 1.3) if k in (0, num_steps - 1) else (FAINT, 0.6)
-            axes = place(figure, lefts[k], top + n * (tall + GAP), IMAGE, tall)
-            show(axes, pixels(image), frame=frame, line=line)
-    return figure
-
-
-def _ends(figure: Figure, left: float, right: float) -> None:
-    """Names the ends, and draws the way between them."""
-    look: dict[str, Any] = {"va": "center_baseline", "fontsize": 9, **EMPHASIS}
-    start = write(figure, left, MARGIN + 0.06, "start", **look)
-    end = write(figure, right, MARGIN + 0.06, "end", ha="right", **look)
-    width, height = figure.get_size_inches()
-    way = (left + text_width(start) + 0.1, right - text_width(end) - 0.1)
-    level = 1 - (MARGIN + 0.06) / height
-    line = {"color": CONTROL, "linewidth": 0.8, "transform": figure.transFigure}
-    figure.add_artist(Line2D([x / width for x in way], [level, level], **line))
-    figure.add_artist(Line2D([way[1] / width], [level], marker=">", markersize=4, markeredgewidth=0, **line))
-
-
-def _sheet_of(rows: Sequence[_Row], *, title: str = "", max_columns: int) -> Figure:
-    """Returns a sheet of named rows, whose columns belong together."""
+def _sheet_of(rows: Sequence[_Row], max_columns: int) -> Figure:
     if max_columns < 1:
         raise ValueError(f"max_columns is {max_columns}: expected 1 or more")
     total = len(rows[0].images)
     num_columns = min(total, max_columns)
     gutter = _gutter(rows)
-    tops, top = [], MARGIN - rows[0].gap + TITLE * bool(title)
+    tops, top = [], MARGIN - rows[0].gap
     for row in rows:
         top += row.gap
         tops.append(top)
         top += max(LEAST_ROW, _height(row.images))
-    width = 2 * MARGIN + gutter + num_columns * (IMAGE + GAP) - GAP
-    width, is_cut = max(width, LEAST_WIDTH * bool(title)), num_columns < total
+    width, is_cut = 2 * MARGIN + gutter + num_columns * (IMAGE + GAP) - GAP, num_columns < total
     figure = new_figure(width, top + MARGIN + FOOT * is_cut)
-    if title:
-        write(figure, MARGIN, 0.26, title, width=width - 2 * MARGIN, fontsize=13, weight="bold")
     for row, top in zip(rows, tops, strict=True):
         tall = _height(row.images)
         middle = top + max(LEAST_ROW, tall) / 2

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vexplain.attribution import Score, attribution_method, guided_filter, logit, normalize_heatmaps
-from vexplain.datasets.blur import gaussian_blur
+from vexplain.datasets.filters import gaussian_blur
 from vexplain.relevance._explained import check_classes_have_features, check_relevance, check_score_count
 from vexplain.relevance._features import Relevance
 from vexplain.relevance.layout import split_features

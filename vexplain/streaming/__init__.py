@@ -5,5 +5,6 @@ from vexplain.streaming.checkpoints import CheckpointError as CheckpointError
 from vexplain.streaming.devices import Mesh as Mesh
 from vexplain.streaming.devices import data_mesh as data_mesh
 from vexplain.streaming.devices import shard_batch as shard_batch
+from vexplain.streaming.divergence import TrainingDiverged as TrainingDiverged
 from vexplain.streaming.loop import fold as fold
 from vexplain.streaming.loop import fold_epoch as fold_epoch

@@ -260,14 +260,10 @@ def _inner(eqn) -> list[core.ClosedJaxpr]:
 
 
 def _scan_inputs(eqn, ins: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-    """Constants, carry and rows of a scan, told by rank: its body sees a row without the leading axis."""
+    """Constants, carry and rows of a scan, told by shape: its body sees a row without the leading axis."""
     body = eqn.params["jaxpr"]
-    num_rows = sum(
-        len(var.aval.shape) > len(aval.shape) for var, aval in zip(eqn.invars, body.in_avals, strict=True)
-    )
-    num_carry = sum(
-        len(var.aval.shape) == len(aval.shape) for var, aval in zip(eqn.outvars, body.out_avals, strict=True)
-    )
+    num_rows = sum(v.aval.shape != a.shape for v, a in zip(eqn.invars, body.in_avals, strict=True))
+    num_carry = sum(v.aval.shape == a.shape for v, a in zip(eqn.outvars, body.out_avals, strict=True))
     first, end = len(ins) - num_rows - num_carry, len(ins) - num_rows
     return list(ins[:first]), list(ins[first:end]), list(ins[end:])
 

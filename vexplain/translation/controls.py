@@ -1,9 +1,12 @@
-"""Pseudo-methods that learned nothing: what a translation must beat before its scores mean anything.
+"""Controls: outputs made without learning, which a translation must beat before its scores mean anything.
 
 A copy of the input has the right appearance, the true image with turned hues the right shape, and the nearest
 training image looks real. Each is good at something, so a method is compared with the best of them, score by
-score. The mean color is told the true mask, which no method is: it is no floor but the mark of color-only
-transfer, above which texture must have been transferred.
+score. The last one fills the true mask, which no method is told, with the mean color of the input: a higher
+score than that needs texture too.
+
+In all functions:
+    candidates: (candidates, height, width, channels) in [0, 1], training images of domain B.
 """
 
 from typing import TypeAlias
@@ -12,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.translation.color import mean_color
+from vexplain.translation.appearance import mean_color
 from vexplain.typing import Array, Float, Images, Masks
 
 OutputImages: TypeAlias = Float[Array, "batch height width channels"]
 Candidates: TypeAlias = Float[Array | np.ndarray, "candidates height width channels"]
 
 
-def translation_floors(
+def translation_controls(
     images_a: Images,
     images_b: Images,
     masks_a: Masks,
@@ -28,16 +31,14 @@ def translation_floors(
     candidates: Candidates,
     wrong_appearance: Images,
 ) -> dict[str, OutputImages]:
-    """Returns the outputs of every pseudo-method by name, in the order of a table.
+    """Returns the outputs of every control by name, in the order of a table.
 
     Args:
         images_a: (batch, height, width, 3) in [0, 1], the inputs.
         images_b: the true translations.
         masks_a: (batch, height, width) in [0, 1], the objects in `images_a`.
         masks_b: the objects in `images_b`.
-        candidates: (candidates, height, width, 3), training images of domain B.
-        wrong_appearance: images of the true shape and pose with the appearance of another object, not one
-            of the gallery; the caller renders them.
+        wrong_appearance: other objects in the true shapes and poses, rendered by the caller.
     """
     return {
         "copy": jnp.asarray(images_a),
@@ -52,17 +53,8 @@ def translation_floors(
 def nearest_neighbor(images: Images, candidates: Candidates, *, block: int = 256) -> OutputImages:
     """Returns for each image the candidate that is closest in pixels (L2).
 
-    Memory beyond the arguments is that of one block of candidates.
-
     Args:
-        images: (batch, height, width, channels) in [0, 1].
-        candidates: the images to choose from, arrays of JAX or NumPy.
-        block: how many candidates are compared at a time.
-
-    Example:
-        >>> candidates = jnp.linspace(0, 1, 5)[:, None, None, None]
-        >>> print(nearest_neighbor(jnp.full((1, 1, 1, 1), 0.3), candidates).ravel())
-        [0.25]
+        block: how many candidates are compared, and copied, at a time.
     """
     nearest = jnp.full(len(images), jnp.inf), jnp.zeros(len(images), jnp.int32)
     for start in range(0, len(candidates), block):
@@ -71,12 +63,7 @@ def nearest_neighbor(images: Images, candidates: Candidates, *, block: int = 256
 
 
 def mean_image(images: Images, candidates: Candidates) -> OutputImages:
-    """Returns the mean of the candidates, once for each image.
-
-    Args:
-        images: only their number counts.
-        candidates: the images to average.
-    """
+    """Returns the mean of the candidates, once for each image."""
     mean = jnp.asarray(candidates.mean(0))
     return jnp.broadcast_to(mean, (len(images), *mean.shape))
 
@@ -85,9 +72,6 @@ def turn_hue(images: Float[Array | np.ndarray, "batch height width 3"]) -> Outpu
     """Returns images with every hue turned by 120°: red is green, green is blue, blue is red; gray stays.
 
     A uniform distribution of hues is not changed by this, so no unpaired loss can tell it from the truth.
-
-    Args:
-        images: (batch, height, width, 3) in [0, 1].
 
     Example:
         >>> print(turn_hue(jnp.array([1.0, 0.2, 0.0]).reshape(1, 1, 1, 3)).ravel())
@@ -99,12 +83,9 @@ def turn_hue(images: Float[Array | np.ndarray, "batch height width 3"]) -> Outpu
 def fill_with_mean_color(images: Images, masks: Masks, true_masks: Masks) -> OutputImages:
     """Returns the true shape in the mean color of the input's object, on the mean color of its background.
 
-    It uses the true mask, which no method is told.
-
     Args:
-        images: (batch, height, width, channels) in [0, 1], the inputs.
-        masks: (batch, height, width) in [0, 1], the objects in `images`.
-        true_masks: coverage by the objects in the true translations.
+        masks: the objects in `images`.
+        true_masks: the objects in the true translations.
     """
     color, background = mean_color(images, masks), mean_color(images, 1 - jnp.ceil(masks))
     coverage = jnp.asarray(true_masks)[..., None]
@@ -113,7 +94,7 @@ def fill_with_mean_color(images: Images, masks: Masks, true_masks: Masks) -> Out
 
 @jax.jit
 def _closer(nearest, images, candidates, start):
-    """Returns the smaller distances, and where: ||x - c||² without its constant part ||x||²."""
+    """Returns the smaller distances, ||x - c||² without its constant part ||x||², and where they are."""
     best, where = nearest
     images, candidates = (x.reshape(len(x), -1) - 0.5 for x in (images, candidates))  # for precision
     products = jnp.matmul(images, candidates.T, precision="highest")

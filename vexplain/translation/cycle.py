@@ -1,9 +1,8 @@
-"""Whether a translation comes back, and whether it does so honestly.
+"""The cycle error, and the test for a hidden channel behind a small one.
 
-A pair of networks trained to restore its input can hide the input in its output as a faint pattern: the cycle
-then closes although the translation shows nothing of what it should keep. Such a channel does not survive a
-disturbance that no eye would notice. So the way back is taken again from a disturbed translation: what was
-shown is still restored, what was hidden is lost.
+Networks trained to restore their input can hide it in the translation as a faint pattern: the cycle closes
+although the translation shows nothing of what it should keep. So the cycle is closed again from a translation
+with a disturbance that no eye would notice: what was shown is still restored, what was hidden is lost.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,24 +11,20 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from vexplain.datasets.blur import gaussian_blur
+from vexplain.datasets.filters import gaussian_blur
 from vexplain.typing import Array, Float, Images, Key
 
 TranslateFn: TypeAlias = Callable[[Images], Images]
+Errors: TypeAlias = dict[str, Float[Array, " batch"]]
 NOISE_SIGMAS = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
-LEAST_ERROR = 0.5 / 255  # half a step of 8 bits: below it a cycle is closed
+LEAST_ERROR = 0.5 / 255  # half a step of 8 bits: below it a cycle is closed, and no ratio goes further
 
 
 def cycle_error(images: Images, cycled: Images) -> Float[Array, " batch"]:
     """Returns the mean absolute difference between images and what came back, in [0, 1].
 
     Args:
-        images: (batch, height, width, channels) in [0, 1].
-        cycled: the same, translated there and back.
-
-    Example:
-        >>> print(cycle_error(jnp.zeros((1, 2, 2, 3)), jnp.full((1, 2, 2, 3), 0.5)))
-        [0.5]
+        cycled: the images, translated there and back.
     """
     return jnp.abs(images - cycled).mean((1, 2, 3))
 
@@ -42,17 +37,15 @@ def hidden_channel_errors(
     *,
     sigmas: Sequence[float] = NOISE_SIGMAS,
     blur_sigma: float = 0.5,
-) -> dict[str, Float[Array, " batch"]]:
+) -> Errors:
     """Returns the cycle error of each image, undisturbed and under each disturbance of its translation.
 
     E = mean |x - G_BA(p(G_AB(x)))| with p the identity ("clean"), Gaussian noise ("noise 4/255"), rounding
     to 8 bits ("8-bit rounding") or a blur ("blur 0.5 px"). Disturbed images are clipped to [0, 1].
 
     Args:
-        key: of the noise.
         translate_ab: images to their translations, both in [0, 1].
-        translate_ba: the way back.
-        images: (batch, height, width, channels) in [0, 1].
+        translate_ba: translations to images.
         sigmas: standard deviations of the noise.
         blur_sigma: of the blur, in pixels.
 
@@ -70,21 +63,7 @@ def hidden_channel_errors(
     return {name: cycle_error(images, translate_ba(x)) for name, x in disturbed.items()}
 
 
-def hidden_channel_ratios(
-    errors: dict[str, Float[Array, " batch"]],
-) -> dict[str, Float[Array, " batch"]]:
-    """Returns how many times each disturbance enlarges the cycle error.
-
-    Far above 1 tells of a hidden channel. A clean error below half a step of 8 bits counts as that, so that a
-    cycle that closes exactly does not divide by zero.
-
-    Args:
-        errors: from `hidden_channel_errors`.
-
-    Example:
-        >>> errors = {"clean": jnp.array([0.02]), "noise 4/255": jnp.array([0.05])}
-        >>> print(hidden_channel_ratios(errors)["noise 4/255"])
-        [2.5]
-    """
+def hidden_channel_ratios(errors: Errors) -> Errors:
+    """Returns how many times each disturbance enlarges the errors; far above 1 tells of a hidden channel."""
     clean = jnp.maximum(errors["clean"], LEAST_ERROR)
     return {name: error / clean for name, error in errors.items() if name != "clean"}

@@ -1,7 +1,6 @@
-"""How far one set of images is from another, as Gaussians in a space of features.
+"""Realism of a set of translations, in a space of features.
 
-Unlike its neighbors this is one number for two sets. Which features are the caller's: of a classifier trained
-on the domain itself, say, since those of ImageNet mean nothing on renderings.
+The features are the caller's, say of a classifier of the domain: those of ImageNet mean little on renderings.
 """
 
 import jax.numpy as jnp
@@ -14,25 +13,19 @@ def frechet_distance(
 ) -> Float[Array, ""]:
     """Returns the Fréchet distance (squared, as customary) between Gaussians fitted to two sets of features.
 
-    d² = ||μ₁ - μ₂||² + tr(Σ₁) + tr(Σ₂) - 2 tr((Σ₁ Σ₂)^½), with unbiased covariances. The last trace is the
-    sum of the singular values of R₁ R₂ᵀ, where the centered features are Q R: no matrix root is taken. The
-    distance of few examples is too large: compare sets of the same size, larger than the number of features.
+    d² = ||μ₁ - μ₂||² + tr(Σ₁) + tr(Σ₂) - 2 tr((Σ₁ Σ₂)^½), with unbiased covariances. The distance of few
+    examples is too large: compare sets of the same size, larger than the number of features.
 
     Args:
-        features: one row an example.
-        true_features: the same of the true images.
+        features: of the translations.
+        true_features: of images of the domain.
 
     Raises:
         ValueError: a set of fewer than two examples.
 
     References:
-        Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter, GANs trained by a two time-scale update rule
-        converge to a local Nash equilibrium, 2017, equation 6.
-
-    Example:
-        >>> features = jnp.array([[0.0, 1.0], [2.0, 3.0], [1.0, 0.0]])
-        >>> print(frechet_distance(features, features + jnp.array([3.0, 4.0])).round(4))
-        25.0
+        Heusel et al., GANs trained by a two time-scale update rule converge to a local Nash equilibrium,
+        NIPS 2017, equation 6.
     """
     if min(len(features), len(true_features)) < 2:
         raise ValueError(
@@ -40,6 +33,7 @@ def frechet_distance(
             "least 2 of each"
         )
     (mean, root), (true_mean, true_root) = _mean_and_root(features), _mean_and_root(true_features)
+    # The trace of the root is the sum of the singular values of R₁ R₂ᵀ, where the centered features are Q R.
     overlap = jnp.linalg.svd(jnp.matmul(root, true_root.T, precision="highest"), compute_uv=False).sum()
     spread = jnp.square(root).sum() + jnp.square(true_root).sum() - 2 * overlap
     return jnp.square(mean - true_mean).sum() + jnp.maximum(spread, 0)

@@ -1,7 +1,6 @@
-"""The losses of the VAE-GAN pair, one pure function each: one value per example, images in [0, 1].
+"""The losses of the VAE-GAN pair, one value per example.
 
-Every loss is a mean over pixels or latent numbers and not a sum, so that its weight means the same at every
-resolution and latent size.
+Each is a mean over pixels or latent numbers: its weight means the same at every resolution and latent size.
 """
 
 from collections.abc import Callable
@@ -9,23 +8,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vexplain.translation.networks import Latents
 from vexplain.typing import Array, Float, Images
 
 
-def kl_divergence(
-    mean: Float[Array, " batch *latent"], log_variance: Float[Array, " batch *latent"]
-) -> Float[Array, " batch"]:
-    """Returns KL(N(mean, exp(log_variance)) || N(0, 1)), averaged over the latent's numbers.
-
-    ½ · mean(mean² + exp(s) - s - 1), in nats a number.
+def kl_divergence(mean: Latents, log_variance: Latents) -> Float[Array, " batch"]:
+    """Returns KL(N(mean, exp(s)) || N(0, 1)) = ½ · mean(mean² + exp(s) - s - 1), in nats a latent number.
 
     Args:
         mean: (batch, ...) of the latent.
         log_variance: s, of the same shape.
-
-    Example:
-        >>> print(kl_divergence(jnp.array([[1.0, 3.0]]), jnp.zeros((1, 2))))
-        [2.5]
     """
     terms = (mean**2 + jnp.exp(log_variance) - log_variance - 1) / 2
     return terms.mean(tuple(range(1, terms.ndim)))
@@ -34,15 +26,11 @@ def kl_divergence(
 def absolute_error(
     a: Float[Array, " batch *shape"], b: Float[Array, " batch *shape"]
 ) -> Float[Array, " batch"]:
-    """Returns mean |a - b|: the reconstruction and the cycle loss.
+    """Returns mean |a - b| of each example: the reconstruction and the cycle loss.
 
     Args:
         a: (batch, ...).
         b: of the same shape.
-
-    Example:
-        >>> print(absolute_error(jnp.array([[0.0, 1.0]]), jnp.array([[0.5, 1.0]])))
-        [0.25]
     """
     return jnp.abs(a - b).mean(tuple(range(1, a.ndim)))
 
@@ -50,40 +38,27 @@ def absolute_error(
 def adversarial_loss(scores: Float[Array, " batch *map"], *, target: float | int) -> Float[Array, " batch"]:
     """Returns the least-squares GAN loss: the mean of ½ (score - target)².
 
-    The discriminator has target 1 for images of the domain and 0 for translations; the generator 1.
-
     Args:
         scores: of the discriminator, (batch,) or a map of scores an image.
-        target: what they should be.
+        target: 1 for images of the domain, 0 for translations; for translations 1 when the generator learns.
 
     References:
         Mao et al., Least Squares Generative Adversarial Networks, ICCV 2017, Equation 2; a = 0, b = c = 1.
-
-    Example:
-        >>> print(adversarial_loss(jnp.array([0.0, 1.0, 3.0]), target=1))
-        [0.5 0.  2. ]
     """
     terms = (scores - target) ** 2 / 2
     return terms.mean(tuple(range(1, terms.ndim)))
 
 
-def gradient_penalty(score_fn: Callable[[Images], Float[Array, " batch *map"]], images: Images):
-    """Returns R1 = ½ ‖∇ₓ score‖² of each image; scores of a map are averaged.
+def gradient_penalty(
+    score_fn: Callable[[Images], Float[Array, " batch *map"]], images: Images
+) -> Float[Array, " batch"]:
+    """Returns R1 = ½ ‖∇ₓ score‖² of each image of the domain itself; scores of a map are averaged.
 
     Args:
         score_fn: the discriminator.
-        images: (batch, height, width, channels) of the domain itself.
-
-    Returns:
-        (batch,).
 
     References:
         Mescheder, Geiger, Nowozin, Which Training Methods for GANs do actually Converge?, ICML 2018.
-
-    Example:
-        >>> images = jnp.ones((2, 1, 3, 1))
-        >>> print(gradient_penalty(lambda x: (2 * x).sum((1, 2, 3)), images))
-        [6. 6.]
     """
 
     def total(x):

@@ -1,4 +1,4 @@
-"""A translation model as pure functions: encode, decode, discriminate, and what is made of them.
+"""The VAE-GAN pair as pure functions: encode, decode, discriminate, and what is made of them.
 
 z = encode(x, d),      reconstruction = decode(z, d),      translation = decode(z, other domain)
 """
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vexplain._checks import check_images
-from vexplain.translation.networks import DOMAINS, Discriminator, Generator, NetworkSettings
+from vexplain.translation.networks import DOMAINS, Discriminator, Generator, Latents, NetworkSettings
 from vexplain.typing import Array, Float, Images, Key, PyTree, Variables
 
 DIRECTIONS = {"ab": ("a", "b"), "ba": ("b", "a")}
@@ -21,12 +21,9 @@ DIRECTIONS = {"ab": ("a", "b"), "ba": ("b", "a")}
 
 @dataclasses.dataclass(frozen=True)
 class Translator:
-    """The pure functions of a pair of VAE-GANs; `variables` are their first argument, never held here.
+    """The pure functions of a pair of VAE-GANs; parameters are their first argument, never held here.
 
     Two translators of the same settings are equal, so that what was compiled for one serves the other.
-
-    Args:
-        settings: of the networks.
 
     Example:
         >>> translator = Translator(NetworkSettings(image_size=16, width=4, latent_size=8))
@@ -42,9 +39,7 @@ class Translator:
         """Returns the variables of generator and discriminator."""
         return _init(self.settings, key)
 
-    def encode(
-        self, generator: Variables, images: Images, domain: str
-    ) -> tuple[Float[Array, " batch *latent"], Float[Array, " batch *latent"]]:
+    def encode(self, generator: Variables, images: Images, domain: str) -> tuple[Latents, Latents]:
         """Returns mean and log-variance of the latent."""
         mean, log_variance = self._generator(generator).encode(self._cast(images), domain)
         return mean.astype(jnp.float32), log_variance.astype(jnp.float32)
@@ -71,8 +66,7 @@ class Translator:
         """Returns images of the other domain: the decoded mean of the latent.
 
         Args:
-            generator: its variables, for instance `TranslationState.average`.
-            images: (batch, height, width, 3) in [0, 1].
+            generator: parameters, for instance `TranslationState.average`.
             direction: "ab" or "ba".
 
         Raises:
@@ -84,7 +78,7 @@ class Translator:
         return self._decoded(generator, images, source, target)
 
     def reconstruct(self, generator: Variables, images: Images, *, domain: str) -> Images:
-        """Returns the images as their own domain's pair draws them again."""
+        """Returns images of the same domain: the decoded mean of the latent."""
         return self._decoded(generator, images, domain, domain)
 
     def interpolate(
@@ -117,18 +111,14 @@ class Translator:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TranslatorVariables:
-    """Parameters of the generator (both VAEs) and of the discriminators, nested dicts of arrays."""
+    """Parameters as nested dicts of arrays."""
 
-    generator: PyTree
-    discriminator: PyTree
+    generator: PyTree  # both VAEs
+    discriminator: PyTree  # both critics
 
 
 def num_parameters(variables: PyTree) -> int:
-    """Returns how many numbers there are in a tree of arrays.
-
-    Args:
-        variables: for instance `TranslatorVariables.generator`.
-    """
+    """Returns how many numbers there are in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables))
 
 
@@ -139,19 +129,15 @@ def _decoded(translator: Translator, generator, images, source: str, target: str
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(settings: NetworkSettings, key: Key) -> TranslatorVariables:
-    deviations = TranslatorVariables(
-        *(
-            nnx.to_pure_dict(nnx.split(module(settings, rngs=nnx.Rngs(0)), nnx.Param, ...)[1])
-            for module in (Generator, Discriminator)
-        )
-    )
-    flat, unravel = jax.flatten_util.ravel_pytree(deviations)
+    modules = (module(settings, rngs=nnx.Rngs(0)) for module in (Generator, Discriminator))
+    deviations = (nnx.to_pure_dict(nnx.split(module, nnx.Param, ...)[1]) for module in modules)
+    flat, unravel = jax.flatten_util.ravel_pytree(TranslatorVariables(*deviations))
     return unravel(flat * jax.random.normal(key, flat.shape))
 
 
 @functools.lru_cache(maxsize=64)
 def _graph(module, settings: NetworkSettings):
-    """What is left of a module without its parameters."""
+    """Returns what is left of a module without its parameters."""
     shapes = nnx.eval_shape(lambda: module(settings, rngs=nnx.Rngs(0)))
     graph, _, rest = nnx.split(shapes, nnx.Param, ...)
     return graph, rest

@@ -1,17 +1,16 @@
 """The networks of shape translation: an encoder, a decoder and a discriminator for each of two domains.
 
-Every halving of the resolution is a rearrangement of 2×2 pixels into channels followed by a 3×3 convolution,
-and every doubling the reverse: what a strided or transposed convolution of 6×6 computes, in a form that runs
-at the full speed of a matrix product on all devices, and whose outputs cover all pixels alike. There is no
-instance normalization, which would erase the color statistics that have to survive (*reconstructed*; the
-paper's tables are not known).
+Every halving of the resolution is a rearrangement of 2×2 pixels into channels and a 3×3 convolution, every
+doubling the reverse: what a strided or transposed convolution of 6×6 computes, at the speed of a matrix
+product and with outputs that cover all pixels alike. There is no instance normalization, which would erase
+the color statistics that have to survive (*reconstructed*; the paper's tables are not known).
 """
 
 import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ DOMAINS = ("a", "b")
 Latent = Literal["vector", "4x4", "8x8", "16x16"]
 Sharing = Literal["nothing", "middle", "encoder"]
 Variance = Literal["learned", "fixed", "none"]
+Latents: TypeAlias = Float[Array, " batch *latent"]
 _SLOPE = 0.2  # of the leaky ReLU
 _BOUND = 8.0  # of the log-variance, which one bad step could otherwise send beyond all numbers
 _NARROW = 16  # channels of the map that a latent vector is made of
@@ -31,32 +31,21 @@ _MAX_FACTOR = 8  # channels grow with depth up to this many times the width
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSettings:
-    """Sizes of the networks.
+    """Sizes of the networks."""
 
-    Attributes:
-        image_size: height and width in pixels, a power of 2 and at least 16.
-        width: channels of the first encoder stage; they double at every halving of the resolution.
-        latent: `"vector"`, or a grid of vectors, `"4x4"`, `"8x8"` or `"16x16"`.
-        latent_size: numbers in the latent vector, or in each vector of the grid.
-        sharing: what both domains have in common: `"nothing"`; the `"middle"`, last layers of the encoders
-            and first of the decoders (UNIT); or the whole `"encoder"` and the middle, so that only what draws
-            an object knows its domain.
-        num_blocks: residual blocks in the middle of an encoder and of a decoder, on a grid.
-        variance: of the latent: `"learned"`, `"fixed"` at 1 (UNIT), or `"none"` (no noise at all).
-        discriminator_stages: halvings before the scores; all if 0, one score an image: a global
-            discriminator. Fewer give a map of scores with a limited receptive field.
-        precision: of the computation; parameters, latents, images and scores are float32 in any case.
-    """
-
-    image_size: int = 64
-    width: int = 64
-    latent: Latent = "vector"
-    latent_size: int = 128
+    image_size: int = 64  # height and width in pixels, a power of 2 and at least 16
+    width: int = 64  # channels of the first stage of an encoder; they double at every halving
+    latent: Latent = "vector"  # or a grid of vectors
+    latent_size: int = 128  # numbers in the latent vector, or in each vector of the grid
+    # What both domains have in common: the "middle" is the last layers of the encoders and the first of the
+    # decoders (UNIT); with the "encoder" and the middle, only the decoders know the domain.
     sharing: Sharing = "encoder"
-    num_blocks: int = 0
-    variance: Variance = "learned"
+    num_blocks: int = 0  # residual blocks in the middle of an encoder and of a decoder, on a grid
+    variance: Variance = "learned"  # of the latent; "fixed" is 1 (UNIT), "none" draws no noise
+    # Halvings before the scores: a few give a map of scores of a limited receptive field, 0 all of them and
+    # one score for the whole image.
     discriminator_stages: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the computation; what it returns is float32
 
     def __post_init__(self):
         for name, kind in (("latent", Latent), ("sharing", Sharing), ("variance", Variance)):
@@ -103,12 +92,7 @@ class NetworkSettings:
 
 
 class Generator(nnx.Module):
-    """Both encoders and both decoders, and the middle between them; `sharing` says what is one for both.
-
-    Args:
-        settings: sizes.
-        rngs: of the weights.
-    """
+    """Both encoders and both decoders, and the middle between them; `sharing` says what is one for both."""
 
     def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
         self.variance = settings.variance
@@ -116,29 +100,20 @@ class Generator(nnx.Module):
         self.decoders = _by_domain(False, lambda: _Decoder(settings, rngs=rngs))
         self.middles = _by_domain(settings.sharing != "nothing", lambda: _Middle(settings, rngs=rngs))
 
-    def encode(
-        self, images: Images, domain: str
-    ) -> tuple[Float[Array, " batch *latent"], Float[Array, " batch *latent"]]:
-        """Returns mean and log-variance of the latent of images of a domain, (batch, ...) each."""
+    def encode(self, images: Images, domain: str) -> tuple[Latents, Latents]:
+        """Returns mean and log-variance of the latent of images of a domain."""
         mean, log_variance = self.middles[domain].encode(self.encoders[domain](jnp.asarray(images)))
         if self.variance != "learned":
-            log_variance = jnp.zeros_like(mean)
-        else:
-            log_variance = _BOUND * jnp.tanh(log_variance / _BOUND)
-        return mean, log_variance
+            return mean, jnp.zeros_like(mean)
+        return mean, _BOUND * jnp.tanh(log_variance / _BOUND)
 
-    def decode(self, latents: Float[Array, " batch *latent"], domain: str) -> Float[Array, "batch h w c"]:
+    def decode(self, latents: Latents, domain: str) -> Float[Array, "batch h w c"]:
         """Returns images of a domain, in [0, 1], for latents."""
         return self.decoders[domain](self.middles[domain].decode(latents))
 
 
 class Discriminator(nnx.Module):
-    """One critic a domain: high scores for images of the domain, low ones for translations.
-
-    Args:
-        settings: sizes.
-        rngs: of the weights.
-    """
+    """One critic a domain: high scores for images of the domain, low ones for translations."""
 
     def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
         self.critics = nnx.Dict({d: _Critic(settings, rngs=rngs) for d in DOMAINS})
@@ -148,7 +123,7 @@ class Discriminator(nnx.Module):
 
 
 def _by_domain(is_shared: bool, make: Callable[[], nnx.Module]) -> Any:
-    """One module for both domains, or one for each, in an `nnx.Dict`."""
+    """Returns one module for both domains, or one for each, by domain."""
     first = make()
     return nnx.Dict({domain: first if is_shared or n == 0 else make() for n, domain in enumerate(DOMAINS)})
 
@@ -166,11 +141,10 @@ class _Encoder(nnx.Module):
 
 
 class _Middle(nnx.Module):
-    """Between the maps of the encoder, the latent, and the maps of the decoder.
+    """From the maps of the encoder to the latent, and from there to the maps of the decoder."""
 
-    A latent vector is a linear function of a map of few channels: with nothing but that between the maps of
-    encoder and decoder, it learns colors in a tenth of the steps that a hidden layer takes.
-    """
+    # A latent vector is a linear function of a map of few channels: so it learns colors in a tenth of the
+    # steps that it takes with a hidden layer.
 
     def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
         channels, size = settings.widths[-1], settings.latent_size
@@ -252,10 +226,8 @@ def _linear(inputs: int, outputs: int, rngs: nnx.Rngs, *, gain: float = 2.0) -> 
 
 
 def _init(gain: float):
-    """A weight is born as its standard deviation; `Translator.init` multiplies all by one draw.
-
-    A program that draws each of them by itself takes half a minute to compile.
-    """
+    """An initializer of standard deviations; `Translator.init` multiplies all of them by one draw."""
+    # A program that draws each array by itself takes half a minute to compile.
 
     def deviations(key, shape, dtype=jnp.float32, out_sharding=None):
         del key, out_sharding

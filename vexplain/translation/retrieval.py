@@ -1,8 +1,7 @@
-"""Whether a translation still tells which object it was, among others that differ in one respect only.
+"""Retrieval: is the true image found by its translation, among objects that differ in one respect only?
 
-Each output has a gallery of its own, made by the caller: the true image and, for instance, nineteen objects
-of the same shape and pose with another appearance. Then only appearance can tell them apart. (In a gallery of
-whole test images pose gives the object away, and even a wrong appearance is often retrieved.)
+Each output has a gallery of its own, made by the caller: the true image and, say, nineteen objects of its
+shape and pose. In a gallery of test images, pose gives the object away in spite of a wrong appearance.
 """
 
 import jax.numpy as jnp
@@ -19,8 +18,7 @@ def retrieval_ranks(
 ) -> Int[Array, " batch"]:
     """Returns the rank of the true image among the candidates by distance in pixels (L2); 1 is the best.
 
-    The rank is pessimistic: what is as close as the truth counts as closer. An output that holds NaN has the
-    last rank.
+    What is as close as the truth counts as closer. An output that holds NaN has the last rank.
 
     Args:
         outputs: (batch, height, width, channels) in [0, 1].
@@ -43,23 +41,11 @@ def recall_at(ranks: Int[Array, " batch"], *, k: int = 1) -> Float[Array, " batc
 
     Args:
         ranks: from `retrieval_ranks`.
-        k: how many candidates count as retrieved.
-
-    Example:
-        >>> print(recall_at(jnp.array([1, 5, 6]), k=5))
-        [1. 1. 0.]
+        k: number of candidates that count as retrieved.
     """
     return (ranks <= k).astype(jnp.float32)
 
 
 def reciprocal_rank(ranks: Int[Array, " batch"]) -> Float[Array, " batch"]:
-    """Returns 1 / rank, in (0, 1]; its mean is the mean reciprocal rank.
-
-    Args:
-        ranks: from `retrieval_ranks`.
-
-    Example:
-        >>> print(reciprocal_rank(jnp.array([1, 4])))
-        [1.   0.25]
-    """
+    """Returns 1 / rank, of the ranks of `retrieval_ranks`; its mean is the mean reciprocal rank (MRR)."""
     return 1 / ranks

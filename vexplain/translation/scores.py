@@ -1,8 +1,7 @@
-"""The scores of a shape translation whose true result is known, all at once.
+"""All scores of a shape translation whose true result is known.
 
-No single number suffices: a copy of the input has the right appearance and the wrong shape, and the right
-shape filled with any color has no appearance. Shape and appearance are therefore reported side by side, and
-their harmonic mean is the one scalar that neither of the two can carry alone.
+A copy of the input has the right appearance in the wrong shape, and the true shape in one color the wrong
+appearance. The harmonic mean of shape and appearance is the one number that needs both.
 """
 
 import jax
@@ -11,10 +10,7 @@ import numpy as np
 
 from vexplain._checks import check_images
 from vexplain.datasets.foreground import estimate_masks
-from vexplain.translation.color import delta_e, hue_error, mean_color
-from vexplain.translation.fidelity import masked_l1, masked_psnr, masked_ssim, overlap_error
-from vexplain.translation.pose import centroid_error, rotation_error, scale_ratio
-from vexplain.translation.shape import boundary_f1, chamfer_distance, iou_gain, mask_iou
+from vexplain.translation import appearance, shape
 from vexplain.typing import Array, Float, Images, Masks
 
 L1_OF_WRONG_APPEARANCE = 0.30  # measured: another object's appearance in the true shape and pose
@@ -25,21 +21,18 @@ def shape_appearance_score(
 ) -> Float[Array, " batch"]:
     """Returns the harmonic mean of how right the shape is and how right the appearance, in [0, 1].
 
-    S = 2 g a / (g + a) with g = clip(IoU gain, 0, 1) and a = clip(1 - L1 / 0.30, 0, 1) (*ours*); 0 where both
-    are 0.
+    S = 2 g a / (g + a), g = clip(IoU gain, 0, 1), a = clip(1 - L1 / 0.30, 0, 1) (*ours*); 0 where both are 0.
 
     Args:
         gain: from `iou_gain`.
-        l1: mean absolute difference over the true mask, from `masked_l1`.
+        l1: from `masked_l1`, over the true mask.
 
     Example:
         >>> print(shape_appearance_score(jnp.array([1.0, 0.0, 1.0]), jnp.array([0.3, 0.0, 0.0])))
         [0. 0. 1.]
     """
-    shape = jnp.clip(gain, 0, 1)
-    appearance = jnp.clip(1 - l1 / L1_OF_WRONG_APPEARANCE, 0, 1)
-    total = shape + appearance
-    return jnp.where(total > 0, 2 * shape * appearance / jnp.where(total > 0, total, 1), 0.0)
+    g, a = jnp.clip(gain, 0, 1), jnp.clip(1 - l1 / L1_OF_WRONG_APPEARANCE, 0, 1)
+    return jnp.where(g + a > 0, 2 * g * a / jnp.where(g + a > 0, g + a, 1), 0.0)
 
 
 def translation_scores(
@@ -50,8 +43,8 @@ def translation_scores(
     Shape: "iou", "iou_gain", "boundary_f1" in [0, 1] (a gain may be negative), "chamfer" in pixels. Pose:
     "centroid_error" in pixels, "scale_ratio", "rotation_error" in degrees. Appearance: "delta_e" and
     "hue_error" (degrees) between mean colors of the foregrounds, "background_delta_e". Both, on the true
-    mask: "l1", "psnr" in dB, "ssim"; against the input: "overlap_error". And "score", their one scalar. The
-    region of an output is estimated by `estimate_masks`; those of the inputs and of the truth are given.
+    mask: "l1", "psnr" in dB, "ssim"; against the input: "overlap_error". And "score", of
+    `shape_appearance_score`. The mask of an output is that of `datasets.estimate_masks`.
 
     Args:
         outputs: (batch, height, width, 3) in [0, 1], the translations of `images_a`.
@@ -62,13 +55,6 @@ def translation_scores(
 
     Raises:
         ValueError: images out of range, or shapes that do not fit.
-
-    Example:
-        >>> images = jnp.full((1, 16, 16, 3), 0.9).at[:, 4:12, 5:9].set(jnp.array([0.8, 0.1, 0.1]))
-        >>> masks = jnp.zeros((1, 16, 16)).at[:, 4:12, 5:9].set(1.0)
-        >>> scores = translation_scores(images, images, images, masks, masks)
-        >>> print(scores["iou"], scores["iou_gain"], scores["l1"], scores["hue_error"])
-        [1.] [0.] [0.] [0.]
     """
     for name, images in (("outputs", outputs), ("images_a", images_a), ("images_b", images_b)):
         try:
@@ -89,9 +75,9 @@ def closest_targets(
     targets: Float[Array | np.ndarray, "batch targets height width 3"],
     target_masks: Float[Array | np.ndarray, "batch targets height width"],
 ) -> tuple[Float[Array, "batch height width 3"], Masks]:
-    """Returns, of several true translations of each input, the image and mask that its output chose.
+    """Returns, of several true translations of each input, image and mask of the one closest to its output.
 
-    It is the one whose region overlaps the output's most. Where a polygon may become a star of any number of
+    It is the one whose mask overlaps the output's most: where a polygon may become a star of any number of
     spikes, an output is scored against the star that it drew.
 
     Args:
@@ -100,7 +86,7 @@ def closest_targets(
         target_masks: their objects, in [0, 1].
     """
     found = estimate_masks(outputs)
-    overlaps = jax.vmap(mask_iou, in_axes=(None, 1), out_axes=1)(found, jnp.asarray(target_masks))
+    overlaps = jax.vmap(shape.mask_iou, in_axes=(None, 1), out_axes=1)(found, jnp.asarray(target_masks))
     take = jax.vmap(lambda candidates, n: candidates[n])
     chosen = overlaps.argmax(1)
     return take(jnp.asarray(targets), chosen), take(jnp.asarray(target_masks), chosen)
@@ -109,24 +95,27 @@ def closest_targets(
 @jax.jit
 def _scores(outputs, images_a, images_b, masks_a, masks_b):
     found = estimate_masks(outputs)
-    iou, l1 = mask_iou(found, masks_b), masked_l1(outputs, images_b, masks_b)
-    gain = iou_gain(iou, mask_iou(masks_a, masks_b))
-    color, true_color = mean_color(outputs, found), mean_color(images_b, masks_b)
-    background, true_background = mean_color(outputs, 1 - found), mean_color(images_b, 1 - masks_b)
+    iou, l1 = shape.mask_iou(found, masks_b), appearance.masked_l1(outputs, images_b, masks_b)
+    gain = shape.iou_gain(iou, shape.mask_iou(masks_a, masks_b))
+    color, true_color = appearance.mean_color(outputs, found), appearance.mean_color(images_b, masks_b)
+    background, true_background = (
+        appearance.mean_color(outputs, 1 - found),
+        appearance.mean_color(images_b, 1 - masks_b),
+    )
     return {
         "iou": iou,
         "iou_gain": gain,
-        "boundary_f1": boundary_f1(found, masks_b),
-        "chamfer": chamfer_distance(found, masks_b),
-        "centroid_error": centroid_error(found, masks_b),
-        "scale_ratio": scale_ratio(found, masks_b),
-        "rotation_error": rotation_error(found, masks_b),
-        "delta_e": delta_e(color, true_color),
-        "hue_error": hue_error(color, true_color),
-        "background_delta_e": delta_e(background, true_background),
+        "boundary_f1": shape.boundary_f1(found, masks_b),
+        "chamfer": shape.chamfer_distance(found, masks_b),
+        "centroid_error": shape.centroid_error(found, masks_b),
+        "scale_ratio": shape.scale_ratio(found, masks_b),
+        "rotation_error": shape.rotation_error(found, masks_b),
+        "delta_e": appearance.delta_e(color, true_color),
+        "hue_error": appearance.hue_error(color, true_color),
+        "background_delta_e": appearance.delta_e(background, true_background),
         "l1": l1,
-        "psnr": masked_psnr(outputs, images_b, masks_b),
-        "ssim": masked_ssim(outputs, images_b, masks_b),
-        "overlap_error": overlap_error(outputs, images_a, masks_b, masks_a),
+        "psnr": appearance.masked_psnr(outputs, images_b, masks_b),
+        "ssim": appearance.masked_ssim(outputs, images_b, masks_b),
+        "overlap_error": appearance.overlap_error(outputs, images_a, masks_b, masks_a),
         "score": shape_appearance_score(gain, l1),
     }

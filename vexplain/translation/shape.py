@@ -1,7 +1,12 @@
-"""How well the outline of a translated object agrees with the true one.
+"""Shape and pose of a translated object, from its mask and that of the true object.
 
-A mask becomes a region where it is at least one half. An empty region shows no shape and agrees with nothing,
-not even with another empty one: overlap scores are 0 and distances the diagonal of the image.
+For overlap and outline a mask becomes a region where it is at least one half. Pose is that of the moments of
+the mask: centroid, square root of the area, and angle of the axis along which it extends furthest. An empty
+mask agrees with nothing, not even with another empty one: overlaps are 0, distances the image's diagonal.
+
+In all functions:
+    masks: (batch, height, width) in [0, 1], the coverage by the object.
+    truth: the same of the true object.
 """
 
 import jax
@@ -9,18 +14,11 @@ import jax.numpy as jnp
 
 from vexplain.typing import Array, Float, Masks
 
+LEAST_ANISOTROPY = 0.02  # below it the axis of a mask is a matter of its pixel grid
+
 
 def mask_iou(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
-    """Returns the intersection over union of two regions, in [0, 1].
-
-    Args:
-        masks: (batch, height, width) in [0, 1].
-        truth: the same of the true object.
-
-    Example:
-        >>> print(mask_iou(jnp.array([[[1.0, 1.0, 0.0]]]), jnp.array([[[0.0, 1.0, 1.0]]])).round(3))
-        [0.333]
-    """
+    """Returns the intersection over union of two regions, in [0, 1]."""
     ours, true = masks >= 0.5, truth >= 0.5
     union = (ours | true).sum((1, 2))
     return (ours & true).sum((1, 2)) / jnp.maximum(union, 1)
@@ -30,7 +28,7 @@ def iou_gain(iou: Float[Array, " batch"], iou_of_copy: Float[Array, " batch"]) -
     """Returns the share of the missing overlap that was gained: 0 for a copy of the input, 1 for the truth.
 
     gain = (IoU - IoU₀) / (1 - IoU₀) (*ours*); negative where the output is worse than a copy, and 0 where the
-    copy is already perfect, since nothing is left to gain.
+    copy is already perfect.
 
     Args:
         iou: of the output's region with the true one, in [0, 1].
@@ -47,13 +45,11 @@ def iou_gain(iou: Float[Array, " batch"], iou_of_copy: Float[Array, " batch"]) -
 def boundary_f1(masks: Masks, truth: Masks, *, tolerance: float = 1.0) -> Float[Array, " batch"]:
     """Returns the harmonic mean of boundary precision and recall, in [0, 1].
 
-    Precision is the share of the boundary that lies within `tolerance` of the true boundary, recall the same
-    with the roles exchanged. The boundary of a region is its pixels that have one of their four neighbors
-    outside; what is beyond the image is outside.
+    Precision is the share of the boundary that lies within `tolerance` of the true one, recall the same with
+    the roles exchanged. The boundary of a region is its pixels with one of their four neighbors outside; what
+    is beyond the image is outside.
 
     Args:
-        masks: (batch, height, width) in [0, 1].
-        truth: the same of the true object.
         tolerance: in pixels.
 
     References:
@@ -69,17 +65,7 @@ def boundary_f1(masks: Masks, truth: Masks, *, tolerance: float = 1.0) -> Float[
 def chamfer_distance(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     """Returns the mean distance in pixels from one boundary to the nearest point of the other, both ways.
 
-    (mean over p in ∂M of min over q in ∂T of ||p - q|| + the same with the roles exchanged) / 2; boundaries
-    as in `boundary_f1`.
-
-    Args:
-        masks: (batch, height, width) in [0, 1].
-        truth: the same of the true object.
-
-    Example:
-        >>> masks = jnp.zeros((1, 5, 7)).at[0, 2, 1].set(1.0)
-        >>> print(chamfer_distance(masks, jnp.roll(masks, 3, axis=2)))
-        [3.]
+    (mean over p in ∂M of min over q in ∂T of ||p - q|| + the same with the roles exchanged) / 2.
     """
     ours, true, to_true, to_ours = _boundary_distances(masks, truth)
     there, back = _mean_over(ours, to_true), _mean_over(true, to_ours)
@@ -88,9 +74,37 @@ def chamfer_distance(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     return jnp.where(either_is_empty, diagonal, (there + back) / 2)
 
 
+def centroid_error(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
+    """Returns the distance in pixels between the centroids of two masks."""
+    (rows, columns), (true_rows, true_columns) = _centroid(masks), _centroid(truth)
+    distance = jnp.hypot(rows - true_rows, columns - true_columns)
+    both_exist = (_area(masks) > 0) & (_area(truth) > 0)
+    return jnp.where(both_exist, distance, jnp.hypot(*masks.shape[1:]))
+
+
+def scale_ratio(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
+    """Returns how many times larger, in length, the object is than the true one: sqrt(area / true area).
+
+    1 is right, and 0 an empty mask. An empty truth counts as one pixel.
+    """
+    return jnp.sqrt(_area(masks) / jnp.maximum(_area(truth), 1))
+
+
+def rotation_error(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
+    """Returns the angle in degrees between the main axes of two masks, in [0, 90].
+
+    The main axis has the angle atan2(2 m_xy, m_xx - m_yy) / 2, with m the central second moments. Where a
+    mask has none (a disc, a square, nothing) the error is 45, the mean of chance; 0 where the truth has none.
+    """
+    (angle, is_defined), (true_angle, truth_is_defined) = _main_axis(masks), _main_axis(truth)
+    turn = jnp.abs(jnp.rad2deg(angle - true_angle))
+    error = jnp.where(is_defined, jnp.minimum(turn, 180 - turn), 45.0)
+    return jnp.where(truth_is_defined, error, 0.0)
+
+
 @jax.jit
 def _boundary_distances(masks: Array, truth: Array) -> tuple[Array, Array, Array, Array]:
-    """Returns both boundaries, and every pixel's distance to the true one and to ours."""
+    """Returns both boundaries, and the distance of every pixel to the true one and to ours."""
     ours, true = _boundary(masks >= 0.5), _boundary(truth >= 0.5)
     both = jnp.stack([ours, true], axis=1)  # one loop for two, beside the batch axis, which may be sharded
     distances = jnp.sqrt(jax.vmap(_squared_distances, in_axes=1, out_axes=1)(both))
@@ -119,3 +133,22 @@ def _squared_distances(points: Array) -> Float[Array, "batch height width"]:
 
 def _mean_over(points: Array, values: Array) -> Float[Array, " batch"]:
     return (points * values).sum((1, 2)) / jnp.maximum(points.sum((1, 2)), 1)
+
+
+def _area(masks: Masks) -> Float[Array, " batch"]:
+    return jnp.asarray(masks).sum((1, 2))
+
+
+def _centroid(masks: Masks) -> tuple[Array, Array]:
+    rows, columns = jnp.arange(masks.shape[1]), jnp.arange(masks.shape[2])
+    area = jnp.maximum(_area(masks), 1e-6)
+    return masks.sum(2) @ rows / area, masks.sum(1) @ columns / area
+
+
+def _main_axis(masks: Masks) -> tuple[Float[Array, " batch"], Array]:
+    row, column = _centroid(masks)
+    y = jnp.arange(masks.shape[1])[None, :, None] - row[:, None, None]
+    x = jnp.arange(masks.shape[2])[None, None, :] - column[:, None, None]
+    m_xx, m_yy, m_xy = ((masks * product).sum((1, 2)) for product in (x * x, y * y, x * y))
+    anisotropy = jnp.hypot(m_xx - m_yy, 2 * m_xy) / jnp.maximum(m_xx + m_yy, 1e-6)
+    return jnp.arctan2(2 * m_xy, m_xx - m_yy) / 2, anisotropy > LEAST_ANISOTROPY

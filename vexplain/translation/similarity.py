@@ -1,10 +1,12 @@
 """Similarity losses: what an image and its translation must have in common, though their shapes differ.
 
-Reconstruction, GAN and cycle losses cannot tell a translation from the same one followed by a change that the
-target domain does not notice (all hues turned by 120°, all objects leaning to the other side): only a
-comparison of the two images in a fixed space can. The paper's own similarity loss is not known; these are
-candidates (*reconstructed*), between which measurements choose. Each takes images in [0, 1] and returns one
-value per example.
+Reconstruction, GAN and cycle losses do not notice a change that leaves the target domain as it is (all hues
+turned by 120°, all objects leaning to the other side): a comparison of the two images in a fixed space does.
+The paper's own similarity loss is not known; these are candidates (*reconstructed*), one value per example.
+
+In all functions:
+    a: images, (batch, height, width, channels) in [0, 1].
+    b: their translations.
 """
 
 from typing import NamedTuple
@@ -12,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vexplain.translation.networks import Latents
 from vexplain.typing import Array, Float, Images, Key
 
 _ROUND = 0.05  # anisotropy below which the tilt of an object counts less and less
@@ -19,55 +22,27 @@ _EDGE, _SOFTNESS = 0.12, 0.04  # color distance at which a pixel is half foregro
 
 
 def soft_foreground(images: Images) -> Float[Array, "batch height width"]:
-    """Returns how far each pixel differs from the background, a differentiable mask in [0, 1].
-
-    The background is the mean color of the outermost pixels.
-
-    Args:
-        images: (batch, height, width, channels) in [0, 1], one object on a plain background.
-
-    Example:
-        >>> images = jnp.zeros((1, 5, 5, 3)).at[0, 2, 2].set(1.0)
-        >>> mask = soft_foreground(images)
-        >>> bool(mask[0, 2, 2] > 0.99), bool(mask[0, 0, 0] < 0.05)
-        (True, True)
-    """
+    """Returns a differentiable mask in [0, 1] of what differs from the mean color of the border."""
     return jax.nn.sigmoid((_contrast(images) - _EDGE) / _SOFTNESS)
 
 
 def color_distance(a: Images, b: Images) -> Float[Array, " batch"]:
     """Returns how far mean and covariance of the foreground's colors are apart (candidate S1).
 
-    Sum over channels of |mean_a - mean_b|, and over their pairs of |cov_a - cov_b|, each as a mean; standard
-    deviations weigh as much as means because the covariance is scaled by 4 (colors are in [0, 1]).
-
-    Args:
-        a: (batch, height, width, channels).
-        b: the same for the translation.
-
-    Example:
-        >>> red = jnp.full((1, 8, 8, 3), 0.9).at[0, 2:6, 2:6].set(jnp.array([0.8, 0.1, 0.1]))
-        >>> print(color_distance(red, jnp.roll(red, 1, axis=1)).round(3))
-        [0.]
+    mean |mean_a - mean_b| over channels + 4 · mean |cov_a - cov_b| over their pairs.
     """
     (mean_a, cov_a), (mean_b, cov_b) = _statistics(a), _statistics(b)
+    # By the 4, standard deviations weigh as much as means, for colors are in [0, 1].
     return jnp.abs(mean_a - mean_b).mean(-1) + 4 * jnp.abs(cov_a - cov_b).mean((-2, -1))
 
 
 def low_pass_distance(a: Images, b: Images, *, factor: int = 8) -> Float[Array, " batch"]:
     """Returns mean |a - b| of images averaged over blocks of `factor` pixels (candidate S5).
 
-    It ties color and coarse layout, thus position and size, and leaves the outline within a block free.
+    It ties color, position and size, and leaves the outline within a block free.
 
     Args:
-        a: (batch, height, width, channels).
-        b: the same for the translation.
         factor: height and width of a block in pixels; divides the image.
-
-    Example:
-        >>> left = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0].set(1.0)
-        >>> print(low_pass_distance(left, jnp.roll(left, 1, axis=2), factor=2))
-        [0.]
     """
     return jnp.abs(_blocks(a, factor) - _blocks(b, factor)).mean((1, 2, 3))
 
@@ -76,20 +51,9 @@ def pose_distance(a: Images, b: Images) -> Float[Array, " batch"]:
     """Returns how far tilt and size of the two objects are apart (candidate S8, *ours*).
 
     1 - cos 2(φ_a - φ_b) + |log(mass_a / mass_b)|, with φ the direction of the principal axis of an object
-    whose pixels weigh by their contrast to the background, and the sum of the weights its mass, which a
-    blurred outline hardly changes. Colors know nothing of the pose, and the other losses leave it as free as
-    the colors: a T-shirt that leans to the left may become trousers that lean to the right. Of an object that
-    is as wide as high in all directions the tilt is not defined, and does not count. Position is left free.
-    Masses compare sizes as far as contrasts agree, which is for a distance of colors to see to.
-
-    Args:
-        a: (batch, height, width, channels).
-        b: the same for the translation.
-
-    Example:
-        >>> flat = jnp.ones((1, 9, 9, 3)).at[0, 4, 1:8].set(0.0)
-        >>> bool(pose_distance(flat, flat)[0] < 0.01), bool(pose_distance(flat, flat.swapaxes(1, 2))[0] > 1.9)
-        (True, True)
+    whose pixels weigh by their contrast to the background, and mass the sum of the weights. The other losses
+    let a T-shirt that leans to the left become trousers that lean to the right. The tilt of an object without
+    a principal axis does not count. Masses compare sizes as far as contrasts agree.
     """
     one, other = _pose(a), _pose(b)
     both = jnp.sqrt((one.tilt**2).sum(-1) * (other.tilt**2).sum(-1) + 1e-9)
@@ -100,19 +64,9 @@ def pose_distance(a: Images, b: Images) -> Float[Array, " batch"]:
 def offset_distance(a: Images, b: Images) -> Float[Array, " batch"]:
     """Returns how far the shift of each object's middle is from that of the batch (candidate S9, *ours*).
 
-    o = R(-δ) (middle_b - middle_a) / radius_a is the shift as seen by the object itself: turned back by its
-    tilt δ against the mean tilt of the batch, in units of its root mean square radius. If shapes are drawn on
-    the same object, o is the same for all; the loss is |o - mean o|, with the mean over the batch. What the
-    shift is, the other losses find. Objects should be tilted by less than 90° against each other.
-
-    Args:
-        a: (batch, height, width, channels), at least two.
-        b: the same for the translation.
-
-    Example:
-        >>> images = jnp.ones((2, 9, 9, 3)).at[:, 2, 1:8].set(0.0)
-        >>> print(offset_distance(images, jnp.roll(images, 3, axis=1)).round(2))
-        [0. 0.]
+    |o - mean o| with o = R(-δ) (middle_b - middle_a) / radius_a, the shift turned back by the tilt δ of the
+    object against the mean tilt of the batch, in units of its root mean square radius; the mean is over the
+    batch. Objects should be tilted by less than 90° against each other.
     """
     one, other = _pose(a), _pose(b)
     turned = (one.tilt[:, 0] + 1j * one.tilt[:, 1]) * jnp.conj((one.tilt[:, 0] + 1j * one.tilt[:, 1]).mean())
@@ -126,15 +80,11 @@ def offset_distance(a: Images, b: Images) -> Float[Array, " batch"]:
 def gram_distance(a: Images, b: Images, *, key: Key, num_features: int = 32) -> Float[Array, " batch"]:
     """Returns the squared distance of Gram matrices of frozen features over the foreground (candidate S2).
 
-    The features are those of a fixed random convolution of 5×5 with a rectifier: a domain-agnostic
-    description of color and texture that is never trained. Gram matrices are averages over the soft
-    foreground, so that neither its size nor its shape counts.
+    The features are those of a random 5×5 convolution, drawn by `key`, and a ReLU. Gram matrices are averages
+    over the soft foreground, so that neither its size nor its shape counts.
 
     Args:
-        a: (batch, height, width, channels).
-        b: the same for the translation.
-        key: of the frozen filters; the same key gives the same distance.
-        num_features: filters.
+        num_features: number of filters.
 
     References:
         Gatys, Ecker, Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, with other
@@ -155,26 +105,20 @@ def gram_distance(a: Images, b: Images, *, key: Key, num_features: int = 32) -> 
     return ((gram(a) - gram(b)) ** 2).mean((1, 2)) * num_features
 
 
-def latent_distance(
-    a: Float[Array, " batch *latent"], b: Float[Array, " batch *latent"]
-) -> Float[Array, " batch"]:
-    """Returns the mean squared distance of two latents (candidate S4).
+def latent_distance(a: Latents, b: Latents) -> Float[Array, " batch"]:
+    """Returns the mean squared distance of the latent of an image and that of its translation (candidate S4).
 
     By itself it cannot anchor the appearance: any orthogonal change of one domain's latent leaves it zero.
 
     Args:
-        a: (batch, ...), mean of the latent of the images.
-        b: that of their translations.
-
-    Example:
-        >>> print(latent_distance(jnp.array([[0.0, 2.0]]), jnp.array([[0.0, 0.0]])))
-        [2.]
+        a: of the images.
+        b: of their translations.
     """
     return ((a - b) ** 2).mean(tuple(range(1, a.ndim)))
 
 
 def _contrast(images: Images) -> Float[Array, "batch height width"]:
-    """The distance of each pixel's color from that of the background."""
+    """Returns the distance of each pixel's color from the mean color of the border."""
     edges = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
     background = jnp.concatenate(edges, axis=1).mean(1)[:, None, None]
     return jnp.sqrt(((images - background) ** 2).sum(-1) + 1e-6)
@@ -188,10 +132,7 @@ class _Pose(NamedTuple):
 
 
 def _pose(images: Images) -> _Pose:
-    """Moments of an object whose pixels weigh by their contrast.
-
-    A blurred outline does not change the sum of contrasts; noise does not count.
-    """
+    """Moments of an object whose pixels weigh by their contrast, which a blurred outline hardly changes."""
     contrast = _contrast(images)
     weights = contrast * jax.nn.sigmoid(3 * (contrast - _EDGE / 2) / _SOFTNESS)
     mass = weights.sum((1, 2)) + 1

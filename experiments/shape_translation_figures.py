@@ -1,14 +1,20 @@
-"""How training went: every loss on a panel of its own, for losses differ by orders of magnitude."""
+"""Figures of shape translation: how training went, and the way from one image to another.
+
+Losses differ by orders of magnitude, so that each has a panel of its own.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from vexplain.figures import style
+from vexplain.figures.images import checked_images, pixels, show
 from vexplain.figures.sheet import fit, place, text_width, write
 from vexplain.typing import AnyArray
 
@@ -16,6 +22,7 @@ COLUMNS, PANEL, TALL = 3, 2.6, 1.35  # inches
 MARGIN, TICKS, ROOM = 0.3, 0.55, 0.36  # TICKS: room for the values beside a panel, ROOM: between columns
 TITLE, FOOT = 0.3, 0.42  # above a panel, and below it
 COLOR = style.RIVALS[0]
+SIDE, GAP, GROUP = 0.86, 0.07, 0.2  # of an image, between two, and between the ends and the steps
 
 
 @style.context()
@@ -159,3 +166,51 @@ def _checked(
                 f"history[{name!r}] has shape {values.shape}, but there are {len(at)} steps: one value each"
             )
     return at, losses
+
+
+@style.context()
+def interpolation_sheet(images: AnyArray) -> Figure:
+    """Returns a sheet with a row for each example: the steps from one image to another, its ends framed.
+
+    Args:
+        images: (n, steps, height, width, 1 or 3) in [0, 1]; the first and the last step are the ends.
+
+    Raises:
+        ValueError: no example, fewer than 2 steps, another shape, or values beyond [0, 1].
+
+    Example:
+        >>> figure = interpolation_sheet(np.zeros((2, 5, 4, 4, 3)))
+        >>> [text.get_text() for text in figure.texts], len(figure.axes)
+        (['start', 'end'], 10)
+    """
+    if images.ndim != 5 or images.shape[1] < 2:
+        raise ValueError(
+            f"images has shape {images.shape}: expected (n, steps, height, width, 1 or 3), with 2 "
+            "steps or more for the ends; for one example pass images[None]"
+        )
+    shown = checked_images(images.reshape(-1, *images.shape[2:])).reshape(images.shape)
+    num_rows, num_steps = shown.shape[:2]
+    tall, top = SIDE * min(1.6, shown.shape[2] / shown.shape[3]), MARGIN + 0.26
+    lefts = [MARGIN + n * (SIDE + GAP) + (GROUP - GAP) * (n > 0) for n in range(num_steps)]
+    lefts[-1] += (GROUP - GAP) * (num_steps > 2)
+    figure = style.new_figure(lefts[-1] + SIDE + MARGIN, top + num_rows * (tall + GAP) - GAP + MARGIN)
+    _ends(figure, lefts[0], lefts[-1] + SIDE)
+    for n, steps in enumerate(shown):
+        for k, image in enumerate(steps):
+            frame, line = (style.INK, 1.3) if k in (0, num_steps - 1) else (style.FAINT, 0.6)
+            axes = place(figure, lefts[k], top + n * (tall + GAP), SIDE, tall)
+            show(axes, pixels(image), frame=frame, line=line)
+    return figure
+
+
+def _ends(figure: Figure, left: float, right: float) -> None:
+    """Names the ends, and draws the way between them."""
+    look: dict[str, Any] = {"va": "center_baseline", "fontsize": 9, "weight": "bold", "color": style.INK}
+    start = write(figure, left, MARGIN + 0.06, "start", **look)
+    end = write(figure, right, MARGIN + 0.06, "end", ha="right", **look)
+    width, height = figure.get_size_inches()
+    way = (left + text_width(start) + 0.1, right - text_width(end) - 0.1)
+    level = 1 - (MARGIN + 0.06) / height
+    line = {"color": style.CONTROL, "linewidth": 0.8, "transform": figure.transFigure}
+    figure.add_artist(Line2D([x / width for x in way], [level, level], **line))
+    figure.add_artist(Line2D([way[1] / width], [level], marker=">", markersize=4, markeredgewidth=0, **line))

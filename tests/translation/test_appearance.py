@@ -1,4 +1,4 @@
-"""Colors against published values, scikit-image's CIELAB, and the standard library's HSV."""
+"""Colors against published values, scikit-image and the standard library; pixels in the region of a mask."""
 
 import colorsys
 
@@ -6,7 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.translation import delta_e, hue, hue_error, lab_from_rgb, mean_color
+from vexplain.datasets.filters import ssim_map
+from vexplain.translation import (
+    delta_e,
+    hue,
+    hue_error,
+    lab_from_rgb,
+    masked_l1,
+    masked_psnr,
+    masked_ssim,
+    mean_color,
+    overlap_error,
+)
 
 # sRGB -> skimage.color.rgb2lab of scikit-image 0.26.0 (its matrix has six digits)
 LAB = {
@@ -65,3 +76,40 @@ def test_mean_color_of_a_region():
     expected = [image[mask >= 0.5].mean(0) for image, mask in zip(images[:2], masks[:2], strict=True)]
     whole = [image.mean((0, 1)) for image in images[2:]]
     np.testing.assert_allclose(mean_color(images, jnp.asarray(masks)), [*expected, *whole], rtol=1e-5)
+
+
+def waves():
+    y, x = np.mgrid[:13, :17][..., None]
+    first, second = (np.sin(0.9 * x + 0.4 * y * np.arange(1, 4) + phase) / 2 + 0.5 for phase in (0, 0.4))
+    return jnp.asarray(first, jnp.float32)[None], jnp.asarray(0.7 * second + 0.1, jnp.float32)[None]
+
+
+def test_only_the_region_counts():
+    images, truth = waves()
+    masks = jnp.asarray(np.random.default_rng(0).random((1, 13, 17), np.float32))
+    inside = np.asarray(masks[0]) >= 0.5
+    difference = np.asarray(images - truth)[0][inside]
+    np.testing.assert_allclose(masked_l1(images, truth, masks), np.abs(difference).mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        masked_psnr(images, truth, masks), -10 * np.log10((difference**2).mean()), rtol=1e-5
+    )
+    expected = np.asarray(ssim_map(images, truth))[0][inside].mean()
+    np.testing.assert_allclose(masked_ssim(images, truth, masks), expected, rtol=1e-5)
+    elsewhere = jnp.where(masks[..., None] >= 0.5, images, 0.123)
+    assert masked_l1(elsewhere, truth, masks) == masked_l1(images, truth, masks)
+
+
+def test_overlap_is_where_both_show_the_object():
+    outputs, inputs = waves()
+    output_masks, input_masks = jnp.zeros((2, 1, 13, 17)).at[0, :, 2:9].set(0.5).at[1, :, 5:, 3:11].set(0.9)
+    expected = np.abs(outputs - inputs)[0, 5:9, 3:11].mean()
+    np.testing.assert_allclose(overlap_error(outputs, inputs, output_masks, input_masks), expected, rtol=1e-5)
+
+
+def test_in_an_empty_region_and_of_equal_images_nothing_differs():
+    images, truth = waves()
+    for masks, other in ((jnp.zeros((1, 13, 17)), truth), (jnp.ones((1, 13, 17)), images)):
+        assert masked_l1(images, other, masks) == 0
+        np.testing.assert_allclose(masked_psnr(images, other, masks), 100, rtol=1e-6)
+        np.testing.assert_allclose(masked_ssim(images, other, masks), 1, rtol=1e-5)
+    assert overlap_error(images, truth, jnp.zeros((1, 13, 17)), jnp.ones((1, 13, 17))) == 0
