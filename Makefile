@@ -21,6 +21,7 @@ demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
 
 test: .venv/.installed-test
+	@$(BIN)/python -c 'import platform, jax; print("Python", platform.python_version() + ", jax", jax.__version__)'
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 parity: .venv-parity/.installed
@@ -39,7 +40,7 @@ docs: .venv/.installed-docs
 	@echo docs/_build/html/index.html
 
 clean:
-	rm -rf .venv .venv-parity dist docs/_build
+	rm -rf .venv .venv-parity .compiled dist docs/_build
 
 .venv-parity/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m venv --clear .venv-parity

@@ -1,11 +1,14 @@
 """What every entry point asks of images and targets, so that a mistake is named where it is made."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+_UNDO = "undo the normalization, it belongs into apply"
 
 
 def check_images(images: Any) -> None:
@@ -25,8 +28,7 @@ def check_images(images: Any) -> None:
     check_image_form(images)
     if isinstance(images, Tracer) or images.size == 0:
         return
-    low, high = _range(images)
-    check_image_range(low, high, is_finite=_is_finite(images))
+    check_unit_range("images", images, _UNDO)
 
 
 def check_image_form(images: Any) -> None:
@@ -41,17 +43,6 @@ def check_image_form(images: Any) -> None:
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images has dtype {images.dtype}: expected floats in [0, 1]; divide by 255")
-
-
-def check_image_range(low: float, high: float, *, is_finite: bool) -> None:
-    """Raises ValueError unless the values, which go from `low` to `high`, are finite and in [0, 1]."""
-    if not is_finite:
-        raise ValueError("images hold NaN or infinite values: expected finite floats in [0, 1]")
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"images go from {low:g} to {high:g}: expected [0, 1]; "
-            + ("divide 8-bit images by 255" if high > 2 else "undo the normalization, it belongs into apply")
-        )
 
 
 def as_classes(targets: Any, num_images: int, num_classes: int | None) -> Any:
@@ -96,6 +87,34 @@ def as_classes(targets: Any, num_images: int, num_classes: int | None) -> Any:
         if not 0 <= low <= high < num_classes:
             raise ValueError(f"targets go from {low} to {high}: expected classes from 0 to {num_classes - 1}")
     return values.astype(np.int32)
+
+
+def check_positive(**counts: int) -> None:
+    """Raises ValueError unless every argument, named as the caller knows it, is at least 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} is {count}: expected at least 1")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raises ValueError unless argument `name` has one of the values that it may have."""
+    if value not in (choices := tuple(choices)):
+        raise ValueError(f"{name} is {value!r}: expected one of {choices}")
+
+
+def check_unit_range(name: str, values: Any, advice: str) -> None:
+    """Raises ValueError unless all values of an argument are finite and in [0, 1], with advice for others."""
+    low, high = _range(values)
+    check_range(name, low, high, advice, is_finite=_is_finite(values))
+
+
+def check_range(name: str, low: float, high: float, advice: str = _UNDO, *, is_finite: bool) -> None:
+    """Raises ValueError unless an argument, which goes from `low` to `high`, is finite and in [0, 1]."""
+    if not is_finite:
+        raise ValueError(f"{name} hold NaN or infinite values: expected finite floats in [0, 1]")
+    if low < 0 or high > 1:
+        advice = f"divide 8-bit {name} by 255" if high > 2 else advice
+        raise ValueError(f"{name} go from {low:g} to {high:g}: expected [0, 1]; {advice}")
 
 
 def _check_is_array(name: str, value: Any, expected: str, advice: str) -> None:

@@ -252,7 +252,7 @@ def write(path, **arrays):
 
 def test_files_that_are_not_3d_shapes_are_named(release, tmp_path):
     path, labels = release
-    with pytest.raises(ValueError, match="shape is 4: expected 0 to 3"):
+    with pytest.raises(ValueError, match=r"shape is 4: expected one of \(0, 1, 2, 3\)"):
         Shapes3DSource(path, 4)
     with pytest.raises(FileNotFoundError, match=r"path is '.*none\.h5'"):
         Shapes3DSource(tmp_path / "none.h5", 0)

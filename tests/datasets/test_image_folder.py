@@ -178,8 +178,8 @@ def test_classes_can_be_chosen_ordered_and_named(folder):
     ("classes", "message"),
     [
         (["cat", "cow", "owl"], "has no folder cow, owl"),
-        (["cat", "cat"], "classes are cat, cat: expected each once"),
-        ([], "expected folders in it, one for each class"),
+        (["cat", "cat"], "classes are cat, cat: expected at least one, and each once"),
+        ([], "classes are none: expected at least one"),
         (["empty"], "there is no image in empty"),
     ],
 )

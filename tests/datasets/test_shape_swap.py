@@ -19,8 +19,7 @@ from vexplain.datasets.shape_swap import (
     render_factors,
 )
 from vexplain.datasets.shape_swap.factors import _HUE_MODES
-from vexplain.datasets.shape_swap.renderer import _hsv_to_rgb
-from vexplain.datasets.shape_swap.shapes import _GARMENTS, is_inside
+from vexplain.datasets.shape_swap.renderer import _GARMENTS, _hsv_to_rgb, is_inside
 from vexplain.datasets.shape_swap.source import render_batch
 
 OVERLAPS = {1: 0.835, 2: 0.834, 3: 0.698, 4: 0.387}  # mean IoU of the masks of a pair

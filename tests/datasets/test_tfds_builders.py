@@ -473,5 +473,5 @@ def test_what_cannot_be_a_source_is_named(records, settings, error, message):
 def test_a_mapping_of_splits_and_indices_beyond_are_refused(single):
     with pytest.raises(TypeError, match="data_sources is a mapping"):
         from_tfds(single.as_data_source())
-    with pytest.raises(IndexError, match="indices go from 0 to 30: there are 30 records"):
+    with pytest.raises(IndexError, match="indices go from 0 to 30: there are 30 images"):
         from_tfds(single.as_data_source(split="all"))[np.array([0, 30])]

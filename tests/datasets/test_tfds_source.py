@@ -133,7 +133,7 @@ def test_classes_are_chosen_over_all_parts():
     assert batch["indices"].tolist() == [0, 1, 2]
     everything = from_tfds(parts, class_names=NAMES, size=Resizing(8))[np.array([0, 2, 3])]
     np.testing.assert_array_equal(batch["images"], everything["images"])
-    with pytest.raises(ValueError, match="classes: the records know no empty list"):
+    with pytest.raises(ValueError, match="classes are none: expected at least one"):
         from_tfds(parts, class_names=NAMES, classes=[], size=Resizing(8))
 
 

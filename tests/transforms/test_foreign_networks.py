@@ -172,7 +172,7 @@ def test_the_way_from_network_to_heatmap(network, images):
     source = vx.ArraySource(np.asarray(images), labels, class_names=("a", "b", "c"))
     table = vx.layers(apply, variables, images)
     rows = [row for row in table if row.kind == ("add" if style != "nnx" else "pool")]
-    found = vx.learn_relevance(apply, variables, source, rows=rows, labels="true", batch_size=4)
+    found = vx.learn_relevance(apply, variables, source, layers=rows, labels="true", batch_size=4)
     assert {row.name for row in rows} == set(found.layers)
     explanation = vx.explain(apply, variables, images, labels, relevance=found, num_features=1)
     assert explanation.heatmaps.shape == SHAPE[:3]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from vexplain._checks import as_classes, check_image_form, check_image_range
+from vexplain._checks import as_classes, check_image_form, check_range
 from vexplain.attribution.scores import logit, num_classes_of, predicted_targets
 
 Store = collections.OrderedDict[Hashable, tuple[Any, Any]]
@@ -154,7 +154,9 @@ def _run(call: _Call, variables: Any, images: Any, targets: Any, key: Any) -> An
     program = kept(_PROGRAMS, name, call, lambda: _Program(treedef, statics))
     kind = (*_avals((arrays, variables)), images.shape[1:], *_avals((targets, key), 1))
     if isinstance(images, np.ndarray) and kind not in program.sizes:  # before anything is compiled
-        check_image_range(float(images.min()), float(images.max()), is_finite=bool(np.isfinite(images).all()))
+        check_range(
+            "images", float(images.min()), float(images.max()), is_finite=bool(np.isfinite(images).all())
+        )
     is_split = isinstance(images, jax.Array) and len(images.sharding.device_set) > 1
     size = count if is_split else program.size_for(kind, count)
     rest, examples = (arrays, variables), (images, targets, key, np.arange(count, dtype=np.int32))
@@ -237,7 +239,9 @@ def _found(call: _Call, variables: Any, images: Any, targets: Any) -> _Found:
 
 
 def _check_found(found: _Found, *, sees_network: bool) -> None:
-    check_image_range(float(found.low.min()), float(found.high.max()), is_finite=bool(found.is_finite.all()))
+    check_range(
+        "images", float(found.low.min()), float(found.high.max()), is_finite=bool(found.is_finite.all())
+    )
     for is_fine, what in (
         (found.has_outputs, "apply returned NaN"),
         (found.has_score, "score is not finite"),

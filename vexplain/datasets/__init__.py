@@ -4,16 +4,16 @@ The builders `an8flower_rendered`, `an8flower_release` and `shape_swap_rendered`
 name, which registers them with TFDS; nothing here imports TFDS.
 """
 
-from vexplain.datasets._image_folder import ImageFiles as ImageFiles
-from vexplain.datasets._image_folder import class_folders as class_folders
-from vexplain.datasets._image_folder import image_folder as image_folder
 from vexplain.datasets.digits import digits_source as digits_source
 from vexplain.datasets.domains import paired_batches as paired_batches
 from vexplain.datasets.domains import unpaired_batches as unpaired_batches
 from vexplain.datasets.foreground import estimate_masks as estimate_masks
+from vexplain.datasets.image_files import ImageFiles as ImageFiles
 from vexplain.datasets.image_files import Resizing as Resizing
 from vexplain.datasets.image_files import UnreadableImage as UnreadableImage
+from vexplain.datasets.image_files import class_folders as class_folders
 from vexplain.datasets.image_files import decode_image as decode_image
+from vexplain.datasets.image_files import image_folder as image_folder
 from vexplain.datasets.imagenet import IMAGENET_CATS as IMAGENET_CATS
 from vexplain.datasets.imagenet import imagenet_archives as imagenet_archives
 from vexplain.datasets.imagenet import imagenet_synsets as imagenet_synsets

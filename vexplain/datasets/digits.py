@@ -1,7 +1,7 @@
 """Handwritten digits that scikit-learn brings along: a real data set that needs no download.
 
 1797 images of 8 × 8 pixels with values from 0 to 16, each the number of inked points in a block of 4 × 4
-points, by 43 writers; scikit-learn ships one part of the original set, and does not say who wrote which.
+points, by 43 writers; who wrote which is not known.
 
 References:
     Alpaydin, Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository, 1998.
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from vexplain._checks import check_choice
 from vexplain.datasets.sources import ArraySource
 
 _TEST_SHARE = 0.2
@@ -20,15 +21,12 @@ _TEST_SHARE = 0.2
 def digits_source(*, split: Literal["train", "test"] = "train", size: int = 32, seed: int = 0) -> ArraySource:
     """Returns scikit-learn's digits as a source, (size, size, 1) each, white on black.
 
-    Of each class one fifth, drawn by `seed`, is the test split and the rest the training split. So the
-    classes have the same shares in both, and no image is in both; writers may be.
-
+    Of each class one fifth, drawn by `seed`, is the test split. No image is in both splits; writers may be.
     Needs scikit-learn: `pip install 'vexplain[digits]'`.
 
     Args:
         split: "train" (1438 images) or "test" (359).
-        size: height and width in pixels; the 8 × 8 values, divided by 16, are enlarged by Pillow's bilinear
-            filter, which cannot leave [0, 1].
+        size: height and width in pixels, to which Pillow's bilinear filter enlarges the 8 × 8 values / 16.
         seed: of the split.
 
     Raises:
@@ -39,18 +37,17 @@ def digits_source(*, split: Literal["train", "test"] = "train", size: int = 32, 
         >>> digits_source(size=28)
         ArraySource(1438 images of 28×28×1, 10 classes)
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split is {split!r}: expected 'train' or 'test'")
+    check_choice("split", split, ("train", "test"))
     if size < 8:
         raise ValueError(f"size is {size}: expected at least 8, the pixels of the original images")
     images, labels = _originals()
-    chosen = np.concatenate([_part(np.flatnonzero(labels == n), split, (seed, n)) for n in range(10)])
-    chosen = np.sort(chosen)  # the order of the original, not one class after the other
-    return ArraySource(
-        np.stack([_enlarged(image, size) for image in images[chosen]])[..., None],
-        labels[chosen],
-        class_names=tuple("0123456789"),
-    )
+    is_test = np.zeros(len(labels), bool)
+    for n in range(10):
+        members = np.random.default_rng((seed, n)).permutation(np.flatnonzero(labels == n))
+        is_test[members[: round(_TEST_SHARE * len(members))]] = True
+    chosen = np.flatnonzero(is_test == (split == "test"))
+    pixels = np.stack([_enlarged(image, size) for image in images[chosen]])[..., None]
+    return ArraySource(pixels, labels[chosen], class_names=tuple("0123456789"))
 
 
 def _originals() -> tuple[np.ndarray, np.ndarray]:
@@ -62,12 +59,6 @@ def _originals() -> tuple[np.ndarray, np.ndarray]:
         ) from error
     pixels, labels = load_digits(return_X_y=True)
     return np.asarray(pixels, np.float32).reshape(-1, 8, 8) / 16, np.asarray(labels, np.int32)
-
-
-def _part(members: np.ndarray, split: str, seed: tuple[int, int]) -> np.ndarray:
-    order = np.random.default_rng(seed).permutation(members)
-    num_test = round(_TEST_SHARE * len(members))
-    return order[:num_test] if split == "test" else order[num_test:]
 
 
 def _enlarged(image: np.ndarray, size: int) -> np.ndarray:

@@ -1,12 +1,13 @@
 """Batches of two domains: without pairs, what an unpaired translation is trained on, and with pairs.
 
-Each domain is shuffled by itself, and a batch holds images only. No label, mask or index goes with them, so
-that nothing of the truth, and nothing that would pair the domains, can leak into training.
+A batch holds images only. No label, mask or index goes with them, so that nothing of the truth, and nothing
+that would pair the domains, can leak into training.
 """
 
 import numpy as np
 
-from vexplain.datasets.sources import BatchFn, Source
+from vexplain._checks import check_positive
+from vexplain.datasets.sources import BatchFn, Source, shuffled_indices
 from vexplain.typing import Batch, Images
 
 
@@ -20,14 +21,13 @@ def unpaired_batches(
     has fewer. An epoch is one pass over the smaller domain.
 
     Args:
-        source_a: images of domain A.
-        source_b: images of domain B, of the same size and channels.
-        batch_size: images of each domain in a batch.
+        source_a: domain A.
+        source_b: domain B, images of the same size and channels.
+        batch_size: images of each domain in a batch, at most as many as a domain has.
         seed: of the permutations.
 
     Raises:
-        ValueError: the images differ in size or channels; a domain has fewer images than a batch; or
-            `batch_size` is below 1.
+        ValueError: the images differ in size or channels, or `batch_size` is out of range.
 
     Example:
         >>> from vexplain.datasets.shape_swap import ShapeSwapSource
@@ -40,8 +40,8 @@ def unpaired_batches(
 
     def batch_fn(t: int) -> Batch:
         return {
-            "a": _images(source_a, _chosen(len(source_a), batch_size, t, (seed, 0))),
-            "b": _images(source_b, _chosen(len(source_b), batch_size, t, (seed, 1))),
+            "a": _images(source_a, shuffled_indices(len(source_a), batch_size, t, (seed, 0))),
+            "b": _images(source_b, shuffled_indices(len(source_b), batch_size, t, (seed, 1))),
         }
 
     return batch_fn, min(len(source_a), len(source_b)) // batch_size
@@ -59,15 +59,8 @@ def paired_batches(source_a: Source, source_b: Source, batch_size: int, *, seed:
         seed: of the permutations.
 
     Raises:
-        ValueError: the domains differ in number, size or channels of their images; there are fewer pairs than
-            in a batch; or `batch_size` is below 1.
-
-    Example:
-        >>> from vexplain.datasets.shape_swap import ShapeSwapSource
-        >>> partners = [ShapeSwapSource(d, num_images=10, size=16, split="partners") for d in (0, 1)]
-        >>> batch_fn, steps_per_epoch = paired_batches(*partners, 4, seed=0)
-        >>> steps_per_epoch, batch_fn(0)["b"].shape
-        (2, (4, 16, 16, 3))
+        ValueError: the domains differ in number, size or channels of their images, or `batch_size` is out of
+            range.
     """
     _check_domains(source_a, source_b, batch_size)
     if len(source_a) != len(source_b):
@@ -77,17 +70,10 @@ def paired_batches(source_a: Source, source_b: Source, batch_size: int, *, seed:
         )
 
     def batch_fn(t: int) -> Batch:
-        chosen = _chosen(len(source_a), batch_size, t, (seed,))
+        chosen = shuffled_indices(len(source_a), batch_size, t, (seed,))
         return {"a": source_a[chosen]["images"], "b": source_b[chosen]["images"]}
 
     return batch_fn, len(source_a) // batch_size
-
-
-def _chosen(count: int, batch_size: int, t: int, seed: tuple[int, ...]) -> np.ndarray:
-    """The indices of batch t in a domain of `count` images."""
-    epoch, step = divmod(t, count // batch_size)
-    order = np.random.default_rng((*seed, epoch)).permutation(count)
-    return order[step * batch_size : (step + 1) * batch_size]
 
 
 def _images(source: Source, chosen: np.ndarray) -> Images:
@@ -103,8 +89,7 @@ def _images(source: Source, chosen: np.ndarray) -> Images:
 
 
 def _check_domains(source_a: Source, source_b: Source, batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+    check_positive(batch_size=batch_size)
     for name, source in (("A", source_a), ("B", source_b)):
         if len(source) < batch_size:
             raise ValueError(

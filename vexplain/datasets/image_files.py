@@ -1,4 +1,4 @@
-"""Pixels of image files, whatever their mode, orientation and size: what folders and archives hold.
+"""Image files in folders and archives as sources, and their pixels, whatever their mode and size.
 
 An image is turned upright, made RGB, resized and cropped, in the order and with the filters of the framework
 that a network was trained in; a Resizing says which.
@@ -7,12 +7,16 @@ that a network was trained in; a Resizing says which.
 import dataclasses
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from vexplain._checks import check_choice, check_positive
+from vexplain.datasets._classes import Classes, chosen_classes
+from vexplain.datasets.sources import LazySource
 from vexplain.typing import Float
 
 _LOG = logging.getLogger(__name__)
@@ -28,7 +32,7 @@ class Resizing:
 
     Filters are Pillow's, antialiased where they shrink, which torchvision and timm use for files.
 
-    Attributes:
+    Args:
         size: height and width of the square, in pixels.
         shorter_side: that the image is resized to first, at least `size`; `None` for `size` itself.
         interpolation: "bilinear" or "bicubic".
@@ -39,26 +43,18 @@ class Resizing:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"size is {self.size}: expected at least 1")
+        check_positive(size=self.size)
         if self.shorter_side is not None and self.shorter_side < self.size:
             raise ValueError(
                 f"shorter_side is {self.shorter_side}: expected at least size, {self.size}, to cut it from"
             )
-        if self.interpolation not in _FILTERS:
-            raise ValueError(f"interpolation is {self.interpolation!r}: expected one of {tuple(_FILTERS)}")
+        check_choice("interpolation", self.interpolation, _FILTERS)
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """The image as a square of `size` pixels.
-
-        The longer side becomes int(shorter_side * longer / shorter), as torchvision has it.
+        """Returns the image as a square; the longer side becomes int(shorter_side * longer / shorter) first.
 
         Raises:
             ValueError: the image is so narrow that it would fill the memory.
-
-        Example:
-            >>> Resizing(8, shorter_side=10)(Image.new("RGB", (40, 20))).size
-            (8, 8)
         """
         shorter = self.shorter_side or self.size
         width, height = (shorter * n // min(image.size) for n in image.size)
@@ -70,7 +66,7 @@ class Resizing:
 
 
 class UnreadableImage(ValueError):
-    """A file that says it is an image, and is none or is broken."""
+    """A file that should be an image, and is none or is broken."""
 
 
 @runtime_checkable
@@ -78,6 +74,107 @@ class EncodedFile(Protocol):
     """An image file wherever it lies: a `pathlib.Path`, or a member of an archive. `str` names it."""
 
     def read_bytes(self) -> bytes: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageFiles(LazySource):
+    """A source of image files, in folders or in archives."""
+
+    files: Sequence[EncodedFile]
+    classes: np.ndarray  # of each file, an index of `class_names`
+    class_names: tuple[str, ...]
+    resizing: Resizing
+    on_unreadable: OnUnreadable = "skip"  # a broken file has weight 0; "raise" stops
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # what is wrong with broken files
+
+    def __post_init__(self):
+        check_choice("on_unreadable", self.on_unreadable, ("skip", "raise"))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def _batch(self, indices: np.ndarray) -> dict[str, Any]:
+        files = [self.files[index] for index in indices.tolist()]
+        decoded = [decode_or_skip(file, self.resizing, self.on_unreadable, self.skipped) for file in files]
+        images, weights = stacked(decoded, (self.resizing.size, self.resizing.size, 3))
+        return {"images": images, "labels": self.classes[indices].astype(np.int32), "weights": weights}
+
+
+def image_folder(
+    path: str | Path, *, size: int | Resizing, on_unreadable: OnUnreadable = "skip"
+) -> ImageFiles:
+    """Returns the source of all images in a folder and its subfolders, in the order of their names.
+
+    Files are decoded when they are asked for. The label is 0, and the class has the name of the folder. Files
+    that are not images by their name are passed over.
+
+    Args:
+        path: the folder.
+        size: height and width of the images in pixels, or the `Resizing` that a network wants.
+        on_unreadable: what to do about a broken file: "skip" (weight 0, named in the log and in `skipped`) or
+            "raise".
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: there is no image in it, or `size` is below 1; when read, a broken file, if asked for.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("RGB", (6, 4), (255, 0, 0)).save(folder / "red.png")
+        >>> image_folder(folder, size=2)[np.array([0])]["images"][0, 0, 0].tolist()
+        [1.0, 0.0, 0.0]
+    """
+    resizing, folder = as_resizing(size), _checked_folder(path)
+    files = _images_below(folder)
+    if not files:
+        raise ValueError(
+            f"path is {str(folder)!r}: expected images in it, files that end in {', '.join(SUFFIXES)}"
+        )
+    classes = np.zeros(len(files), np.int32)
+    return ImageFiles(tuple(files), classes, (folder.resolve().name,), resizing, on_unreadable)
+
+
+def class_folders(
+    path: str | Path,
+    *,
+    size: int | Resizing,
+    classes: Classes | None = None,
+    on_unreadable: OnUnreadable = "skip",
+) -> ImageFiles:
+    """Returns the source of a folder with one folder for each class, as ImageNet's and many others are.
+
+    It reads extracted ImageNet, and Fashion144k (Simo-Serra, Ishikawa, *Fashion Style in 128 Floats*, 2016)
+    once its images lie in folders of the 12 cities that are its classes.
+
+    Args:
+        path: the folder of folders.
+        size: as in `image_folder`.
+        classes: names of the folders, in the order of the labels; all of them, sorted, if left out. A mapping
+            gives each folder the name of its class.
+        on_unreadable: as in `image_folder`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a class has no image or comes twice, there is no class, or `size` is below 1.
+
+    Example:
+        >>> cats = class_folders("train", size=Resizing(224, 256), classes=IMAGENET_CATS)  # doctest: +SKIP
+        >>> cats.class_names[0], cats[np.arange(8)]["images"].shape  # doctest: +SKIP
+        ('tabby', (8, 224, 224, 3))
+    """
+    resizing, folder = as_resizing(size), _checked_folder(path)
+    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    if not found:
+        raise ValueError(f"path is {str(folder)!r}: expected folders in it, one for each class")
+    owner = f"{str(folder)!r} has no folder"
+    names = chosen_classes(found if classes is None else classes, found, owner=owner)
+    files = {name: _images_below(folder / name) for name in names}
+    if empty := [name for name in names if not files[name]]:
+        raise ValueError(f"path is {str(folder)!r}: there is no image in {', '.join(empty)}")
+    labels = np.repeat(np.arange(len(names)), [len(files[name]) for name in names])
+    every_file = tuple(file for name in names for file in files[name])
+    return ImageFiles(every_file, labels, tuple(names.values()), resizing, on_unreadable)
 
 
 def decode_image(file: str | bytes | EncodedFile, resizing: Resizing) -> Float[np.ndarray, "size size 3"]:
@@ -113,17 +210,9 @@ def decode_image(file: str | bytes | EncodedFile, resizing: Resizing) -> Float[n
 def decode_or_skip(
     file: EncodedFile, resizing: Resizing, on_unreadable: OnUnreadable, skipped: dict[str, str]
 ) -> Float[np.ndarray, "size size 3"] | None:
-    """Returns what `decode_image` does, or `None` for a broken file, which is noted and logged.
+    """Returns what `decode_image` does, or `None` for a broken file, unless `on_unreadable` is "raise".
 
-    Args:
-        file: the image file.
-        resizing: to the size of the result.
-        on_unreadable: "skip", or "raise" to stop.
-        skipped: the broken files so far and what is wrong with each; a new one is added, and named with their
-            number in the log.
-
-    Raises:
-        UnreadableImage: the file is broken and `on_unreadable` is "raise".
+    The broken file and what is wrong with it is logged once, with their number, and added to `skipped`.
     """
     try:
         return decode_image(file, resizing)
@@ -136,10 +225,33 @@ def decode_or_skip(
         return None
 
 
-def check_on_unreadable(on_unreadable: str) -> None:
-    """Raises ValueError for anything but "skip" and "raise"."""
-    if on_unreadable not in ("skip", "raise"):
-        raise ValueError(f"on_unreadable is {on_unreadable!r}: expected 'skip' or 'raise'")
+def stacked(
+    images: Sequence[np.ndarray | None], shape: tuple[int, ...]
+) -> tuple[Float[np.ndarray, "n height width channels"], Float[np.ndarray, " n"]]:
+    """Returns a batch of images of one shape, black where there is none, and weights, 0 there and else 1."""
+    batch = np.zeros((len(images), *shape), np.float32)
+    weights = np.array([image is not None for image in images], np.float32)
+    for place, image in enumerate(images):
+        if image is not None:
+            batch[place] = image
+    return batch, weights
+
+
+def as_resizing(size: int | Resizing) -> Resizing:
+    """Returns the `Resizing` that a size stands for: the shorter side to `size`, then the middle."""
+    return size if isinstance(size, Resizing) else Resizing(size)
+
+
+def _checked_folder(path: str | Path) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"path is {str(folder)!r}: there is no such folder")
+    return folder
+
+
+def _images_below(folder: Path) -> list[Path]:
+    files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
+    return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

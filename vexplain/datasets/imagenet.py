@@ -1,9 +1,8 @@
 """ImageNet (ILSVRC2012) from its two archives as they are published, and the classes that are cats.
 
 `ILSVRC2012_img_train.tar` is a tar of one tar a class, `ILSVRC2012_img_val.tar` holds the validation images.
-Nothing is extracted or prepared, and TensorFlow is not needed. What TFDS has prepared as `imagenet2012` with
-`file_format="array_record"` is read by `from_tfds`, extracted folders of classes by `class_folders`; all of
-them take `classes=IMAGENET_CATS`.
+Nothing is extracted or prepared. What TFDS has prepared as `imagenet2012` is read by `from_tfds`, extracted
+folders of classes by `class_folders`; all of them take `classes=IMAGENET_CATS`.
 
 References:
     Russakovsky et al., *ImageNet Large Scale Visual Recognition Challenge*, 2015; https://image-net.org.
@@ -11,19 +10,18 @@ References:
 
 import functools
 import importlib.util
-import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from vexplain.datasets._image_folder import ImageFiles, as_resizing
-from vexplain.datasets.image_files import OnUnreadable, Resizing
+from vexplain._checks import check_choice
+from vexplain.datasets._classes import Classes, chosen_classes, examples_of_classes
+from vexplain.datasets.image_files import ImageFiles, OnUnreadable, Resizing, as_resizing
 from vexplain.datasets.tar_files import TarMembers, tar_members
 
-# The paper explains a network of 13 classes of cats and does not name them. These are ours: all cats of
-# ILSVRC2012, the five kinds of house cats and the eight wild ones.
+# The paper does not name its 13 classes of cats. These are ours: all cats of ILSVRC2012, five kinds of house
+# cats and eight wild ones.
 IMAGENET_CATS = {
     "n02123045": "tabby",
     "n02123159": "tiger cat",
@@ -40,7 +38,6 @@ IMAGENET_CATS = {
     "n02130308": "cheetah",
 }
 _ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
-_VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 def imagenet_archives(
@@ -48,7 +45,7 @@ def imagenet_archives(
     *,
     split: Literal["train", "validation"] = "train",
     size: int | Resizing,
-    classes: Iterable[str] | Mapping[str, str] | None = None,
+    classes: Classes | None = None,
     index_folder: str | Path | None = None,
     on_unreadable: OnUnreadable = "skip",
 ) -> ImageFiles:
@@ -59,13 +56,11 @@ def imagenet_archives(
     Args:
         path: of the folder with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`, or of one of them.
         split: "train" or "validation".
-        size: height and width of the images in pixels, or the `Resizing` that a network wants.
+        size: as in `image_folder`.
         classes: the synsets to keep ("n02123045"), in the order of their labels; a mapping gives each the
             name of its class, as `IMAGENET_CATS` does.
-        index_folder: where to keep the index of the archive's headers, which are read once; beside the
-            archive if left out.
-        on_unreadable: what to do about a broken image: "skip" (weight 0, named in the log and in `skipped`)
-            or "raise".
+        index_folder: where to keep the index of the archive's headers; beside the archive if left out.
+        on_unreadable: as in `image_folder`.
 
     Raises:
         FileNotFoundError: there is no such archive.
@@ -77,20 +72,18 @@ def imagenet_archives(
         >>> len(cats.class_names), cats[np.arange(8)]["images"].shape  # doctest: +SKIP
         (13, (8, 224, 224, 3))
     """
-    if split not in _ARCHIVES:
-        raise ValueError(f"split is {split!r}: expected one of {tuple(_ARCHIVES)}")
+    check_choice("split", split, _ARCHIVES)
     synsets = imagenet_synsets()
-    wanted = {s: s for s in synsets} if classes is None else _named(classes, synsets)
+    wanted = chosen_classes(synsets if classes is None else classes, synsets, owner="ILSVRC2012 has no")
     members = tar_members(_archive(path, split), nested=split == "train", index_folder=index_folder)
     truth = (_training_labels if split == "train" else _validation_labels)(members, synsets)
-    labels = np.full(len(synsets), -1)
-    labels[[synsets.index(synset) for synset in wanted]] = np.arange(len(wanted))
-    chosen = np.flatnonzero(labels[truth] >= 0)
-    found = labels[truth[chosen]]
-    absent = [s for n, s in enumerate(wanted) if classes is not None and not (found == n).any()]
-    if absent or not len(chosen):
-        raise ValueError(f"classes: {members.archive} has no image of {', '.join(absent) or 'any class'}")
-    return ImageFiles(members.take(chosen), found, tuple(wanted.values()), as_resizing(size), on_unreadable)
+    if classes is None:
+        chosen, labels = np.arange(len(truth)), truth
+    else:
+        chosen, labels = examples_of_classes(truth, synsets, wanted, owner=f"{members.archive} has")
+    if not len(chosen):
+        raise ValueError(f"path is {str(members.archive)!r}: it has no image of any class")
+    return ImageFiles(members[chosen], labels, tuple(wanted.values()), as_resizing(size), on_unreadable)
 
 
 @functools.cache
@@ -107,9 +100,8 @@ def imagenet_synsets() -> tuple[str, ...]:
 def _published(name: str) -> list[str]:
     """The lines of a file that TFDS ships, which is found without an import of TFDS."""
     spec = importlib.util.find_spec("tensorflow_datasets")
-    assert spec is not None, "TFDS is a dependency of this library"
-    assert spec.origin is not None, "TFDS is a package with an __init__.py"
-    return (Path(spec.origin).parent / "datasets" / "imagenet2012" / name).read_text().split()
+    assert spec, "TFDS is a dependency of this library"
+    return (Path(str(spec.origin)).parent / "datasets" / "imagenet2012" / name).read_text().split()
 
 
 def _archive(path: str | Path, split: str) -> Path:
@@ -121,19 +113,6 @@ def _archive(path: str | Path, split: str) -> Path:
             "download it, and pass the folder that it lies in"
         )
     return archive
-
-
-def _named(classes: Iterable[str] | Mapping[str, str], synsets: tuple[str, ...]) -> dict[str, str]:
-    given = list(classes)
-    unknown = [synset for synset in given if synset not in synsets]
-    if unknown:
-        raise ValueError(
-            f"classes: ILSVRC2012 has no {', '.join(unknown)}; expected synsets such as 'n02123045', see "
-            "imagenet_synsets()"
-        )
-    if len(set(given)) < len(given) or not given:
-        raise ValueError(f"classes are {', '.join(given) or 'none'}: expected at least one, and each once")
-    return {synset: classes[synset] if isinstance(classes, Mapping) else synset for synset in given}
 
 
 def _training_labels(members: TarMembers, synsets: tuple[str, ...]) -> np.ndarray:
@@ -151,14 +130,15 @@ def _training_labels(members: TarMembers, synsets: tuple[str, ...]) -> np.ndarra
 
 def _validation_labels(members: TarMembers, synsets: tuple[str, ...]) -> np.ndarray:
     """The label of each file from the number in its name, which is a line of the published list."""
-    truth = _published("validation_labels.txt")
-    matches = [_VALIDATION_NAME.fullmatch(Path(member.name).name) for member in members]
-    numbers = [int(match[1]) if match else 0 for match in matches]
-    for member, number in zip(members, numbers, strict=True):
-        if not 1 <= number <= len(truth):
-            raise ValueError(
-                f"path is {str(members.archive)!r}: it holds {member.name}, expected names from "
-                f"ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_{len(truth):08}.JPEG"
-            )
+    truth = {
+        f"ILSVRC2012_val_{n:08}.JPEG": synset
+        for n, synset in enumerate(_published("validation_labels.txt"), 1)
+    }
+    names = [Path(member.name).name for member in members]
+    if unknown := [name for name in names if name not in truth]:
+        raise ValueError(
+            f"path is {str(members.archive)!r}: it holds {unknown[0]}, expected names from {min(truth)} to "
+            f"{max(truth)}"
+        )
     place = {synset: label for label, synset in enumerate(synsets)}
-    return np.array([place[truth[number - 1]] for number in numbers], np.int64)
+    return np.array([place[truth[name]] for name in names], np.int64)

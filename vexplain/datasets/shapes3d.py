@@ -4,8 +4,7 @@ Two of its four shapes are two domains, and the other five factors are what a tr
 combination exists, an image has its true partner in the other domain.
 
 References:
-    Burgess, Kim, *3D Shapes Dataset*, 2018, https://github.com/google-deepmind/3d-shapes (`3dshapes.h5`:
-    "images" (480000, 64, 64, 3) of 8 bits, "labels" (480000, 6)).
+    Burgess, Kim, *3D Shapes Dataset*, 2018, https://github.com/google-deepmind/3d-shapes.
 """
 
 import dataclasses
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vexplain.datasets.sources import as_unit_floats, one_example
+from vexplain._checks import check_choice
+from vexplain.datasets.sources import LazySource, as_unit_floats
 from vexplain.typing import Float, Int
 
 FACTORS = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
@@ -24,16 +24,14 @@ _SHAPE = FACTORS.index("shape")
 
 
 @dataclasses.dataclass(frozen=True)
-class Shapes3DSource:
+class Shapes3DSource(LazySource):
     """The images of one shape, in the order of the file. The label is the shape.
 
-    Needs h5py: `pip install 'vexplain[shapes3d]'`. Images are read when they are asked for.
-
     Two such sources are paired image by image: for an unpaired training set give each domain a half of its
-    own, and keep a part for `partners` and the evaluation.
+    own, and keep a part for the evaluation. Needs h5py: `pip install 'vexplain[shapes3d]'`.
 
     Args:
-        path: of `3dshapes.h5`.
+        path: of `3dshapes.h5`, "images" (480000, 64, 64, 3) of 8 bits and "labels" (480000, 6).
         shape: 0 cube, 1 cylinder, 2 sphere, 3 capsule.
 
     Raises:
@@ -42,8 +40,7 @@ class Shapes3DSource:
         ValueError: the shape is not 0 to 3, the file is not 3D Shapes, or has no image of that shape.
 
     Example:
-        >>> cubes = Shapes3DSource("3dshapes.h5", 0)  # doctest: +SKIP
-        >>> spheres = Shapes3DSource("3dshapes.h5", 2)  # doctest: +SKIP
+        >>> cubes, spheres = (Shapes3DSource("3dshapes.h5", shape) for shape in (0, 2))  # doctest: +SKIP
         >>> order = np.random.default_rng(0).permutation(len(cubes))  # doctest: +SKIP
         >>> test, train_a, train_b = np.split(order, [2_000, 61_000])  # doctest: +SKIP
         >>> domain_a = subset(cubes, train_a)  # doctest: +SKIP
@@ -55,8 +52,7 @@ class Shapes3DSource:
     shape: int
 
     def __post_init__(self):
-        if self.shape not in range(len(SHAPES)):
-            raise ValueError(f"shape is {self.shape}: expected 0 to {len(SHAPES) - 1}, one of {SHAPES}")
+        check_choice("shape", self.shape, range(len(SHAPES)))
         if not len(self):
             raise ValueError(f"shape is {self.shape}: {self.path} has no image of a {SHAPES[self.shape]}")
 
@@ -67,41 +63,27 @@ class Shapes3DSource:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, indices: Any) -> dict[str, Any]:
-        if np.ndim(indices) == 0:
-            return one_example(self, indices)
-        indices = np.asarray(indices, np.int64)
-        rows = self._rows[indices]
+    def _batch(self, indices: np.ndarray) -> dict[str, Any]:
         with _opened(self.path) as file:
-            images = [file["images"][row] for row in rows.tolist()]
-            empty = np.empty((0, *file["images"].shape[1:]), np.uint8)
-        return {
-            "images": as_unit_floats(np.stack(images) if images else empty),
-            "labels": np.full(len(indices), self.shape, np.int32),
-            "indices": indices.astype(np.int32),
-        }
+            images = np.empty((len(indices), *file["images"].shape[1:]), np.uint8)
+            for place, row in enumerate(self._rows[indices].tolist()):
+                images[place] = file["images"][row]
+        return {"images": as_unit_floats(images), "labels": np.full(len(indices), self.shape, np.int32)}
 
     def factors(self, indices: Any) -> Float[np.ndarray, "n 6"]:
-        """The factors of some images, in the order of `FACTORS` and the units of the file."""
+        """Returns the factors of some images, in the order of `FACTORS` and the units of the file."""
         return self._labels[self._rows[np.asarray(indices, np.int64)]]
 
     def partners(self, other: "Shapes3DSource", indices: Any) -> Int[np.ndarray, " n"]:
-        """The indices in another source of the images that agree in all factors but the shape.
-
-        Args:
-            other: the source of another shape, of the same file.
-            indices: of images here.
+        """Returns the indices in another source of the images that agree in all factors but the shape.
 
         Raises:
             ValueError: an image has no partner there.
         """
         theirs = np.delete(other.factors(np.arange(len(other))), _SHAPE, axis=1)
         ours = np.delete(self.factors(indices), _SHAPE, axis=1)
-        _, codes = np.unique(np.concatenate([theirs, ours]), axis=0, return_inverse=True)
-        codes = codes.reshape(-1)
-        place_of = np.full(codes.max(initial=-1) + 1, -1)
-        place_of[codes[: len(theirs)]] = np.arange(len(theirs))
-        found = place_of[codes[len(theirs) :]]
+        place_of = {tuple(row): place for place, row in enumerate(theirs.tolist())}
+        found = np.array([place_of.get(tuple(row), -1) for row in ours.tolist()], np.int64)
         if (missing := np.flatnonzero(found < 0)).size:
             raise ValueError(
                 f"indices: image {np.asarray(indices)[missing[0]]} has no partner among the images of a "

@@ -4,13 +4,14 @@ A source is random access, so that batch t of an epoch is a function of (seed, t
 exact, needs no shuffle buffer, and lets the images that an analysis found be fetched again by their index.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from vexplain._checks import check_images
+from vexplain._checks import check_images, check_positive, check_unit_range
 from vexplain.typing import Batch
 
 BatchFn = Callable[[int], Batch]
@@ -21,9 +22,9 @@ class Source(Protocol):
     """A set of labeled images.
 
     `source[indices]` is a dict of arrays: "images" (n, height, width, channels) float32 in [0, 1], "labels"
-    (n,) int32, "indices" (n,) int32, and "masks" (n, height, width) in [0, 1] where the truth is known.
-    `source[index]` of one integer is one example, without the leading axis: so every source is also a
-    random-access source for Grain.
+    (n,) int32, "indices" (n,) int32, "masks" (n, height, width) in [0, 1] where the truth is known, and
+    "weights" (n,), 0 for an image that cannot be read, where that may happen. `source[index]` of one integer
+    is one example, without the leading axis: so every source is also a random-access source for Grain.
     """
 
     @property
@@ -32,6 +33,33 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, indices: Any) -> dict[str, Any]: ...
+
+
+class LazySource(abc.ABC):
+    """A source that reads or renders its images when they are asked for, by `_batch` of valid indices."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def _batch(self, indices: np.ndarray) -> dict[str, Any]: ...
+
+    def __getitem__(self, indices: Any) -> dict[str, Any]:
+        if np.ndim(indices) == 0:
+            if not 0 <= indices < len(self):  # which ends a `for` over the source
+                raise IndexError(f"index is {indices}: there are {len(self)} images")
+            return {name: np.asarray(values)[0] for name, values in self[np.array([indices])].items()}
+        indices = self.checked(indices)
+        return {**self._batch(indices), "indices": indices.astype(np.int32)}
+
+    def checked(self, indices: Any) -> np.ndarray:
+        """The indices as an array; raises IndexError for those of examples that are not there."""
+        indices = np.asarray(indices, np.int64)
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(
+                f"indices go from {indices.min()} to {indices.max()}: there are {len(self)} images"
+            )
+        return indices
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,8 +71,7 @@ class ArraySource:
         labels: (n,) integers from 0 on.
         masks: (n, height, width), coverage of the true region in [0, 1], or 8-bit integers up to 255.
         class_names: one a class.
-        extras: other arrays with a row an example, under the names that they have in a batch; 8-bit integers
-            become floats in [0, 1].
+        extras: as in `with_extras`.
 
     Raises:
         ValueError: another rank, dtype or range, NaN, lengths that differ, or labels without a class.
@@ -60,12 +87,14 @@ class ArraySource:
     images: np.ndarray
     labels: np.ndarray
     masks: np.ndarray | None = None
-    class_names: tuple[str, ...] = dataclasses.field(kw_only=True)
-    extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, kw_only=True)
+    _: dataclasses.KW_ONLY
+    class_names: tuple[str, ...]
+    extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         images, labels = np.asarray(self.images), np.asarray(self.labels)
-        _check_images(images)
+        if images.ndim != 4 or images.dtype != np.uint8:
+            check_images(images)
         _check_labels(labels, len(images), len(self.class_names))
         if self.masks is not None:
             masks = np.asarray(self.masks)
@@ -97,10 +126,12 @@ class ArraySource:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Derived:
-    """A source that is made of another one, as large as it unless it says otherwise."""
+class _Chosen:
+    """Some examples of a source, with other arrays in their batches too."""
 
     source: Source
+    chosen: np.ndarray
+    extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -112,80 +143,12 @@ class _Derived:
         return getattr(self.source, "skipped", {})
 
     def __len__(self) -> int:
-        return len(self.source)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Subset(_Derived):
-    chosen: np.ndarray
-
-    def __len__(self) -> int:
         return len(self.chosen)
 
     def __getitem__(self, indices: Any) -> dict[str, Any]:
         indices = np.asarray(indices)
-        return {**self.source[self.chosen[indices]], "indices": indices.astype(np.int32)}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _WithExtras(_Derived):
-    extras: Mapping[str, np.ndarray]
-
-    def __getitem__(self, indices: Any) -> dict[str, Any]:
-        return {**self.source[indices], **_rows_of(self.extras, indices)}
-
-
-def with_extras(source: Source, extras: Mapping[str, np.ndarray]) -> Source:
-    """Returns a source with other arrays in its batches too.
-
-    Args:
-        source: the images.
-        extras: arrays with a row an example, under the names that they have in a batch; 8-bit integers become
-            floats in [0, 1], as in `ArraySource`.
-
-    Raises:
-        ValueError: an array of another length.
-    """
-    _check_extras(extras, len(source))
-    return _WithExtras(source, extras)
-
-
-def _rows_of(extras: Mapping[str, np.ndarray], indices: Any) -> dict[str, np.ndarray]:
-    rows = {name: array[indices] for name, array in extras.items()}
-    return {name: as_unit_floats(r) if r.dtype == np.uint8 else r for name, r in rows.items()}
-
-
-def _check_extras(extras: Mapping[str, np.ndarray], num_images: int) -> None:
-    for name, array in extras.items():
-        if len(array) != num_images:
-            raise ValueError(f"extras has {len(array)} rows of {name!r}: expected {num_images}")
-
-
-def check_indices(indices: np.ndarray, count: int, *, what: str = "images") -> None:
-    """Raises IndexError for indices of examples that are not there.
-
-    Args:
-        indices: integers.
-        count: examples of the source.
-        what: they are called in the message.
-    """
-    if indices.size and not 0 <= indices.min() <= indices.max() < count:
-        raise IndexError(f"indices go from {indices.min()} to {indices.max()}: there are {count} {what}")
-
-
-def one_example(source: Source, index: Any) -> dict[str, Any]:
-    """Returns example `index` of a source without the leading axis of a batch.
-
-    Args:
-        source: that gives batches.
-        index: an integer from 0 on.
-
-    Raises:
-        IndexError: there is no such example, which ends a `for` over the source.
-    """
-    if not 0 <= index < len(source):
-        raise IndexError(f"index is {index}: there are {len(source)} images")
-    return {name: np.asarray(values)[0] for name, values in source[np.array([index])].items()}
+        batch = self.source[self.chosen[indices]]
+        return {**batch, "indices": indices.astype(np.int32), **_rows_of(self.extras, indices)}
 
 
 def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
@@ -203,13 +166,28 @@ def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
         raise ValueError(
             f"indices go from {chosen.min()} to {chosen.max()}: source has {len(source)} examples"
         )
-    return _Subset(source, chosen)
+    return _Chosen(source, chosen)
+
+
+def with_extras(source: Source, extras: Mapping[str, np.ndarray]) -> Source:
+    """Returns a source with other arrays in its batches too.
+
+    Args:
+        source: the images.
+        extras: arrays with a row an example, under the names that they have in a batch; 8-bit integers become
+            floats in [0, 1].
+
+    Raises:
+        ValueError: an array of another length.
+    """
+    _check_extras(extras, len(source))
+    return _Chosen(source, np.arange(len(source)), extras)
 
 
 def epoch_batches(source: Source, batch_size: int) -> tuple[BatchFn, int]:
     """Returns (batch_fn, number of steps) that visits every example once, in order.
 
-    The last batch is filled up to the same size with examples of weight 0, so that one program serves all.
+    The last batch is filled up with examples of weight 0, so that one compiled program serves all.
 
     Args:
         source: the images.
@@ -244,33 +222,28 @@ def shuffled_batches(source: Source, batch_size: int, *, seed: int) -> tuple[Bat
 
     Args:
         source: the images.
-        batch_size: examples a batch.
+        batch_size: examples a batch, from 1 to as many as there are, else a ValueError.
         seed: of the permutations.
-
-    Raises:
-        ValueError: `batch_size` is below 1 or larger than the source.
     """
     _check_size(source, batch_size)
     if batch_size > len(source):
         raise ValueError(f"batch_size is {batch_size}: the source has only {len(source)} examples")
-    steps = len(source) // batch_size
 
     def batch_fn(t: int) -> Batch:
-        epoch, step = divmod(t, steps)
-        order = np.random.default_rng((seed, epoch)).permutation(len(source))
-        return source[order[step * batch_size : (step + 1) * batch_size]]
+        return source[shuffled_indices(len(source), batch_size, t, (seed,))]
 
-    return batch_fn, steps
+    return batch_fn, len(source) // batch_size
 
 
-def as_unit_floats(images: np.ndarray) -> np.ndarray:
-    """Returns images as float32 in [0, 1]; 8-bit integers are divided by 255."""
-    scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
-    return images.astype(np.float32) * scale
+def shuffled_indices(count: int, batch_size: int, t: int, seed: tuple[int, ...]) -> np.ndarray:
+    """Returns the indices of batch t: whole batches of one permutation of `count` examples an epoch."""
+    epoch, step = divmod(t, count // batch_size)
+    order = np.random.default_rng((*seed, epoch)).permutation(count)
+    return order[step * batch_size : (step + 1) * batch_size]
 
 
 def gather(source: Source, *, batch_size: int = 64, progress: Callable[[Any], Any] = iter) -> dict[str, Any]:
-    """Returns all examples of a source as one batch of NumPy arrays.
+    """Returns all readable examples of a source as one batch of NumPy arrays, images and masks in 8 bits.
 
     Args:
         source: the images; all must fit into memory.
@@ -286,7 +259,7 @@ def gather(source: Source, *, batch_size: int = 64, progress: Callable[[Any], An
             if name != "weights":
                 array = np.asarray(array)[counts]
                 is_image = name.endswith(("images", "masks")) and array.dtype == np.float32
-                parts.setdefault(name, []).append(_eight_bits(array) if is_image else array)
+                parts.setdefault(name, []).append(as_eight_bits(array) if is_image else array)
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
@@ -295,8 +268,8 @@ def in_memory(source: Source, *, batch_size: int = 64, progress: Callable[[Any],
 
     Args:
         source: the images.
-        batch_size: examples fetched at once.
-        progress: wraps the range of steps, for instance `tqdm.tqdm`.
+        batch_size: as in `gather`.
+        progress: as in `gather`.
     """
     found = gather(source, batch_size=batch_size, progress=progress)
     images, labels, masks = found.pop("images"), found.pop("labels"), found.pop("masks", None)
@@ -304,49 +277,49 @@ def in_memory(source: Source, *, batch_size: int = 64, progress: Callable[[Any],
     return ArraySource(images, labels, masks, class_names=source.class_names, extras=found)
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    return np.round(values * 255).astype(np.uint8)
+def as_unit_floats(images: np.ndarray) -> np.ndarray:
+    """Returns images as float32 in [0, 1]; 8-bit integers are divided by 255."""
+    scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
+    return images.astype(np.float32) * scale
+
+
+def rounded(values: Any) -> Any:
+    """Returns values in [0, 1] rounded to 8 bits, of JAX or NumPy: what a file of 8 bits would give back."""
+    return (values * 255).round() / 255
+
+
+def as_eight_bits(values: Any) -> np.ndarray:
+    """Returns values in [0, 1] as the nearest integers of 0 to 255."""
+    return np.round(np.asarray(values) * 255).astype(np.uint8)
+
+
+def _rows_of(extras: Mapping[str, np.ndarray], indices: Any) -> dict[str, np.ndarray]:
+    rows = {name: array[indices] for name, array in extras.items()}
+    return {name: as_unit_floats(r) if r.dtype == np.uint8 else r for name, r in rows.items()}
+
+
+def _check_extras(extras: Mapping[str, np.ndarray], num_images: int) -> None:
+    for name, array in extras.items():
+        if len(array) != num_images:
+            raise ValueError(f"extras has {len(array)} rows of {name!r}: expected {num_images}")
 
 
 def _check_size(source: Source, batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+    check_positive(batch_size=batch_size)
     if not len(source):
         raise ValueError("source: it holds no image")
-
-
-def _check_images(images: np.ndarray) -> None:
-    if images.ndim == 4 and images.dtype == np.uint8:
-        return
-    if images.ndim == 4 and not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            f"images has dtype {images.dtype}: expected floats in [0, 1] or uint8; divide by 255, or pass "
-            "images.astype(np.uint8)"
-        )
-    check_images(images)
 
 
 def _check_masks(masks: np.ndarray, shape: tuple[int, ...]) -> None:
     if masks.shape != shape:
         raise ValueError(f"masks has shape {masks.shape}: expected {shape}")
-    if masks.dtype == np.bool_ or not masks.size:
-        return
-    if masks.dtype == np.uint8:
-        if masks.max() == 1:
-            raise ValueError("masks are uint8 and go up to 1, but 255 is inside: pass masks.astype(bool)")
+    if masks.dtype == np.uint8 and masks.size and masks.max() == 1:
+        raise ValueError("masks are uint8 and go up to 1, but 255 is inside: pass masks.astype(bool)")
+    if masks.dtype in (np.bool_, np.uint8) or not masks.size:
         return
     if not np.issubdtype(masks.dtype, np.number) or np.iscomplexobj(masks):
         raise ValueError(f"masks has dtype {masks.dtype}: expected floats in [0, 1], uint8 or bool")
-    low, high = float(masks.min()), float(masks.max())
-    if not np.isfinite([low, high]).all():
-        raise ValueError(
-            "masks hold NaN or infinite values: expected the covered share of each pixel, 0 to 1"
-        )
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"masks go from {low:g} to {high:g}: expected [0, 1]; "
-            + ("divide 8-bit masks by 255" if low >= 0 and high > 2 else "1 is inside, 0 outside")
-        )
+    check_unit_range("masks", masks, "1 is inside, 0 outside")
 
 
 def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> None:

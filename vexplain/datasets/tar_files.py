@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -42,19 +42,12 @@ class TarMember:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TarMembers(Sequence[TarMember]):
-    """The files of an archive in the order of their names.
-
-    Attributes:
-        archive: its path.
-        names: of the files, encoded; those of an archive in the archive begin with its name.
-        offsets: where each begins in the archive, in bytes.
-        sizes: in bytes.
-    """
+    """The files of an archive in the order of their names."""
 
     archive: Path
-    names: np.ndarray
-    offsets: np.ndarray
-    sizes: np.ndarray
+    names: np.ndarray  # encoded; those in an archive in the archive begin with its name
+    offsets: np.ndarray  # where each begins in the archive, in bytes
+    sizes: np.ndarray  # in bytes
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,17 +56,14 @@ class TarMembers(Sequence[TarMember]):
     def __getitem__(self, index: int) -> TarMember: ...
 
     @overload
-    def __getitem__(self, index: slice) -> "TarMembers": ...
+    def __getitem__(self, index: slice | np.ndarray) -> "TarMembers": ...
 
-    def __getitem__(self, index: int | slice) -> "TarMember | TarMembers":
-        if isinstance(index, slice):
-            return self.take(np.arange(len(self))[index])
-        name = bytes(self.names[index]).decode("utf-8", "surrogateescape")
-        return TarMember(self.archive, name, int(self.offsets[index]), int(self.sizes[index]))
-
-    def take(self, indices: np.ndarray) -> "TarMembers":
-        """Some of the files, in this order."""
-        return TarMembers(self.archive, self.names[indices], self.offsets[indices], self.sizes[indices])
+    def __getitem__(self, index: int | slice | np.ndarray) -> "TarMember | TarMembers":
+        columns = (self.names[index], self.offsets[index], self.sizes[index])
+        if isinstance(index, slice | np.ndarray):
+            return TarMembers(self.archive, *columns)
+        name = bytes(columns[0]).decode("utf-8", "surrogateescape")
+        return TarMember(self.archive, name, int(columns[1]), int(columns[2]))
 
 
 def tar_members(
@@ -93,16 +83,6 @@ def tar_members(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no tar, or it is cut off.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "a.txt").write_bytes(b"hello")
-        >>> with tarfile.open(folder / "a.tar", "w") as tar:
-        ...     tar.add(folder / "a.txt", "a.txt")
-        >>> members = tar_members(folder / "a.tar")
-        >>> len(members), members[0].read_bytes(), sorted(file.name for file in folder.iterdir())
-        (1, b'hello', ['a.tar', 'a.tar.index.npz', 'a.txt'])
     """
     archive = Path(path)
     if not archive.is_file():
@@ -118,39 +98,12 @@ def tar_members(
     return TarMembers(archive, *columns)
 
 
-class _Window(io.RawIOBase):
-    """A stretch of a file as a file: a tar within a tar."""
-
-    def __init__(self, file: io.BufferedReader, start: int, size: int):
-        self._file, self._start, self._size, self._position = file, start, size, 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + (0, self._position, self._size)[whence]
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self._size - self._position)
-        self._file.seek(self._start + self._position)
-        content = self._file.read(left if size < 0 else min(size, left))
-        self._position += len(content)
-        return content
-
-
 def _scan(archive: Path, nested: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Names, offsets and sizes of all files, read from the headers."""
     _LOG.info("reading the headers of %s, once", archive)
     try:
         with open(archive, "rb") as file:
-            rows = sorted(_nested_files(file) if nested else _files(file))
+            rows = sorted(_files(file, nested))
     except tarfile.TarError as error:
         raise ValueError(
             f"path is {str(archive)!r}: it is no tar, or is cut off ({error}); compare its size with the "
@@ -161,21 +114,28 @@ def _scan(archive: Path, nested: bool) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return names, offsets, sizes
 
 
-def _nested_files(file: io.BufferedReader) -> Iterator[tuple[str, int, int]]:
-    for outer, offset, size in _files(file):
-        if outer.endswith(".tar"):
-            for name, inner, length in _files(_Window(file, offset, size), needs_end=False):
-                yield f"{outer[:-4]}/{name}", offset + inner, length
+def _files(file: io.BufferedReader, nested: bool) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of each file, or of each file in each tar."""
+    for tar, outer in _members(file):
+        if not nested:
+            yield str(PurePosixPath(outer.name)), outer.offset_data, outer.size
+        elif outer.name.endswith(".tar"):
+            opened: Any = tar.extractfile(outer)
+            for _, inner in _members(opened, needs_end=False):
+                name = f"{PurePosixPath(outer.name)}".removesuffix(".tar") + f"/{PurePosixPath(inner.name)}"
+                yield name, outer.offset_data + inner.offset_data, inner.size
 
 
-def _files(file: io.BufferedReader | _Window, *, needs_end: bool = True) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each file. A tar ends with a block of zeros, else it has been cut off."""
+def _members(
+    file: io.BufferedReader, *, needs_end: bool = True
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The files of a tar that are not hidden. It ends with a block of zeros, else it has been cut off."""
     end = 0
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK * member.isreg()
             if member.isreg() and not PurePosixPath(member.name).name.startswith("."):
-                yield str(PurePosixPath(member.name)), member.offset_data, member.size
+                yield tar, member
     file.seek(end)
     block = file.read(_BLOCK)
     if block != bytes(_BLOCK) and (needs_end or block):
@@ -183,7 +143,7 @@ def _files(file: io.BufferedReader | _Window, *, needs_end: bool = True) -> Iter
 
 
 def _load(index: Path, stamp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """The columns of a stored index, or nothing where there is none for this archive."""
+    """The columns of a stored index, if there is one for this archive."""
     try:
         with np.load(io.BytesIO(index.read_bytes())) as stored:  # NumPy leaves broken files open
             if np.array_equal(stored["stamp"], stamp):

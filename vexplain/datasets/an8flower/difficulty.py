@@ -2,9 +2,9 @@
 
     plain         one flower before an even gray
     textured      the background is a sum of random colored waves
-    distractors   three eggs in class colors lie where the flower is not; they tell nothing of the class
+    distractors   three eggs in class colors lie where the flower is not, whatever the class
     occluded      a gray stone hides a third or so of each part that may carry the class
-    context       a color stands for two classes: which of them, a pot or a stake at the stem tells
+    context       a color stands for two classes: a pot or a stake at the stem decides between them
     low_contrast  the image is drawn toward the gray of its background, to a fifth or two
     shortcut      a colored patch in a corner shows the class too, with a stated probability
 
@@ -13,6 +13,9 @@ the stake, and the mask holds both. For `shortcut` the mask is the part, and the
 which of the two a network uses is found by intervention.
 """
 
+from typing import NamedTuple
+
+from vexplain._checks import check_choice
 from vexplain.datasets.an8flower.scene import COLOR_NAMES, PARTS, class_names
 from vexplain.typing import Array, Int
 
@@ -29,6 +32,15 @@ DIFFICULTIES = tuple(SURROUNDINGS)
 CONTEXTS = ("pot", "stake")
 
 
+class View(NamedTuple):
+    """How a scene is shown, which the functions of the renderer are given as options."""
+
+    variant: str = "single_6c"  # or "double_12c"
+    size: int = 112  # height and width in pixels
+    samples: int = 3  # rays a pixel along each axis
+    difficulty: str = "plain"  # with which the factors were drawn
+
+
 def part_names(difficulty: str) -> tuple[str, ...]:
     """Returns the names of the parts of an image, the background first, what surrounds the flower last.
 
@@ -39,8 +51,7 @@ def part_names(difficulty: str) -> tuple[str, ...]:
         >>> part_names("shortcut")
         ('background', 'stem', 'leaves', 'petals', 'disc', 'cue')
     """
-    if difficulty not in SURROUNDINGS:
-        raise ValueError(f"difficulty is {difficulty!r}: expected one of {DIFFICULTIES}")
+    check_choice("difficulty", difficulty, DIFFICULTIES)
     return PARTS + SURROUNDINGS[difficulty]
 
 
@@ -51,23 +62,17 @@ def names_of_classes(variant: str, difficulty: str) -> tuple[str, ...]:
         ValueError: an unknown variant or difficulty.
 
     Example:
-        >>> names_of_classes("single_6c", "context")[:3]
-        ('red petals with a pot', 'red petals with a stake', 'yellow petals with a pot')
+        >>> names_of_classes("single_6c", "context")[:2]
+        ('red petals with a pot', 'red petals with a stake')
     """
-    part_names(difficulty)
+    check_choice("difficulty", difficulty, DIFFICULTIES)
     names = class_names(variant)
     if difficulty != "context":
         return names
-    pairs = [(names[label - label % 2], CONTEXTS[label % 2]) for label in range(len(names))]
-    return tuple(f"{name} with a {context}" for name, context in pairs)
+    return tuple(f"{names[n - n % 2]} with a {CONTEXTS[n % 2]}" for n in range(len(names)))
 
 
 def color_of_class(label: Int[Array, ""] | int, difficulty: str) -> Int[Array, ""] | int:
-    """Returns the index of the color that the part which carries a class shows in it.
-
-    Example:
-        >>> color_of_class(3, "plain"), color_of_class(3, "context")
-        (3, 2)
-    """
+    """Returns the index of the color that the part which carries a class shows in it."""
     color = label % len(COLOR_NAMES)
     return color - color % 2 if difficulty == "context" else color

@@ -4,15 +4,17 @@ The same scene is painted once for each part, that part in other colors. Pixels 
 their bits. How much the score of a network changes is measured in `vexplain.evaluation`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.datasets.an8flower.difficulty import SURROUNDINGS, color_of_class
+from vexplain._checks import check_choice
+from vexplain.datasets.an8flower.difficulty import SURROUNDINGS, View, color_of_class
 from vexplain.datasets.an8flower.renderer import backdrop, paint, part_coverage, see, surface_colors
 from vexplain.datasets.an8flower.scene import CLASS_COLORS, COLOR_NAMES, PARTS, Factors
+from vexplain.datasets.an8flower.scenery import NO_CONTEXT
 from vexplain.typing import Array, Float, Int
 
 CHANGES = ("recolor", "gray", "base")
@@ -30,31 +32,21 @@ class Interventions(NamedTuple):
 
 
 def intervene(
-    factors: Factors,
-    label: Int[Array, ""] | int,
-    *,
-    change: str = "recolor",
-    variant: str = "single_6c",
-    size: int = 112,
-    samples: int = 3,
-    difficulty: str = "plain",
+    factors: Factors, label: Int[Array, ""] | int, *, change: str = "recolor", **options: Any
 ) -> Interventions:
     """Returns the image of a class with each of its parts changed, one at a time.
 
     Args:
-        factors: from `render`, with its options.
+        factors: from `render`.
         label: the class.
         change: what becomes of a part.
             `"recolor"`: it shows the color of another class, the one half around the list of colors; in place
-            of a pot stands a stake, and the other way round; the cue speaks of another class.
+            of a pot stands a stake, and the other way round; the cue shows another class.
             `"gray"`: it is gray, shaded as before.
             `"base"`: what an object of no class shows: the part that carries the class has its base color,
             the background no texture, and what surrounds the flower is not there. What has its base color
             already is left as it is.
-        variant: `"single_6c"` or `"double_12c"`.
-        size: height and width in pixels.
-        samples: rays a pixel along each axis.
-        difficulty: with which the factors were drawn.
+        **options: variant, size, samples and difficulty, as in `render`.
 
     Returns:
         `images` (parts, size, size, 3) in [0, 1], and `masks` (parts, size, size), coverage in [0, 1].
@@ -70,42 +62,41 @@ def intervene(
         >>> jax.eval_shape(changed, jax.random.key(0)).shape
         (5, 16, 16, 3)
     """
-    if change not in CHANGES:
-        raise ValueError(f"change is {change!r}: expected one of {CHANGES}")
-    grid = {"size": size, "samples": samples}
-    seen = see(factors, context=label % 2, difficulty=difficulty, **grid)
-    colors = surface_colors(factors, label, variant=variant, difficulty=difficulty)
-    behind = backdrop(factors, difficulty=difficulty, **grid)
-    coverage = jnp.moveaxis(part_coverage(seen, difficulty=difficulty, **grid), -1, 0)
-    new_colors, new_behind = _changed_colors(factors, label, colors, change, variant, difficulty)
+    check_choice("change", change, CHANGES)
+    view = View(**options)
+    seen, behind = see(factors, label % 2, view), backdrop(factors, view)
+    colors = surface_colors(factors, label, view)
+    coverage = jnp.moveaxis(part_coverage(seen, view), -1, 0)
+    new_colors, new_behind = _changed_colors(factors, label, colors, change, view)
     of_part = np.minimum(np.arange(1, len(colors) + 1), len(PARTS))
-    image = paint(factors, seen, colors, behind, **grid)
+    image = paint(factors, seen, colors, behind, view)
 
     def changed(part):
         row = jnp.where((of_part == part)[:, None], new_colors, colors)
-        return paint(factors, seen, row, jnp.where(part == 0, new_behind, behind), **grid)
+        return paint(factors, seen, row, jnp.where(part == 0, new_behind, behind), view)
 
     images = jax.lax.map(changed, jnp.arange(len(coverage)))
     images = jnp.where(coverage[..., None] > 0, images, image)
-    if SURROUNDINGS[difficulty] and (change == "base" or (change, difficulty) == ("recolor", "context")):
-        is_gone = change == "base"
-        other = _without_surroundings(factors, difficulty, label, is_gone, grid)
-        images = images.at[-1].set(paint(factors, other, colors, behind, **grid))
+    is_context = view.difficulty == "context"
+    if SURROUNDINGS[view.difficulty] and (change == "base" or (change == "recolor" and is_context)):
+        if is_context:
+            other = see(factors, NO_CONTEXT if change == "base" else 1 - label % 2, view)
+        else:
+            other = see(factors._replace(scenery=None), NO_CONTEXT, view._replace(difficulty="plain"))
+        images = images.at[-1].set(paint(factors, other, colors, behind, view))
     return Interventions(images, coverage)
 
 
-def _changed_colors(factors, label, colors, change, variant, difficulty):
+def _changed_colors(factors, label, colors, change, view):
     """Colors of all surfaces, and of the background, as they are when their turn comes."""
     if change == "gray":
         return jnp.full_like(colors, GRAY), jnp.full((3,), GRAY)
     if change == "base":
-        return surface_colors(factors, -1, variant=variant, difficulty=difficulty), jnp.full(
-            (3,), factors.shade
-        )
-    color = _opposite(color_of_class(label, difficulty), difficulty)
+        return surface_colors(factors, -1, view), jnp.full((3,), factors.shade)
+    color = _opposite(color_of_class(label, view.difficulty), view.difficulty)
     new = jnp.broadcast_to(color, colors.shape)
-    if difficulty == "shortcut":
-        new = new.at[-1].set(_opposite(factors.scenery.cue, difficulty))
+    if view.difficulty == "shortcut":
+        new = new.at[-1].set(_opposite(factors.scenery.cue, view.difficulty))
     return new, color
 
 
@@ -113,10 +104,3 @@ def _opposite(color, difficulty: str) -> Float[Array, "3"]:
     """The color half around the list, or of the next class with another color: `context` uses every other."""
     step = 2 if difficulty == "context" else len(COLOR_NAMES) // 2
     return jnp.asarray(CLASS_COLORS)[(color + step) % len(COLOR_NAMES)]
-
-
-def _without_surroundings(factors, difficulty, label, is_gone, grid):
-    """The scene with the other context, or with nothing around the flower."""
-    if difficulty == "context":
-        return see(factors, context=2 if is_gone else 1 - label % 2, difficulty=difficulty, **grid)
-    return see(factors._replace(scenery=None), context=2, difficulty="plain", **grid)

@@ -6,12 +6,12 @@ pixel, so that the mask is the visible coverage of what carries the class, in [0
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vexplain.datasets.an8flower.difficulty import color_of_class, part_names
+from vexplain.datasets.an8flower.difficulty import View, color_of_class, part_names
 from vexplain.datasets.an8flower.scene import (
     MIN_COVERAGE,
     PART_OF_SOLID,
@@ -23,14 +23,15 @@ from vexplain.datasets.an8flower.scene import (
     solids,
 )
 from vexplain.datasets.an8flower.scenery import (
-    HALF_HEIGHT,
     add_surroundings,
     draw_scenery,
+    draw_waves,
     has_room,
+    image_plane,
+    in_scene,
     object_colors,
 )
 from vexplain.datasets.an8flower.solids import nearest
-from vexplain.datasets.an8flower.texture import draw_waves
 from vexplain.typing import Array, Float, Int, Key
 
 _MARGIN = 2.5  # candidates are judged on a coarse grid
@@ -82,8 +83,8 @@ def render(
         size: height and width in pixels.
         samples: rays a pixel along each axis.
         difficulty: one of `DIFFICULTIES`, told in the module `difficulty`.
-        cue_probability: for `"shortcut"`, with which the patch speaks of the class: 1 is congruent; at 0 it
-            always speaks of another class.
+        cue_probability: for `"shortcut"`, that the patch shows the class; else it shows another, each as
+            likely.
 
     Returns:
         image (size, size, 3) in [0, 1]; mask (size, size), coverage in [0, 1]; `Factors`.
@@ -97,8 +98,7 @@ def render(
         ((32, 32, 3), True)
     """
     factors = draw_view(key, label, variant=variant, difficulty=difficulty, cue_probability=cue_probability)
-    options = {"variant": variant, "size": size, "samples": samples, "difficulty": difficulty}
-    rendering = render_factors(factors, label, **options)
+    rendering = render_factors(factors, label, **View(variant, size, samples, difficulty)._asdict())
     return rendering.image, rendering.mask, factors
 
 
@@ -110,16 +110,9 @@ def draw_view(
     difficulty: str = "plain",
     cue_probability: float | Float[Array, ""] = 0.9,
 ) -> Factors:
-    """Returns random factors under which the part that carries the class is visible.
+    """Returns random factors under which the part that carries the class is visible, as `render` draws them.
 
     So is what a difficulty adds. Wherever a view suits both, two difficulties show the same flower.
-
-    Args:
-        key: of the factors.
-        label: class.
-        variant: `"single_6c"` or `"double_12c"`.
-        difficulty: one of `DIFFICULTIES`.
-        cue_probability: as in `render`.
     """
     part_names(difficulty)  # an unknown difficulty raises
     part = discriminative_part(label, variant)
@@ -140,98 +133,63 @@ def draw_view(
 
 
 def render_factors(
-    factors: Factors,
-    label: Int[Array, ""] | int,
-    *,
-    variant: str = "single_6c",
-    size: int = 112,
-    samples: int = 3,
-    neutral: bool = False,
-    difficulty: str = "plain",
+    factors: Factors, label: Int[Array, ""] | int, *, neutral: bool = False, **options: Any
 ) -> Rendering:
     """Returns the image of a class under given factors: the means of an intervention.
 
     Args:
-        factors: from `render`, with which they give the same image for the same label; for another label the
-            object as it would be in that class; nothing else changes.
+        factors: from `render`, with which they give the same image for the same label and options; for
+            another label the object as it would be in that class; nothing else changes.
         label: the class.
-        variant: `"single_6c"` or `"double_12c"`.
-        size: height and width in pixels.
-        samples: rays a pixel along each axis.
         neutral: leave the part that carries the class in its base color: an object of no class.
-        difficulty: with which the factors were drawn.
+        **options: variant, size, samples and difficulty, as in `render`.
 
     Raises:
         ValueError: an unknown variant or difficulty, or factors of another difficulty.
     """
-    seen = see(factors, context=label % 2, size=size, samples=samples, difficulty=difficulty)
-    colors = surface_colors(factors, -1 if neutral else label, variant=variant, difficulty=difficulty)
-    behind = backdrop(factors, size=size, samples=samples, difficulty=difficulty)
-    image = paint(factors, seen, colors, behind, size=size, samples=samples)
-    coverage = part_coverage(seen, size=size, samples=samples, difficulty=difficulty)
-    mask = jnp.take(coverage, discriminative_part(label, variant), axis=-1)
-    if difficulty == "context":
+    view = View(**options)
+    seen = see(factors, label % 2, view)
+    colors = surface_colors(factors, -1 if neutral else label, view)
+    image = paint(factors, seen, colors, backdrop(factors, view), view)
+    coverage = part_coverage(seen, view)
+    mask = jnp.take(coverage, discriminative_part(label, view.variant), axis=-1)
+    if view.difficulty == "context":
         mask = mask + coverage[..., -1]
     return Rendering(image, mask, coverage)
 
 
-def see(
-    factors: Factors, *, context: Int[Array, ""] | int, size: int, samples: int, difficulty: str
-) -> Surfaces:
-    """Returns what each ray meets, and how bright it is there.
-
-    Args:
-        factors: of the view.
-        context: for `"context"`, 0 for the pot, 1 for the stake, 2 for neither.
-        size: height and width in pixels.
-        samples: rays a pixel along each axis.
-        difficulty: with which the factors were drawn.
-    """
-    part_names(difficulty)
-    if (factors.scenery is None) != (difficulty == "plain"):
+def see(factors: Factors, context: Int[Array, ""] | int, view: View) -> Surfaces:
+    """Returns what each ray meets and how bright it is there; `context` is 0 for a pot, 1 for a stake."""
+    part_names(view.difficulty)  # an unknown difficulty raises
+    if (factors.scenery is None) != (view.difficulty == "plain"):
         come = "without" if factors.scenery is None else "with"
         raise ValueError(
-            f"difficulty is {difficulty!r}, but the factors come {come} "
+            f"difficulty is {view.difficulty!r}, but the factors come {come} "
             "surroundings: pass the difficulty with which they were drawn"
         )
-    surface, normal = _cast(factors, size, samples)
-    options = {"context": context, "difficulty": difficulty, "size": size, "samples": samples}
-    surface, normal = add_surroundings(surface, normal, factors, **options)
-    light = _direction(factors.light)
+    surface, normal = add_surroundings(*_cast(factors, view.size, view.samples), factors, context, view)
+    azimuth, elevation = factors.light[0], factors.light[1] * 0.5 + 0.5  # in front of the object, from above
+    light = (
+        jnp.sin(azimuth) * jnp.cos(elevation),
+        jnp.sin(elevation),
+        jnp.cos(azimuth) * jnp.cos(elevation),
+    )
     shading = sum(n * c for n, c in zip(normal, light, strict=True))
     return Surfaces(surface, _AMBIENT + _DIFFUSE * jnp.maximum(shading, 0))
 
 
-def surface_colors(
-    factors: Factors, label: Int[Array, ""] | int, *, variant: str, difficulty: str
-) -> Float[Array, "surfaces 3"]:
-    """Returns the colors of the surfaces 1, 2, ... in a class; the base colors for label -1.
-
-    Args:
-        factors: of the view.
-        label: class, or -1.
-        variant: `"single_6c"` or `"double_12c"`.
-        difficulty: with which the factors were drawn.
-    """
-    flower = part_colors(label, variant, color=color_of_class(label, difficulty))
-    return jnp.concatenate([flower, object_colors(factors.scenery, difficulty)])
+def surface_colors(factors: Factors, label: Int[Array, ""] | int, view: View) -> Float[Array, "surfaces 3"]:
+    """Returns the colors of the surfaces 1, 2, ... in a class; the base colors for label -1."""
+    flower = part_colors(label, view.variant, color_of_class(label, view.difficulty))
+    return jnp.concatenate([flower, object_colors(factors.scenery, view.difficulty)])
 
 
-def backdrop(
-    factors: Factors, *, size: int, samples: int, difficulty: str
-) -> Float[Array, "rows columns 3"] | Float[Array, "3"]:
-    """Returns the color behind everything: one for all rays, or one for each.
-
-    Args:
-        factors: of the view.
-        size: height and width in pixels.
-        samples: rays a pixel along each axis.
-        difficulty: with which the factors were drawn.
-    """
-    if difficulty != "textured":
+def backdrop(factors: Factors, view: View) -> Float[Array, "rows columns 3"] | Float[Array, "3"]:
+    """Returns the color behind everything: one for all rays, or one for each."""
+    if view.difficulty != "textured":
         return jnp.broadcast_to(factors.shade, (3,))
-    pixels = jnp.clip(factors.shade + draw_waves(factors.scenery.texture, size), 0, 1)
-    return jnp.repeat(jnp.repeat(pixels, samples, axis=0), samples, axis=1)
+    pixels = jnp.clip(factors.shade + draw_waves(factors.scenery.texture, view.size), 0, 1)
+    return jnp.repeat(jnp.repeat(pixels, view.samples, axis=0), view.samples, axis=1)
 
 
 def paint(
@@ -239,70 +197,35 @@ def paint(
     seen: Surfaces,
     colors: Float[Array, "surfaces 3"],
     behind: Float[Array, "rows columns 3"] | Float[Array, "3"],
-    *,
-    size: int,
-    samples: int,
+    view: View,
 ) -> Float[Array, "height width 3"]:
-    """Returns the image of surfaces in given colors.
-
-    Args:
-        factors: of the view, for what contrast is left.
-        seen: what each ray meets.
-        colors: of the surfaces 1, 2, ..., in [0, 1].
-        behind: color of the background.
-        size: height and width in pixels.
-        samples: rays a pixel along each axis.
-    """
+    """Returns the image of surfaces in given colors, those of 1, 2, ..., before that of the background."""
     channels = []
     for c in range(3):
         color = jnp.broadcast_to(behind[..., c], seen.surface.shape)
         for n in range(1, len(colors) + 1):
             lit = jnp.minimum(colors[n - 1, c] * seen.brightness, 1)
             color = jnp.where(seen.surface == n, lit, color)
-        channels.append(_pixels(color, size, samples))
+        channels.append(_pixels(color, view))
     image = jnp.stack(channels, axis=-1)
     contrast = None if factors.scenery is None else factors.scenery.contrast
     return image if contrast is None else factors.shade + contrast * (image - factors.shade)
 
 
-def part_coverage(
-    seen: Surfaces, *, size: int, samples: int, difficulty: str
-) -> Float[Array, "height width parts"]:
-    """Returns the share of each pixel that each part covers, the background first.
-
-    Args:
-        seen: what each ray meets.
-        size: height and width in pixels.
-        samples: rays a pixel along each axis.
-        difficulty: with which the factors were drawn.
-    """
+def part_coverage(seen: Surfaces, view: View) -> Float[Array, "height width parts"]:
+    """Returns the share of each pixel that each part covers, the background first."""
     shows = [seen.surface == n for n in range(len(PARTS))]
-    if len(part_names(difficulty)) > len(PARTS):
+    if len(part_names(view.difficulty)) > len(PARTS):
         shows.append(seen.surface >= len(PARTS))  # all objects of a difficulty are one part
-    return jnp.stack([_pixels(is_part.astype(jnp.float32), size, samples) for is_part in shows], axis=-1)
+    return jnp.stack([_pixels(is_part.astype(jnp.float32), view) for is_part in shows], axis=-1)
 
 
 def _cast(factors: Factors, size: int, samples: int):
     """Part and normal that each ray meets, (size * samples)² each."""
-    count = size * samples
-    line = ((jnp.arange(count) + 0.5) / count * 2 - 1) * HALF_HEIGHT
-    u = (line - 2 * HALF_HEIGHT * factors.shift[0]) / factors.scale
-    v = (-line - 2 * HALF_HEIGHT * factors.shift[1]) / factors.scale
-    u, v = jnp.broadcast_arrays(u[None, :], v[:, None])
-    found, normal = nearest(u, v, *solids(factors))
+    found, normal = nearest(*in_scene(*image_plane(size, samples), factors), *solids(factors))
     return jnp.asarray(PART_OF_SOLID)[found], normal
 
 
-def _direction(angles: Float[Array, "2"]):
-    """Unit vector toward the light, in front of the object."""
-    azimuth, elevation = angles[0], angles[1] * 0.5 + 0.5  # from above
-    return (
-        jnp.sin(azimuth) * jnp.cos(elevation),
-        jnp.sin(elevation),
-        jnp.cos(azimuth) * jnp.cos(elevation),
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _pixels(rays: Float[Array, "rows columns"], size: int, samples: int) -> Float[Array, "height width"]:
-    return rays.reshape(size, samples, size, samples).mean((1, 3))
+@functools.partial(jax.jit, static_argnums=1)
+def _pixels(rays: Float[Array, "rows columns"], view: View) -> Float[Array, "height width"]:
+    return rays.reshape(view.size, view.samples, view.size, view.samples).mean((1, 3))

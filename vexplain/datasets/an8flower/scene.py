@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain._checks import check_choice
 from vexplain.datasets.an8flower.solids import Ellipsoids, TaperedCylinders
 from vexplain.typing import Array, Float, Int, Key
 
@@ -91,19 +92,13 @@ def discriminative_part(label: Int[Array, ""] | int, variant: str) -> Int[Array,
 
 
 def part_colors(
-    label: Int[Array, ""] | int, variant: str, *, color: Int[Array, ""] | int | None = None
+    label: Int[Array, ""] | int, variant: str, color: Int[Array, ""] | int
 ) -> Float[Array, "parts 3"]:
-    """Returns the colors of the parts 1, 2, ... in a class; the base colors for label -1.
-
-    Args:
-        label: class, or -1.
-        variant: `"single_6c"` or `"double_12c"`.
-        color: that the class shows, by index; as a rule the label mod 6.
-    """
+    """Returns the colors of the parts 1, 2, ... in a class that shows `color`; the base colors for -1."""
     base = jnp.asarray(BASE_COLORS)
     part = discriminative_part(jnp.maximum(label, 0), variant)
-    color = jnp.asarray(CLASS_COLORS)[label % len(COLOR_NAMES) if color is None else color]
-    return jnp.where(jnp.asarray(label) >= 0, base.at[part - 1].set(color), base)
+    shown = base.at[part - 1].set(jnp.asarray(CLASS_COLORS)[color])
+    return jnp.where(jnp.asarray(label) >= 0, shown, base)
 
 
 def draw_factors(key: Key) -> Factors:
@@ -136,19 +131,18 @@ def solids(factors: Factors) -> tuple[Ellipsoids, TaperedCylinders]:
 
 
 def _parts(variant: str) -> tuple[int, ...]:
-    if variant not in VARIANTS:
-        raise ValueError(f"variant is {variant!r}: expected one of {tuple(VARIANTS)}")
+    check_choice("variant", variant, VARIANTS)
     return VARIANTS[variant]
 
 
 def _head(factors: Factors, neck):
     """Axes of the disc (third one: where the flower looks), and axes and centers of the petals."""
-    head = _rotation_x(-factors.pitch)
+    head = rotation(0, -factors.pitch)
     angles = factors.phase + 2 * jnp.pi * jnp.arange(NUM_PETALS) / NUM_PETALS
 
     def petal(angle):
-        axes = head @ rotation_z(angle) @ _rotation_y(-0.32)  # a shallow cup
-        out = head @ rotation_z(angle) @ jnp.array([1.0, 0.0, 0.0])
+        axes = head @ rotation(2, angle) @ rotation(1, -0.32)  # a shallow cup
+        out = head @ rotation(2, angle) @ jnp.array([1.0, 0.0, 0.0])
         return axes, neck + 0.36 * out + 0.04 * head[:, 2]
 
     axes, centers = jax.vmap(petal)(angles)
@@ -160,7 +154,7 @@ def _leaves(knee):
     places = jnp.array([[0.15, -0.52], [2.6, -0.36], [4.6, -0.66]])  # azimuth, height
 
     def leaf(place):
-        axes = _rotation_y(place[0]) @ rotation_z(0.55) @ _rotation_x(0.5)
+        axes = rotation(1, place[0]) @ rotation(2, 0.55) @ rotation(0, 0.5)
         root = jnp.array([knee[0] * 0.6, place[1], 0.0])
         return root + 0.34 * axes[:, 0], axes
 
@@ -169,28 +163,16 @@ def _leaves(knee):
 
 def in_view(factors: Factors) -> Float[Array, "3 3"]:
     """Returns the rotation from the world of the flower to that of the viewer."""
-    return rotation_z(factors.roll) @ _rotation_x(factors.elevation) @ _rotation_y(factors.azimuth)
+    return rotation(2, factors.roll) @ rotation(0, factors.elevation) @ rotation(1, factors.azimuth)
 
 
 def _ellipsoids(centers, axes, radii) -> Ellipsoids:
     return Ellipsoids(centers, jnp.swapaxes(axes, 1, 2) / jnp.array(radii)[None, :, None])
 
 
-def _rotation_x(angle):
-    c, s = jnp.cos(angle), jnp.sin(angle)
-    return jnp.stack([jnp.array([1.0, 0.0, 0.0]), *_rows((0.0, c, -s), (0.0, s, c))])
-
-
-def _rotation_y(angle):
-    c, s = jnp.cos(angle), jnp.sin(angle)
-    return jnp.stack(_rows((c, 0.0, s), (0.0, 1.0, 0.0), (-s, 0.0, c)))
-
-
-def rotation_z(angle: Float[Array, ""] | float) -> Float[Array, "3 3"]:
-    """Returns the rotation in the plane of the image, counterclockwise."""
-    c, s = jnp.cos(angle), jnp.sin(angle)
-    return jnp.stack(_rows((c, -s, 0.0), (s, c, 0.0), (0.0, 0.0, 1.0)))
-
-
-def _rows(*rows):
-    return [jnp.stack([jnp.asarray(x, jnp.float32) for x in row]) for row in rows]
+def rotation(axis: int, angle: Float[Array, ""] | float) -> Float[Array, "3 3"]:
+    """Returns the rotation around an axis of the viewer: 0 to the right, 1 up, 2 out of the image."""
+    c, s, i, j = jnp.cos(angle), jnp.sin(angle), (axis + 1) % 3, (axis + 2) % 3
+    rows: list[list[Any]] = np.eye(3).tolist()
+    rows[i][i], rows[i][j], rows[j][i], rows[j][j] = c, -s, s, c
+    return jnp.stack([jnp.stack([jnp.asarray(x, jnp.float32) for x in row]) for row in rows])

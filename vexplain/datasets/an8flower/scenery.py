@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain.datasets.an8flower.difficulty import View
 from vexplain.datasets.an8flower.scene import (
     CLASS_COLORS,
     COLOR_NAMES,
@@ -20,13 +21,12 @@ from vexplain.datasets.an8flower.scene import (
     VARIANTS,
     Factors,
     in_view,
-    rotation_z,
+    rotation,
 )
 from vexplain.datasets.an8flower.solids import Ellipsoids, TaperedCylinders, nearest
-from vexplain.datasets.an8flower.texture import Texture, draw_texture
 from vexplain.typing import Array, Float, Int, Key
 
-HALF_HEIGHT = 1.5  # of the image, in units of the scene
+_HALF_HEIGHT = 1.5  # of the image, in units of the scene
 NUM_DISTRACTORS = 3
 NO_CONTEXT = 2  # neither pot (0) nor stake (1)
 WOOD_COLORS = np.array([(0.50, 0.33, 0.22), (0.22, 0.15, 0.11)], np.float32)  # pot and stake; soil
@@ -34,7 +34,18 @@ _FIRST = len(PARTS)  # the first surface that is no part of the flower
 _CUE_SIDE = 0.42
 _NUM_STONES = 24  # sets of occluders to choose from
 _HIDDEN = (0.25, 0.55)  # share of a part that an occluder aims at
-_CELLS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)], np.float32)
+_OCTAVES = ((1.0, 0.08), (2.5, 0.05), (6.0, 0.03))  # lowest cycles an image height, amplitude
+_WAVES_PER_OCTAVE = 5
+_COLORFULNESS = 0.8  # of a wave, against its gray
+_AROUND = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)], np.float32)
+
+
+class Texture(NamedTuple):
+    """The waves: color(p) = Σ_w amplitude_w · cos(2π <wave_w, p> + phase_w), p in image heights."""
+
+    waves: Float[Array, "waves 2"]
+    phases: Float[Array, " waves"]
+    amplitudes: Float[Array, "waves 3"]
 
 
 class Scenery(NamedTuple):
@@ -44,7 +55,7 @@ class Scenery(NamedTuple):
     objects: Ellipsoids | None = None  # of the image plane: distractors or occluders
     colors: Float[Array, "objects 3"] | None = None  # of the objects
     contrast: Float[Array, ""] | None = None  # that is left, in [0.2, 0.4]
-    cue: Int[Array, ""] | None = None  # the class that the patch speaks of
+    cue: Int[Array, ""] | None = None  # the class that the patch shows
 
 
 def draw_scenery(
@@ -56,15 +67,9 @@ def draw_scenery(
     difficulty: str,
     cue_probability: float | Array,
 ) -> Scenery:
-    """Returns random surroundings. Only the cue looks at the class.
+    """Returns random surroundings of a flower, whose parts are seen as `surface` tells, on a coarse grid.
 
-    Args:
-        key: of what is drawn.
-        surface: which part of the flower is seen where, on a coarse grid.
-        label: class.
-        variant: `"single_6c"` or `"double_12c"`.
-        difficulty: of the data.
-        cue_probability: with which the cue speaks of the class; else it speaks of another, each as likely.
+    Only the cue looks at the class.
     """
     if difficulty == "textured":
         return Scenery(texture=draw_texture(key))
@@ -81,7 +86,7 @@ def draw_scenery(
 
 def has_room(factors: Factors, surface: Int[Array, "height width"], difficulty: str) -> Array:
     """Returns whether a view shows what a difficulty adds, whatever the class: it must tell nothing of it."""
-    u, v = image_plane(len(surface), 1)
+    u, v = image_plane(len(surface))
     if difficulty == "shortcut":
         corners = [_in_corner(u, v, corner) for corner in (0, 1)]
         shares = [((surface == 0) & corner).sum() / corner.sum() for corner in corners]
@@ -93,39 +98,24 @@ def has_room(factors: Factors, surface: Int[Array, "height width"], difficulty: 
     return jnp.array(True)
 
 
-def add_surroundings(surface, normal, factors: Factors, *, context, difficulty: str, size: int, samples: int):
-    """Returns surfaces and normals with the objects of a difficulty before or behind the flower.
-
-    Args:
-        surface: part of the flower that each ray meets.
-        normal: there, three arrays.
-        factors: with their scenery.
-        context: 0 for a pot, 1 for a stake, 2 for neither.
-        difficulty: of the data.
-        size: height and width in pixels.
-        samples: rays a pixel along each axis.
-    """
-    u, v = image_plane(size, samples)
-    if difficulty == "context":
+def add_surroundings(surface, normal, factors: Factors, context, view: View):
+    """Returns surfaces and normals with the objects of a difficulty before or behind the flower."""
+    u, v = image_plane(view.size, view.samples)
+    if view.difficulty == "context":
         return _add_context(surface, normal, u, v, factors, context)
-    if difficulty == "shortcut":
+    if view.difficulty == "shortcut":
         is_cue = _in_corner(u, v, factors.scenery.cue // len(COLOR_NAMES)) & (surface == 0)
         facing = tuple(jnp.full(u.shape, n) for n in (0.0, 0.0, 1.0))  # the patch faces the viewer
         return _merge(is_cue, jnp.full(u.shape, _FIRST), facing, surface, normal)
-    if difficulty in ("distractors", "occluded"):
+    if view.difficulty in ("distractors", "occluded"):
         found, there = nearest(u, v, factors.scenery.objects, _NO_CYLINDERS)
-        wins = (found > 0) & ((surface == 0) | (difficulty == "occluded"))
+        wins = (found > 0) & ((surface == 0) | (view.difficulty == "occluded"))
         return _merge(wins, found + _FIRST - 1, there, surface, normal)
     return surface, normal
 
 
 def object_colors(scenery: Any, difficulty: str) -> Float[Array, "objects 3"]:
-    """Returns the colors of the surfaces that a difficulty adds.
-
-    Args:
-        scenery: of the factors.
-        difficulty: with which they were drawn.
-    """
+    """Returns the colors of the surfaces that a difficulty adds."""
     if difficulty == "context":
         return jnp.asarray(WOOD_COLORS)
     if difficulty == "shortcut":
@@ -135,24 +125,49 @@ def object_colors(scenery: Any, difficulty: str) -> Float[Array, "objects 3"]:
     return jnp.zeros((0, 3))
 
 
-def image_plane(size: int, samples: int) -> tuple[Array, Array]:
+def image_plane(size: int, samples: int = 1) -> tuple[Array, Array]:
     """Returns where the rays pass, (u, v), to the right and up."""
     count = size * samples
-    line = ((jnp.arange(count) + 0.5) / count * 2 - 1) * HALF_HEIGHT
+    line = ((jnp.arange(count) + 0.5) / count * 2 - 1) * _HALF_HEIGHT
     u, v = jnp.broadcast_arrays(line[None, :], -line[:, None])
     return u, v
+
+
+def in_scene(u: Array, v: Array, factors: Factors) -> tuple[Array, Array]:
+    """Returns points of the image plane in the scene of the flower, which is shifted and scaled."""
+    right, up = factors.shift
+    return (u - 2 * _HALF_HEIGHT * right) / factors.scale, (v - 2 * _HALF_HEIGHT * up) / factors.scale
+
+
+def draw_texture(key: Key) -> Texture:
+    """Returns random waves in three octaves: broad stains of a color, blobs, and grain."""
+    lowest, amplitude = jnp.repeat(jnp.array(_OCTAVES), _WAVES_PER_OCTAVE, axis=0).T
+    numbers = jax.random.uniform(key, (6, len(lowest)))
+    frequency = lowest * 2 ** numbers[0]
+    angle = 2 * jnp.pi * numbers[1]
+    waves = frequency[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    tints = 1 + _COLORFULNESS * (2 * numbers[3:] - 1)
+    return Texture(waves, 2 * jnp.pi * numbers[2], (amplitude * tints).T)
+
+
+def draw_waves(texture: Texture, size: int) -> Float[Array, "height width 3"]:
+    """Returns what a texture adds to each pixel, at the centers of the pixels."""
+    line = (jnp.arange(size) + 0.5) / size
+    across, down = texture.waves[:, 0, None] * line, texture.waves[:, 1, None] * line
+    turns = down[:, :, None] + across[:, None, :] + texture.phases[:, None, None] / (2 * jnp.pi)
+    return jnp.einsum("whv,wc->hvc", jnp.cos(2 * jnp.pi * turns), texture.amplitudes, precision="highest")
 
 
 _NO_CYLINDERS = TaperedCylinders(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)))  # type: ignore
 
 
 def _distractors(key: Key, surface) -> Scenery:
-    """Three eggs in those of the eight outer cells of the image where the flower leaves most room."""
+    """Three eggs in those of the eight outer ninths of the image where the flower leaves most room."""
     place, shape, color, order = jax.random.split(key, 4)
-    radii, angles = _radii(shape, len(_CELLS), (0.2, 0.34), (0.5, 1.0))
-    jitter = jax.random.uniform(place, (len(_CELLS), 2), minval=-1, maxval=1)
-    centers = _CELLS + jitter * (0.5 - radii.max(1, keepdims=True))
-    u, v = image_plane(len(surface), 1)
+    radii, angles = _radii(shape, len(_AROUND), (0.2, 0.34), (0.5, 1.0))
+    jitter = jax.random.uniform(place, (len(_AROUND), 2), minval=-1, maxval=1)
+    centers = _AROUND + jitter * (0.5 - radii.max(1, keepdims=True))
+    u, v = image_plane(len(surface))
     distance = jnp.hypot(u - centers[:, 0, None, None], v - centers[:, 1, None, None])
     inside = distance < radii.max(1)[:, None, None]
     hidden = (inside & (surface > 0)).sum((1, 2)) / jnp.maximum(inside.sum((1, 2)), 1)
@@ -167,7 +182,7 @@ def _occluders(key: Key, surface, parts: tuple[int, ...]) -> Scenery:
     draw, aim, tone, tint = jax.random.split(key, 4)
     keys = jax.random.split(draw, _NUM_STONES)
     stones = jax.vmap(lambda k: _stones_before(k, surface, parts))(keys)
-    u, v = image_plane(len(surface), 1)
+    u, v = image_plane(len(surface))
     covers = jax.vmap(lambda s: nearest(u, v, s, _NO_CYLINDERS)[0] > 0)(stones)
     is_part = jnp.stack([surface == part for part in parts])[:, None]
     before = is_part.mean((2, 3))
@@ -185,9 +200,9 @@ def _stones_before(key: Key, surface, parts: tuple[int, ...]) -> Ellipsoids:
     place, shape = jax.random.split(key)
     is_part = jnp.stack([surface == part for part in parts]).reshape(len(parts), -1)
     points = jax.random.categorical(place, jnp.where(is_part, 0.0, -30.0), axis=1)
-    u, v = image_plane(len(surface), 1)
+    u, v = image_plane(len(surface))
     centers = jnp.stack([u.ravel()[points], v.ravel()[points]], axis=1)
-    area = jnp.maximum(is_part.mean(1), MIN_COVERAGE) * (2 * HALF_HEIGHT) ** 2
+    area = jnp.maximum(is_part.mean(1), MIN_COVERAGE) * (2 * _HALF_HEIGHT) ** 2
     radii, angles = _radii(shape, len(parts), (0.7, 1.3), (0.5, 1.0))
     return _eggs(centers, radii * jnp.sqrt(area / jnp.pi)[:, None], angles)
 
@@ -201,26 +216,21 @@ def _cue(key: Key, label, num_classes: int, probability) -> Int[Array, ""]:
 
 def _in_corner(u, v, corner) -> Array:
     """A square at the upper left (0) or the upper right (1)."""
-    edge = HALF_HEIGHT - _CUE_SIDE
+    edge = _HALF_HEIGHT - _CUE_SIDE
     return (v > edge) & jnp.where(jnp.asarray(corner) == 0, u < -edge, u > edge)
 
 
 def _add_context(surface, normal, u, v, factors: Factors, kind):
     """The pot, filled with soil, hides the foot of the stem; the stake stands behind everything."""
-    u = (u - 2 * HALF_HEIGHT * factors.shift[0]) / factors.scale
-    v = (v - 2 * HALF_HEIGHT * factors.shift[1]) / factors.scale
     away = 100.0 * (jnp.asarray(kind) != jnp.array([0, 1]))
     soil = jnp.array([[0.0, -0.78, 0.0], [0.0, -1.14, 0.0]]).at[:, 0].add(away[0])
     flat = jnp.stack([jnp.diag(1 / jnp.array(radii)) for radii in ((0.25, 0.02, 0.25), (0.18, 0.02, 0.18))])
     starts = jnp.array([[0.0, -1.15, 0.0], [0.42, -1.15, -0.3]]) + away[:, None]
     ends = jnp.array([[0.0, -0.74, 0.0], [0.42, 1.15, -0.3]]) + away[:, None]
     view = in_view(factors)
-    found, there = nearest(
-        u,
-        v,
-        Ellipsoids(soil @ view.T, flat @ view.T),
-        TaperedCylinders(starts @ view.T, ends @ view.T, jnp.array([[0.19, 0.28], [0.055, 0.055]])),
-    )
+    disks = Ellipsoids(soil @ view.T, flat @ view.T)
+    tubes = TaperedCylinders(starts @ view.T, ends @ view.T, jnp.array([[0.19, 0.28], [0.055, 0.055]]))
+    found, there = nearest(*in_scene(u, v, factors), disks, tubes)
     kinds = jnp.array([0, _FIRST + 1, _FIRST + 1, _FIRST, _FIRST])[found]
     is_free = (surface == 0) | ((surface == STEM) & (jnp.asarray(kind) == 0))
     return _merge((found > 0) & is_free, kinds, there, surface, normal)
@@ -241,6 +251,6 @@ def _radii(key: Key, count: int, lengths: tuple[float, float], aspects: tuple[fl
 def _eggs(centers, radii, angles) -> Ellipsoids:
     """Ellipsoids in the plane of the image, as deep as they are narrow."""
     inverse = 1 / jnp.concatenate([radii, radii[:, 1:]], axis=1)
-    turned = jax.vmap(rotation_z)(angles)
+    turned = jax.vmap(lambda angle: rotation(2, angle))(angles)
     shapes = inverse[:, :, None] * jnp.swapaxes(turned, 1, 2)
     return Ellipsoids(jnp.pad(centers, ((0, 0), (0, 1))), shapes)

@@ -97,29 +97,20 @@ def nearest(
     Ellipsoids come first, 1, 2, ..., then the cylinders. The solids are visited by a loop of the compiled
     program: its size does not grow with their number.
     """
-
-    def visit(cast):
-        def step(carry, solid):
-            depth, found, normal = carry
-            identity, *geometry = solid
-            hit = cast(u, v, *geometry)
-            is_nearer = hit.z > depth
-            pairs = zip(hit.normal, normal, strict=True)
-            carry = (
-                jnp.where(is_nearer, hit.z, depth),
-                jnp.where(is_nearer, identity, found),
-                tuple(jnp.where(is_nearer, new, old) for new, old in pairs),
-            )
-            return carry, None
-
-        return step
-
-    count = len(ellipsoids.centers)
     carry = (jnp.full_like(u, -jnp.inf), jnp.zeros(u.shape, jnp.int32), (jnp.zeros_like(u),) * 3)
-    carry, _ = jax.lax.scan(visit(hit_ellipsoid), carry, (1 + jnp.arange(count), *ellipsoids))
-    last = 1 + count + jnp.arange(len(cylinders.starts))
-    (_, found, (x, y, z)), _ = jax.lax.scan(visit(hit_tapered_cylinder), carry, (last, *cylinders))
-    return found, (x, y, z)
+    first = 1
+    for hit_fn, group in ((hit_ellipsoid, ellipsoids), (hit_tapered_cylinder, cylinders)):
+
+        def visit(carry, solid, hit_fn=hit_fn):
+            (depth, *found), (identity, *geometry) = carry, solid
+            hit = hit_fn(u, v, *geometry)
+            is_nearer = hit.z > depth
+            new, old = (hit.z, identity, hit.normal), (depth, *found)
+            return jax.tree.map(lambda a, b: jnp.where(is_nearer, a, b), new, old), None
+
+        carry, _ = jax.lax.scan(visit, carry, (first + jnp.arange(len(group[0])), *group))
+        first += len(group[0])
+    return carry[1], carry[2]
 
 
 def _unit(vector: list[_Grid]) -> tuple[_Grid, _Grid, _Grid]:

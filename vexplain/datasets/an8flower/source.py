@@ -9,23 +9,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.datasets.an8flower.difficulty import names_of_classes, part_names
-from vexplain.datasets.an8flower.interventions import CHANGES, Interventions, intervene
+from vexplain._checks import check_positive
+from vexplain.datasets.an8flower.difficulty import View, names_of_classes
+from vexplain.datasets.an8flower.interventions import Interventions, intervene
 from vexplain.datasets.an8flower.renderer import draw_view, render_factors
-from vexplain.datasets.sources import one_example
+from vexplain.datasets.sources import LazySource, rounded
 
 NUM_FOLDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class RenderedSource:
+class RenderedSource(LazySource):
     """A fixed set of renderings. Example i has label i mod C and the i-th key.
 
-    Images are rounded to 8 bits, so that they are those of the same set stored as files. A batch has
-    "images", "masks" of what determines the class, "labels" and "indices"; under `"shortcut"` also
-    "cue_masks" and "cues", the classes that the patches speak of. For a test of what a network learned from
-    the patch, take the same set with `cue_probability` 1 (all congruent) and 0 (none): the flowers and folds
-    are the same.
+    Images are rounded to 8 bits, as those of the same set stored as files are. "masks" show what determines
+    the class; under `"shortcut"` a batch also has "cue_masks" and "cues", the classes that the patches show.
+    For a test of what a network learned from the patch, take the same set with `cue_probability` 1 (all
+    congruent) and 0 (none): the flowers and folds are the same.
 
     Args:
         variant: `"single_6c"` or `"double_12c"`.
@@ -34,7 +34,7 @@ class RenderedSource:
         samples: rays a pixel along each axis.
         seed: of the keys.
         difficulty: one of `DIFFICULTIES`.
-        cue_probability: for `"shortcut"`, with which the patch speaks of the class.
+        cue_probability: for `"shortcut"`, that the patch shows the class.
 
     Raises:
         ValueError: an unknown variant or difficulty, or a number out of range.
@@ -58,66 +58,44 @@ class RenderedSource:
         names_of_classes(self.variant, self.difficulty)  # an unknown one raises
         if not 0 <= self.cue_probability <= 1:
             raise ValueError(f"cue_probability is {self.cue_probability}: expected 0 to 1")
-        for name in ("num_per_class", "size", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_positive(num_per_class=self.num_per_class, size=self.size, samples=self.samples)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return names_of_classes(self.variant, self.difficulty)
 
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """Of the parts that `interventions` changes, in that order."""
-        return part_names(self.difficulty)
-
     def __len__(self) -> int:
         return self.num_per_class * len(self.class_names)
 
-    def __getitem__(self, indices: Any) -> dict[str, Any]:
-        if np.ndim(indices) == 0:
-            return one_example(self, indices)
-        indices = np.asarray(indices)
-        labels = self._labels(indices)
-        batch = _render_batch(self.keys(indices), labels, jnp.float32(self.cue_probability), **self._options)
-        return {**batch, "labels": labels, "indices": indices.astype(np.int32)}
+    def _batch(self, indices: np.ndarray) -> dict[str, Any]:
+        return {**self._rendered(indices), "labels": self._labels(indices)}
 
     def interventions(self, indices: Any, *, change: str = "recolor") -> Interventions:
-        """The images of some examples, each with one part changed after the other.
-
-        Args:
-            indices: (n,) integers.
-            change: `"recolor"`, `"gray"` or `"base"`, told in `intervene`.
+        """Returns the images of some examples, each with one part changed after the other: `intervene`.
 
         Returns:
             `images` (n, parts, size, size, 3), rounded to 8 bits as the images of the source are, and `masks`
-            (n, parts, size, size) of all parts, in the order of `part_names`.
-
-        Raises:
-            ValueError: an unknown change.
+            (n, parts, size, size) of all parts, in the order of `part_names(difficulty)`.
 
         Example:
             >>> source = RenderedSource(num_per_class=2, size=16, samples=1)
             >>> source.interventions(np.array([0, 7]), change="gray").masks.shape
             (2, 5, 16, 16)
         """
-        if change not in CHANGES:
-            raise ValueError(f"change is {change!r}: expected one of {CHANGES}")
-        indices = np.asarray(indices)
-        examples = (self.keys(indices), self._labels(indices), jnp.float32(self.cue_probability))
-        return _intervene_batch(*examples, change=change, **self._options)
+        return self._rendered(self.checked(indices), change)
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("variant", "size", "samples", "difficulty")}
+    def keys(self, indices: Any) -> jax.Array:
+        """Returns the random keys of some examples."""
+        root = jax.random.key(self.seed)
+        return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.asarray(indices, jnp.uint32))
 
     def _labels(self, indices: np.ndarray) -> np.ndarray:
         return (indices % len(self.class_names)).astype(np.int32)
 
-    def keys(self, indices: Any) -> jax.Array:
-        """The random keys of some examples."""
-        root = jax.random.key(self.seed)
-        return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.asarray(indices, jnp.uint32))
+    def _rendered(self, indices: np.ndarray, change: str | None = None) -> Any:
+        view = View(self.variant, self.size, self.samples, self.difficulty)
+        examples = (self.keys(indices), self._labels(indices))
+        return _render_batch(*examples, jnp.float32(self.cue_probability), view=view, change=change)
 
 
 def fold_of(key: jax.Array) -> int:
@@ -130,6 +108,12 @@ def fold_of(key: jax.Array) -> int:
     return zlib.crc32(np.asarray(jax.random.key_data(key)).tobytes()) % NUM_FOLDS
 
 
+def folds_of(source: RenderedSource, indices: np.ndarray) -> np.ndarray:
+    """Returns the fold of each of these examples."""
+    data = np.asarray(jax.random.key_data(source.keys(indices)))
+    return np.array([zlib.crc32(row.tobytes()) % NUM_FOLDS for row in data])
+
+
 def fold_indices(source: RenderedSource, fold: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the indices of the training and the test examples of a fold.
 
@@ -138,42 +122,24 @@ def fold_indices(source: RenderedSource, fold: int) -> tuple[np.ndarray, np.ndar
     """
     if not 0 <= fold < NUM_FOLDS:
         raise ValueError(f"fold is {fold}: expected 0 to {NUM_FOLDS - 1}")
-    data = np.asarray(jax.random.key_data(source.keys(np.arange(len(source)))))
-    folds = np.array([zlib.crc32(row.tobytes()) % NUM_FOLDS for row in data])
+    folds = folds_of(source, np.arange(len(source)))
     return np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
 
 
-_STATIC = ("variant", "size", "samples", "difficulty", "change")
-
-
-@functools.partial(jax.jit, static_argnames=_STATIC[:4])
-def _render_batch(keys, labels, cue_probability, *, variant, size, samples, difficulty):
+@functools.partial(jax.jit, static_argnames=("view", "change"))
+def _render_batch(keys, labels, cue_probability, *, view: View, change: str | None):
     """One image after the other, whose rays stay in a CPU's cache; the rays of one fill an accelerator."""
 
     def one(key_and_label):
         key, label = key_and_label
-        drawn = {"variant": variant, "difficulty": difficulty}
+        options, drawn = view._asdict(), {"variant": view.variant, "difficulty": view.difficulty}
         factors = draw_view(key, label, cue_probability=cue_probability, **drawn)
-        rendering = render_factors(factors, label, size=size, samples=samples, **drawn)
-        found = {"images": _eight_bits(rendering.image), "masks": _eight_bits(rendering.mask)}
-        if difficulty == "shortcut":
-            found |= {"cue_masks": _eight_bits(rendering.parts[..., -1]), "cues": factors.scenery.cue}
+        if change is not None:
+            return jax.tree.map(rounded, intervene(factors, label, change=change, **options))
+        rendering = render_factors(factors, label, **options)
+        found = {"images": rounded(rendering.image), "masks": rounded(rendering.mask)}
+        if view.difficulty == "shortcut":
+            found |= {"cue_masks": rounded(rendering.parts[..., -1]), "cues": factors.scenery.cue}
         return found
 
     return jax.lax.map(one, (keys, labels))
-
-
-@functools.partial(jax.jit, static_argnames=_STATIC)
-def _intervene_batch(keys, labels, cue_probability, *, variant, size, samples, difficulty, change):
-    def one(key_and_label):
-        key, label = key_and_label
-        drawn = {"variant": variant, "difficulty": difficulty}
-        factors = draw_view(key, label, cue_probability=cue_probability, **drawn)
-        found = intervene(factors, label, change=change, size=size, samples=samples, **drawn)
-        return jax.tree.map(_eight_bits, found)
-
-    return jax.lax.map(one, (keys, labels))
-
-
-def _eight_bits(values):
-    return jnp.round(values * 255) / 255

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain._checks import check_choice
 from vexplain.typing import Array, Float, Int, Key, Shaped
 
 TEXTURES = ("solid", "stripes", "checker", "dots")
@@ -79,20 +80,14 @@ def draw_factors(key: Key, *, level: int = 4, variant: str = "U") -> Factors:
 
     Args:
         key: of the factors.
-        level: 1 to 4. A shape factor that the level does not use is constant: aspect 1 but at level 2, 4
+        level: 1 to 4. Shape factors are constant where a level does not use them: aspect 1 but at level 2, 4
             corners and 5 spikes but at level 3.
         variant: `"U"` or `"N"`.
 
     Raises:
         ValueError: an unknown variant.
-
-    Example:
-        >>> factors = draw_factors(jax.random.key(0))
-        >>> bool(0.8 <= factors.shade <= 1), factors.phi.shape
-        (True, (14,))
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant is {variant!r}: expected one of {VARIANTS}")
+    check_choice("variant", variant, VARIANTS)
     numbers = jax.random.uniform(key, (len(_RANGES),))
     drawn = {
         name: low + (high - low) * number
@@ -100,19 +95,15 @@ def draw_factors(key: Key, *, level: int = 4, variant: str = "U") -> Factors:
     }
     for name in _COUNTS:  # a product with a number just below 1 may round up to the end of the range
         drawn[name] = jnp.minimum(drawn[name].astype(jnp.int32), int(_RANGES[name][1]) - 1)
-    if variant == "N":
+    if variant == "N":  # the inverse distribution function
         for name in ("hue", "second_hue"):
-            drawn[name] = _skewed(drawn[name])
+            hues = jnp.linspace(0, 1, len(_QUANTILES))
+            drawn[name] = jnp.interp(drawn[name], jnp.asarray(_QUANTILES), hues)
     if level != 2:
         drawn["aspect"] = jnp.ones(())
     if level != 3:
         drawn["corners"], drawn["spikes"] = jnp.array(4), jnp.array(5)
     return Factors(**drawn)
-
-
-def _skewed(quantile: Float[Array, ""]) -> Float[Array, ""]:
-    """The hue at a quantile of the mixture, by its inverse distribution function."""
-    return jnp.interp(quantile, jnp.asarray(_QUANTILES), jnp.linspace(0, 1, len(_QUANTILES)))
 
 
 def _hue_quantiles(num_bins: int = 2048) -> np.ndarray:
