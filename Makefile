@@ -4,6 +4,7 @@
 #   make demo VARIANT=double_12c   the same on the harder variant
 #   make test                      the tests
 #   make lint                      format, lint and types
+#   make docs                      the documentation: docs/_build/html/index.html
 #   make parity                    logits and maps against torchvision, timm, Captum and pytorch-grad-cam (in .venv-parity)
 #   make references                makes again what the tests compare with, by the same libraries
 
@@ -14,7 +15,7 @@ OUT ?= runs/an8flower
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: demo test lint clean parity references
+.PHONY: demo test lint docs clean parity references
 
 demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
@@ -34,8 +35,12 @@ lint: .venv/.installed-test .venv/.installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+docs: .venv/.installed-docs
+	$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 clean:
-	rm -rf .venv .venv-parity .compiled dist
+	rm -rf .venv .venv-parity .compiled dist docs/_build
 
 .venv-parity/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m venv --clear .venv-parity

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import an8flower, an8flower_report
-from vexplain.datasets.an8flower import class_names
 from vexplain.catalog import title_of
+from vexplain.datasets.an8flower import class_names
 from vexplain.evaluation import CONTROLS, Score
 from vexplain.figures.curves import PAPER
 from vexplain.relevance import Relevance, load_relevance

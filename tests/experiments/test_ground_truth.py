@@ -8,8 +8,8 @@ import pytest
 
 from experiments import ground_truth, ground_truth_study
 from experiments.ground_truth_cells import Cell, load_cell, mean_and_deviation, over_folds, save_cell
-from experiments.ground_truth_report import _num_passed, lead
 from experiments.ground_truth_metrics import OURS, PAPER
+from experiments.ground_truth_report import _num_passed, lead
 from vexplain.catalog import title_of
 from vexplain.evaluation import CEILING, CONTROLS, HINDSIGHT, SCORES, SIGNS, Score
 
