@@ -1,4 +1,8 @@
-"""What class activation maps are made of: a layer with positions, its gradient, and its way to the image."""
+"""What class activation maps are made of: a layer with positions, its gradient, and its way to the image.
+
+In all functions:
+    layer: by name or from the layer table; the customary one if left out.
+"""
 
 from typing import Any, NamedTuple
 
@@ -54,9 +58,6 @@ class LayerGradient(NamedTuple):
 def activation_of(apply: ApplyFn, variables: Variables, images: Any, layer: str | Layer | None) -> Map:
     """Returns the activation of a layer with two spatial axes, channels last.
 
-    Args:
-        layer: by name or from the layer table; the customary one if left out.
-
     Raises:
         ValueError: the layer has no spatial axes, or no batch.
     """
@@ -68,9 +69,6 @@ def activation_and_gradient(
     apply: ApplyFn, variables: Variables, images: Any, targets: Any, score: Score, layer: str | Layer | None
 ) -> LayerGradient:
     """Returns the activation A of a layer and the gradient ∂y/∂A of the score by it.
-
-    Args:
-        layer: by name or from the layer table; the customary one if left out.
 
     Raises:
         ValueError: the layer has no spatial axes, or no batch.

@@ -6,9 +6,18 @@ With A_k the channels of the layer, y the score and g_k = ∂y/∂A_k, the map o
     Grad-CAM++    max(0, Σ_k w_k A_k),   w_k = Σ over positions of α_k max(0, g_k)
     LayerCAM      max(0, Σ_k max(0, g_k) A_k)
 
-All take a `layer`, by name or from the layer table, which must have two spatial axes: left out, it is the
-customary one, `cam_layer`. `interpolation` to the size of the images is "bilinear" or "nearest"; `None` keeps
-the size of the layer. A guided map is guided backpropagation times the map, pixel by pixel.
+A guided map is guided backpropagation times the map, pixel by pixel. A layer without spatial axes, or another
+interpolation, raises ValueError.
+
+In all functions:
+    layer: by name or from the layer table, with two spatial axes; the customary one, `cam_layer`, if left out.
+    interpolation: "bilinear" (of the papers) or "nearest" (Captum's default for guided maps) to the size of the
+        images; `None` keeps that of the layer, where the map is not multiplied with an image.
+    epsilon: added to the denominator of Grad-CAM++. The paper has none; pytorch-grad-cam adds 1e-6, which
+        outweighs the squares of gradients below 1e-3 and turns α_k into about 10⁶ g_k² there.
+    rules: backward rules of `guided_backprop`; the map itself has the gradient.
+    on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
+    on_unmatched: what to do about a rule that matches no layer, see `with_rules`.
 """
 
 from typing import Any
@@ -56,14 +65,9 @@ def grad_cam(
         w_k = mean over positions of ∂y/∂A_k,        map = max(0, Σ_k w_k A_k)
 
     Args:
-        layer: with two spatial axes; the customary one if left out.
-        interpolation: "bilinear" or "nearest" to the size of the images; `None` keeps that of the layer.
         is_rectified: negative values become 0, as the paper has it; else the map is signed, (batch, height,
             width, 1).
         is_summed: over the channels; else there is a map w_k A_k for each, (batch, height, width, channels).
-
-    Raises:
-        ValueError: the layer has no spatial axes, or another interpolation is asked for.
 
     References:
         Selvaraju et al., Grad-CAM, ICCV 2017, Equations 1 and 2.
@@ -107,15 +111,6 @@ def grad_cam_plus_plus(
     The positive factor exp(y), one for all w_k of an image, is left out. The layer should be after its ReLU:
     sums of negative activations can make the denominator vanish.
 
-    Args:
-        layer: with two spatial axes; the customary one if left out.
-        interpolation: as of `grad_cam`.
-        epsilon: added to the denominator. The paper has none; pytorch-grad-cam adds 1e-6, which outweighs the
-            squares of gradients below 1e-3 and turns α_k into about 10⁶ g_k² there.
-
-    Raises:
-        ValueError: the layer has no spatial axes, or another interpolation is asked for.
-
     References:
         Chattopadhay et al., Grad-CAM++, WACV 2018.
 
@@ -153,13 +148,6 @@ def layer_cam(
     With A_k the channels of the layer and y the score, map = max(0, Σ_k max(0, ∂y/∂A_k) A_k). Every position
     has its own weight, so that early layers give maps too.
 
-    Args:
-        layer: with two spatial axes; the customary one if left out.
-        interpolation: as of `grad_cam`.
-
-    Raises:
-        ValueError: the layer has no spatial axes, or another interpolation is asked for.
-
     References:
         Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps, 2021, Equations 5 to 7.
 
@@ -189,13 +177,6 @@ def upsampled_activation(
 
     It knows nothing of the target: what it scores is how far "where the network is active" explains.
 
-    Args:
-        layer: with two spatial axes; the customary one if left out.
-        interpolation: as of `grad_cam`.
-
-    Raises:
-        ValueError: the layer has no spatial axes, or another interpolation is asked for.
-
     Example:
         >>> apply = lambda w, images: jax.nn.relu(images * w).mean((1, 2))
         >>> images = jnp.array([[[[0.1, 0.9], [0.4, 0.2]]]])
@@ -222,16 +203,8 @@ def guided_grad_cam(
 ) -> Attributions:
     """Returns guided backpropagation times Grad-CAM, pixel by pixel.
 
-    Args:
-        layer: of `grad_cam`.
-        interpolation: of the map: "bilinear" is the paper's, "nearest" Captum's default.
-        rules: backward rules of `guided_backprop`. `grad_cam` has the gradient.
-        on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
-        on_unmatched: what to do about a rule that matches no layer, see `with_rules`.
-
     Raises:
-        ValueError: an activation function is not covered, a rule matches nothing, or the layer has no spatial
-            axes.
+        ValueError: an activation function is not covered, or a rule matches nothing.
 
     References:
         Selvaraju et al., Grad-CAM, ICCV 2017, Section 3.2.
@@ -266,17 +239,6 @@ def guided_grad_cam_plus_plus(
     on_unmatched: str = "raise",
 ) -> Attributions:
     """Returns guided backpropagation times Grad-CAM++, pixel by pixel.
-
-    Args:
-        layer: of `grad_cam_plus_plus`.
-        interpolation: of the map, "bilinear" or "nearest".
-        epsilon: of `grad_cam_plus_plus`.
-        rules: backward rules of `guided_backprop`. `grad_cam_plus_plus` has the gradient.
-        on_uncovered: as of `guided_grad_cam`.
-        on_unmatched: as of `guided_grad_cam`.
-
-    Raises:
-        ValueError: as `guided_grad_cam`.
 
     References:
         Chattopadhay et al., Grad-CAM++, WACV 2018, Section 3.3.

@@ -1,4 +1,9 @@
-"""Gradients with other backward rules: guided backpropagation and the deconvolution network."""
+"""Gradients with other backward rules: guided backpropagation and the deconvolution network.
+
+In all functions:
+    on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
+    on_unmatched: what to do about a rule that matches no layer, see `with_rules`.
+"""
 
 from typing import Any
 
@@ -28,8 +33,6 @@ def guided_backprop(
 
     Args:
         rules: backward rules, for instance `GUIDED | RESAMPLED_STRIDE`.
-        on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
-        on_unmatched: what to do about a rule that matches no layer, see `with_rules`.
 
     Raises:
         ValueError: an activation function is not covered, or a rule matches nothing.
@@ -65,10 +68,6 @@ def deconvnet(
 
     It is the gradient of the score in which every ReLU passes on what comes back positive, g · [g > 0],
     whatever its sign before it was. Max pooling is undone by its switches, as in the gradient.
-
-    Args:
-        on_uncovered: what to do about activation functions other than ReLU, see `with_rules`.
-        on_unmatched: what to do about a network without ReLUs, see `with_rules`.
 
     Raises:
         ValueError: an activation function is not covered, or there is no ReLU.
