@@ -6,6 +6,7 @@ height, width). `attribution_method` makes a method of a function of one's own.
 """
 
 from vexplain.attribution._guided_filter import guided_filter as guided_filter
+from vexplain.attribution.calling import Network as Network
 from vexplain.attribution.calling import attribution_method as attribution_method
 from vexplain.attribution.cam_layers import cam_layer as cam_layer
 from vexplain.attribution.cams import grad_cam as grad_cam

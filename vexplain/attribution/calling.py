@@ -1,17 +1,19 @@
-"""One way to call every method: arguments checked, and one program for a network, its options and image size.
+"""One way to call every method: checked, and compiled once for a network, its options and image size.
 
-A method is written as a plain function of arrays that may be traced. `attribution_method` makes of it what
-users call. With concrete arguments the images, targets and outputs are checked, and the method is compiled
-once; other images, weights of the same shapes and other targets compile nothing. A batch of another size goes
-through a program that exists where that costs little: filled up, or in parts. With traced arguments, inside
-`jit`, `vmap` or `grad` of the caller, the function is called as it is.
+A method is written as a plain function `(network, images, targets, *, <its own options>)` of arrays that may
+be traced. `attribution_method` makes of it what users call. With concrete arguments the images, targets and
+outputs are checked, and the method is compiled once; other images, weights of the same shapes and other
+targets compile nothing. A batch of another size goes through a program that exists where that costs little:
+filled up, or in parts. With traced arguments, inside `jit`, `vmap` or `grad` of the caller, the function is
+called as it is.
 """
 
 import collections
 import functools
+import inspect
 import types
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,65 +21,106 @@ import numpy as np
 from jax.core import Tracer
 
 from vexplain._checks import as_classes, check_image_form, check_range
-from vexplain.attribution.scores import logit, num_classes_of, predicted_targets
+from vexplain.attribution.scores import Score, logit, num_classes_of, predicted_targets
+from vexplain.transforms import Rule, Rules, with_rules
 
 Store = collections.OrderedDict[Hashable, tuple[Any, Any]]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _MAX_PROGRAMS = 128  # that are kept; each holds its network
 _MAX_PARTS = 8  # of a batch that is larger than what was compiled
 _MAX_FILL = 8  # times as many images as asked for, of a batch that is smaller
 
 
-def attribution_method(
-    *, needs_key: bool = False, sees_network: bool = True
-) -> Callable[[Function], Function]:
-    """Returns the decorator that makes a method of a function of arrays.
+class Network(NamedTuple):
+    """What a method looks at: a network, its variables, and the score of its outputs."""
 
-    The function has the signature of all methods,
+    apply: Any
+    variables: Any
+    score: Any
 
-        function(apply, variables, images, targets=None, *, score=logit, key=None, <its own options>)
+    def scores(self, images: Any, targets: Any) -> Any:
+        """The score of each image, (batch,)."""
+        return self.score(self.apply(self.variables, images), targets)
 
-    and is handed `targets` as an array, (batch,) classes unless the score takes something else, and `key` as
-    one key an image. What it returns has a leading batch axis in every array, and depends on no other image.
+    def gradient(self, images: Any, targets: Any) -> Any:
+        """∂ Σ scores / ∂ images."""
+        return jax.grad(lambda x: self.scores(x, targets).sum())(images)
+
+    def with_rules(self, rules: Rule | Rules, **options: Any) -> "Network":
+        """The same with other backward rules, see `transforms.with_rules`."""
+        return self._replace(apply=with_rules(self.apply, rules, **options))
+
+
+@runtime_checkable
+class Method(Protocol):
+    """The signature of all methods; `inspect.signature` and `help` show the options of each."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        apply: Any,
+        variables: Any,
+        images: Any,
+        targets: Any = None,
+        *,
+        score: Score = logit,
+        key: Any = None,
+        **options: Any,
+    ) -> Any: ...
+
+
+def attribution_method(function: Callable[..., Any]) -> Method:
+    """Returns the method that users call, `method(apply, variables, images, targets=None, *, score, key)`.
 
     Args:
-        needs_key: whether it draws: a call without a key is an error.
-        sees_network: whether it calls the network; else `apply` may be None.
+        function: takes, by these names, what it needs of `network` (a `Network`), `images`, `targets` (an
+            array, (batch,) classes unless the score takes something else), and `key` (one an image; a call
+            without a key is an error then), and options of its own, keyword-only. What it returns has a
+            leading batch axis in every array, and depends on no other image of the batch.
 
     Example:
-        >>> @attribution_method()
-        ... def saliency(apply, variables, images, targets=None, *, score=logit, key=None):
-        ...     return abs(jax.grad(lambda x: score(apply(variables, x), targets).sum())(images))
+        >>> @attribution_method
+        ... def saliency(network, images, targets):
+        ...     return abs(network.gradient(images, targets))
         >>> apply = lambda variables, images: images.mean((1, 2)) @ variables
         >>> print(saliency(apply, -jnp.eye(2), np.array([[[[0.5, 1.0]]]])))
         [[[[1. 0.]]]]
     """
+    parameters = inspect.signature(function).parameters
+    needs = frozenset(parameters) & {"network", "images", "targets", "key"}
 
-    def decorate(function: Function) -> Function:
-        @functools.wraps(function)
-        def method(apply, variables, images, targets=None, *, score=logit, key=None, **options):
-            check_image_form(images)
-            key = _checked_key(function.__name__, key, needs_key, len(images))
-            call = _Call(function, sees_network, apply, score, options)
-            given = (apply, variables, images, targets, score, key, options)
-            if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
-                return call.traced(variables, images, targets, key, np.arange(len(images)))
-            return _run(call, variables, images, targets, key)
+    @functools.wraps(function)
+    def method(apply, variables, images, targets=None, *, score=logit, key=None, **options):
+        check_image_form(images)
+        key = _checked_key(function.__name__, key, "key" in needs, len(images))
+        call = _Call(function, needs, apply, score, options)
+        given = (apply, variables, images, targets, score, key, options)
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
+            return call.traced(variables, images, targets, key, np.arange(len(images)))
+        return _run(call, variables, images, targets, key)
 
-        return cast(Function, method)
-
-    return decorate
+    shared = list(inspect.signature(Method.__call__).parameters.values())[1:-1]
+    own = [parameter for name, parameter in parameters.items() if name not in needs]
+    signature = inspect.Signature(
+        [*shared, *own], return_annotation=inspect.signature(function).return_annotation
+    )
+    method.__signature__ = signature  # type: ignore[attr-defined]
+    return cast(Method, method)
 
 
 class _Call(NamedTuple):
     """A method with everything that is not an array of its images."""
 
     function: Callable[..., Any]
-    sees_network: bool
+    needs: frozenset[str]
     apply: Any
     score: Any
     options: dict[str, Any]
+
+    @property
+    def sees_network(self) -> bool:
+        return "network" in self.needs
 
     def traced(self, variables: Any, images: Any, targets: Any, key: Any, positions: Any) -> Any:
         """What the function returns; targets and key brought into its form."""
@@ -90,9 +133,9 @@ class _Call(NamedTuple):
                 targets = _as_targets(self.score, targets, len(images), outputs)
         if key is not None and key.ndim == 0:
             key = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.asarray(positions))
-        return self.function(
-            self.apply, variables, images, targets, score=self.score, key=key, **self.options
-        )
+        network = Network(self.apply, variables, self.score)
+        given = {"network": network, "images": images, "targets": targets, "key": key}
+        return self.function(**{name: given[name] for name in self.needs}, **self.options)
 
 
 class _Found(NamedTuple):

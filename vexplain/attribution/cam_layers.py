@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vexplain.attribution.scores import Score
+from vexplain.attribution.calling import Network
 from vexplain.transforms import Layer, LayerTable, channels_last, edit, layers, read
-from vexplain.typing import ApplyFn, Array, Float, Variables
+from vexplain.typing import Array, Float
 
 INTERPOLATIONS = ("bilinear", "nearest", None)
 _ENTRY = ("dense", "conv", "norm", "add")  # an activation function follows one of these
@@ -55,30 +55,30 @@ class LayerGradient(NamedTuple):
     gradients: Map
 
 
-def activation_of(apply: ApplyFn, variables: Variables, images: Any, layer: str | Layer | None) -> Map:
+def activation_of(network: Network, images: Any, layer: str | Layer | None) -> Map:
     """Returns the activation of a layer with two spatial axes, channels last.
 
     Raises:
         ValueError: the layer has no spatial axes, or no batch.
     """
-    row = _spatial_layer(apply, variables, images, layer)
-    return channels_last(read(apply, [row.name])(variables, images)[1][row.name], row)
+    row = _spatial_layer(network, images, layer)
+    return channels_last(read(network.apply, [row.name])(network.variables, images)[1][row.name], row)
 
 
 def activation_and_gradient(
-    apply: ApplyFn, variables: Variables, images: Any, targets: Any, score: Score, layer: str | Layer | None
+    network: Network, images: Any, targets: Any, layer: str | Layer | None
 ) -> LayerGradient:
     """Returns the activation A of a layer and the gradient ∂y/∂A of the score by it.
 
     Raises:
         ValueError: the layer has no spatial axes, or no batch.
     """
-    row = _spatial_layer(apply, variables, images, layer)
+    row = _spatial_layer(network, images, layer)
 
     def perturbed(delta):
-        moved = read(edit(apply, {row.name: lambda a: a + delta}), [row.name])
-        outputs, found = moved(variables, images)
-        return score(outputs, targets).sum(), found[row.name]
+        moved = read(edit(network.apply, {row.name: lambda a: a + delta}), [row.name])
+        outputs, found = moved(network.variables, images)
+        return network.score(outputs, targets).sum(), found[row.name]
 
     gradients, activations = jax.grad(perturbed, has_aux=True)(jnp.zeros(row.shape, images.dtype))
     return LayerGradient(channels_last(activations, row), channels_last(gradients, row))
@@ -102,8 +102,8 @@ def enlarged(maps: Map, images: Any, interpolation: str | None) -> Map:
     return jax.image.resize(maps, (*images.shape[:3], maps.shape[-1]), interpolation)
 
 
-def _spatial_layer(apply: ApplyFn, variables: Variables, images: Any, layer: str | Layer | None) -> Layer:
-    table = layers(apply, variables, images)
+def _spatial_layer(network: Network, images: Any, layer: str | Layer | None) -> Layer:
+    table = layers(network.apply, network.variables, images)
     name = cam_layer(table) if layer is None else layer if isinstance(layer, str) else layer.name
     row = table[name]
     if row.batch_axis is None:

@@ -10,9 +10,9 @@ A guided map is guided backpropagation times the map, pixel by pixel. A layer wi
 interpolation, raises ValueError.
 
 In all functions:
-    layer: by name or from the layer table, with two spatial axes; the customary one, `cam_layer`, if left out.
-    interpolation: "bilinear" (of the papers) or "nearest" (Captum's default for guided maps) to the size of the
-        images; `None` keeps that of the layer, where the map is not multiplied with an image.
+    layer: by name or from the layer table, with two spatial axes; the customary one if left out, `cam_layer`.
+    interpolation: "bilinear" (of the papers) or "nearest" (Captum's default for guided maps) to the size of
+        the images; `None` keeps that of the layer, where the map is not multiplied with an image.
     epsilon: added to the denominator of Grad-CAM++. The paper has none; pytorch-grad-cam adds 1e-6, which
         outweighs the squares of gradients below 1e-3 and turns α_k into about 10⁶ g_k² there.
     rules: backward rules of `guided_backprop`; the map itself has the gradient.
@@ -25,34 +25,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vexplain.attribution.calling import attribution_method
-from vexplain.attribution.cam_layers import activation_and_gradient, activation_of, enlarged
-from vexplain.attribution.guided import guided_backprop
-from vexplain.attribution.scores import Score, logit
+from vexplain.attribution.calling import Network, attribution_method
+from vexplain.attribution.cam_layers import LayerGradient, activation_and_gradient, activation_of, enlarged
 from vexplain.transforms import GUIDED, Layer, Rule, Rules
-from vexplain.typing import (
-    ApplyFn,
-    Array,
-    Attributions,
-    Float,
-    ImagesLike,
-    Targets,
-    Variables,
-)
+from vexplain.typing import Array, Attributions, Float, Targets
 
 _Maps = Float[Array, "batch _rows _columns"]
 _SignedMaps = Float[Array, "batch _rows _columns _channels"]
 
 
-@attribution_method()
+@attribution_method
 def grad_cam(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     layer: str | Layer | None = None,
     interpolation: str | None = "bilinear",
     is_rectified: bool = True,
@@ -79,22 +66,18 @@ def grad_cam(
         >>> print(grad_cam(apply, jnp.array(2.0), images, targets=1, layer="relu_1")[0])
         [[0.9 0.2]]
     """
-    found = activation_and_gradient(apply, variables, images, targets, score, layer)
-    maps = found.gradients.mean((1, 2), keepdims=True) * found.activations
+    maps = _mean_weighted(activation_and_gradient(network, images, targets, layer))
     maps = maps.sum(-1, keepdims=True) if is_summed else maps
     maps = enlarged(jax.nn.relu(maps) if is_rectified else maps, images, interpolation)
     return maps[..., 0] if is_rectified and is_summed else maps
 
 
-@attribution_method()
+@attribution_method
 def grad_cam_plus_plus(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     layer: str | Layer | None = None,
     interpolation: str | None = "bilinear",
     epsilon: float = 0.0,
@@ -121,25 +104,16 @@ def grad_cam_plus_plus(
         >>> [f"{value:.3f}" for value in maps[0, 0]]
         ['0.143', '0.429']
     """
-    found = activation_and_gradient(apply, variables, images, targets, score, layer)
-    total, gradients = found.activations.sum((1, 2), keepdims=True), found.gradients
-    # Equation 19 divided by g²: squares of small gradients would be rounded to 0.
-    softening = epsilon / gradients**2 if epsilon else 0.0
-    denominator = 2 + total * gradients + softening
-    is_usable = (gradients > 0) & (denominator != 0)
-    terms = jnp.where(is_usable, gradients / jnp.where(is_usable, denominator, 1), 0)
-    return _enlarged_sum(terms.sum((1, 2), keepdims=True) * found.activations, images, interpolation)
+    maps = _plus_plus_weighted(activation_and_gradient(network, images, targets, layer), epsilon)
+    return _enlarged_sum(maps, images, interpolation)
 
 
-@attribution_method()
+@attribution_method
 def layer_cam(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     layer: str | Layer | None = None,
     interpolation: str | None = "bilinear",
 ) -> _Maps:
@@ -157,19 +131,15 @@ def layer_cam(
         >>> print(layer_cam(apply, w, images, targets=0, layer="relu_1")[0, 0])
         [1. 0.]
     """
-    found = activation_and_gradient(apply, variables, images, targets, score, layer)
+    found = activation_and_gradient(network, images, targets, layer)
     return _enlarged_sum(jax.nn.relu(found.gradients) * found.activations, images, interpolation)
 
 
-@attribution_method()
+@attribution_method
 def upsampled_activation(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
     *,
-    score: Score = logit,
-    key: Any = None,
     layer: str | Layer | None = None,
     interpolation: str | None = "bilinear",
 ) -> _Maps:
@@ -183,18 +153,15 @@ def upsampled_activation(
         >>> print(upsampled_activation(apply, jnp.array(2.0), images, layer="relu_1")[0])
         [[2.  1.2]]
     """
-    return _enlarged_sum(jax.nn.relu(activation_of(apply, variables, images, layer)), images, interpolation)
+    return _enlarged_sum(jax.nn.relu(activation_of(network, images, layer)), images, interpolation)
 
 
-@attribution_method()
+@attribution_method
 def guided_grad_cam(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     layer: str | Layer | None = None,
     interpolation: str = "bilinear",
     rules: Rule | Rules = GUIDED,
@@ -216,21 +183,18 @@ def guided_grad_cam(
         >>> [f"{value:.2f}" for value in maps[0, 0, :, 0]]
         ['0.00', '0.40']
     """
-    options = {"rules": rules, "on_uncovered": on_uncovered, "on_unmatched": on_unmatched}
-    given, interpolation = (apply, variables, images, targets), _for_product(interpolation)
-    maps = grad_cam(*given, score=score, layer=layer, interpolation=interpolation)
-    return guided_backprop(*given, score=score, **options) * maps[..., None]
+    maps = _mean_weighted(activation_and_gradient(network, images, targets, layer)).sum(-1, keepdims=True)
+    enlarged_maps = _enlarged_sum(maps, images, _for_product(interpolation))
+    ruled = network.with_rules(rules, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
+    return ruled.gradient(images, targets) * enlarged_maps[..., None]
 
 
-@attribution_method()
+@attribution_method
 def guided_grad_cam_plus_plus(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     layer: str | Layer | None = None,
     interpolation: str = "bilinear",
     epsilon: float = 0.0,
@@ -243,10 +207,24 @@ def guided_grad_cam_plus_plus(
     References:
         Chattopadhay et al., Grad-CAM++, WACV 2018, Section 3.3.
     """
-    options = {"rules": rules, "on_uncovered": on_uncovered, "on_unmatched": on_unmatched}
-    given, of_map = (apply, variables, images, targets), {"layer": layer, "epsilon": epsilon}
-    maps = grad_cam_plus_plus(*given, score=score, interpolation=_for_product(interpolation), **of_map)
-    return guided_backprop(*given, score=score, **options) * maps[..., None]
+    maps = _plus_plus_weighted(activation_and_gradient(network, images, targets, layer), epsilon)
+    enlarged_maps = _enlarged_sum(maps, images, _for_product(interpolation))
+    ruled = network.with_rules(rules, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
+    return ruled.gradient(images, targets) * enlarged_maps[..., None]
+
+
+def _mean_weighted(found: LayerGradient) -> _SignedMaps:
+    return found.gradients.mean((1, 2), keepdims=True) * found.activations
+
+
+def _plus_plus_weighted(found: LayerGradient, epsilon: float) -> _SignedMaps:
+    total, gradients = found.activations.sum((1, 2), keepdims=True), found.gradients
+    # Equation 19 divided by g²: squares of small gradients would be rounded to 0.
+    softening = epsilon / gradients**2 if epsilon else 0.0
+    denominator = 2 + total * gradients + softening
+    is_usable = (gradients > 0) & (denominator != 0)
+    terms = jnp.where(is_usable, gradients / jnp.where(is_usable, denominator, 1), 0)
+    return terms.sum((1, 2), keepdims=True) * found.activations
 
 
 def _enlarged_sum(maps: _SignedMaps, images: Any, interpolation: str | None) -> _Maps:

@@ -1,39 +1,26 @@
 """Maps that know nothing of the network. A method that does not beat them explains nothing."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from vexplain.attribution.calling import attribution_method
-from vexplain.attribution.scores import Score, logit
 from vexplain.datasets.foreground import estimate_masks
-from vexplain.typing import Heatmaps, ImagesLike, Targets, Variables
+from vexplain.typing import Array, Heatmaps, Shaped
 
 
-@attribution_method(needs_key=True, sees_network=False)
+@attribution_method
 def random_map(
-    apply: Any,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    images: Array,
     *,
-    score: Score = logit,
-    key: Any = None,
+    key: Shaped[Array, " batch"],
 ) -> Heatmaps:
     """Returns independent uniform noise in [0, 1) for every pixel."""
     return jax.vmap(lambda k: jax.random.uniform(k, images.shape[1:3]))(key)
 
 
-@attribution_method(sees_network=False)
+@attribution_method
 def sobel_edges(
-    apply: Any,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
-    *,
-    score: Score = logit,
-    key: Any = None,
+    images: Array,
 ) -> Heatmaps:
     """Returns the magnitude of the Sobel gradient, summed over the channels.
 
@@ -57,15 +44,10 @@ def sobel_edges(
     return jnp.sqrt(down**2 + across**2).sum(-1)
 
 
-@attribution_method(sees_network=False)
+@attribution_method
 def center_gaussian(
-    apply: Any,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    images: Array,
     *,
-    score: Score = logit,
-    key: Any = None,
     sigma: float | None = None,
 ) -> Heatmaps:
     """Returns exp(-d² / 2 sigma²), with d the distance from the center of the image: objects are often there.
@@ -89,15 +71,9 @@ def center_gaussian(
     return jnp.broadcast_to(gaussian, (batch, height, width))
 
 
-@attribution_method(sees_network=False)
+@attribution_method
 def object_segmentation(
-    apply: Any,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
-    *,
-    score: Score = logit,
-    key: Any = None,
+    images: Array,
 ) -> Heatmaps:
     """Returns 1 on the object and 0 on the background, told apart by the distance to the border color.
 

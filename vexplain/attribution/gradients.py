@@ -10,21 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vexplain.attribution.calling import attribution_method
-from vexplain.attribution.scores import Score, logit
+from vexplain.attribution.calling import Network, attribution_method
 from vexplain.transforms import fast_in_loops
-from vexplain.typing import AnyArray, ApplyFn, Array, Attributions, ImagesLike, Targets, Variables
+from vexplain.typing import AnyArray, Array, Attributions, Shaped, Targets
 
 
-@attribution_method()
+@attribution_method
 def gradient(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
-    *,
-    score: Score = logit,
-    key: Any = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
 ) -> Attributions:
     """Returns the gradient of the score by the images.
 
@@ -38,18 +33,14 @@ def gradient(
         [[0.5 1. ]
          [0.5 1. ]]
     """
-    return gradient_of(apply, variables, images, targets, score)
+    return network.gradient(images, targets)
 
 
-@attribution_method()
+@attribution_method
 def input_x_gradient(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
-    *,
-    score: Score = logit,
-    key: Any = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
 ) -> Attributions:
     """Returns the images times the gradient of the score by them.
 
@@ -64,18 +55,16 @@ def input_x_gradient(
         >>> print(input_x_gradient(apply, 2 * jnp.eye(2), jnp.array([[[[0.5, 1.0]]]]), targets=1))
         [[[[0. 2.]]]]
     """
-    return images * gradient_of(apply, variables, images, targets, score)
+    return images * network.gradient(images, targets)
 
 
-@attribution_method(needs_key=True)
+@attribution_method
 def smooth_grad(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
+    key: Shaped[Array, " batch"],
     num_samples: int = 50,
     noise_level: float = 0.15,
 ) -> Attributions:
@@ -109,20 +98,17 @@ def smooth_grad(
 
     def sample(n):
         noise = jax.vmap(lambda k, x: jax.random.normal(jax.random.fold_in(k, n), x.shape, x.dtype))
-        return gradient_of(apply, variables, images + deviation * noise(key, images), targets, score)
+        return network.gradient(images + deviation * noise(key, images), targets)
 
     return _mean(sample, num_samples, images)
 
 
-@attribution_method()
+@attribution_method
 def integrated_gradients(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     baseline: float | AnyArray = 0.0,
     num_steps: int = 50,
 ) -> Attributions:
@@ -155,14 +141,9 @@ def integrated_gradients(
 
     def step(n):
         way = (jnp.asarray(n, images.dtype) + 0.5) / num_steps
-        return gradient_of(apply, variables, start + way * (images - start), targets, score)
+        return network.gradient(start + way * (images - start), targets)
 
     return (images - start) * _mean(step, num_steps, images)
-
-
-def gradient_of(apply: ApplyFn, variables: Variables, images: Any, targets: Any, score: Score) -> Array:
-    """Returns ∂ Σ score / ∂ images, for methods that are made of gradients; nothing is checked."""
-    return jax.grad(lambda x: score(apply(variables, x), targets).sum())(images)
 
 
 def broadcast_baseline(baseline: float | AnyArray, images: Array) -> Array:

@@ -5,24 +5,17 @@ In all functions:
     on_unmatched: what to do about a rule that matches no layer, see `with_rules`.
 """
 
-from typing import Any
-
-from vexplain.attribution.calling import attribution_method
-from vexplain.attribution.gradients import gradient_of
-from vexplain.attribution.scores import Score, logit
-from vexplain.transforms import DECONVNET, GUIDED, Rule, Rules, with_rules
-from vexplain.typing import ApplyFn, Attributions, ImagesLike, Targets, Variables
+from vexplain.attribution.calling import Network, attribution_method
+from vexplain.transforms import DECONVNET, GUIDED, Rule, Rules
+from vexplain.typing import Array, Attributions, Targets
 
 
-@attribution_method()
+@attribution_method
 def guided_backprop(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     rules: Rule | Rules = GUIDED,
     on_uncovered: str = "raise",
     on_unmatched: str = "raise",
@@ -48,19 +41,16 @@ def guided_backprop(
         [[0. 3.]
          [0. 3.]]
     """
-    ruled = with_rules(apply, rules, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
-    return gradient_of(ruled, variables, images, targets, score)
+    ruled = network.with_rules(rules, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
+    return ruled.gradient(images, targets)
 
 
-@attribution_method()
+@attribution_method
 def deconvnet(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     on_uncovered: str = "raise",
     on_unmatched: str = "raise",
 ) -> Attributions:
@@ -82,5 +72,5 @@ def deconvnet(
         >>> print(deconvnet(apply, w, jnp.array([[[[0.0, 0.5]]]]), targets=0)[0, 0])
         [[2. 0.]]
     """
-    ruled = with_rules(apply, DECONVNET, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
-    return gradient_of(ruled, variables, images, targets, score)
+    ruled = network.with_rules(DECONVNET, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
+    return ruled.gradient(images, targets)

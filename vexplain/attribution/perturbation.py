@@ -5,23 +5,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vexplain.attribution.calling import attribution_method
+from vexplain.attribution.calling import Network, attribution_method
 from vexplain.attribution.gradients import broadcast_baseline
-from vexplain.attribution.scores import Score, logit
-from vexplain.typing import AnyArray, ApplyFn, Array, Float, ImagesLike, Targets, Variables
+from vexplain.typing import AnyArray, Array, Float, Targets
 
 _Pixels = int | tuple[int, int]
 
 
-@attribution_method()
+@attribution_method
 def occlusion(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     window: _Pixels | None = None,
     stride: _Pixels | None = None,
     baseline: float | AnyArray = 0.0,
@@ -62,13 +58,13 @@ def occlusion(
         raise ValueError(f"window is {window}: expected at most the size of the images, {size}")
     cover = broadcast_baseline(baseline, images)
     rows, columns = (-(-(n - w) // s) + 1 for n, w, s in zip(size, window, stride, strict=True))
-    whole = score(apply(variables, images), targets)
+    whole = network.scores(images, targets)
 
     def step(n, state):
         lost, count = state
         inside = _inside(n // columns * stride[0], n % columns * stride[1], window, size)
         covered = jnp.where(inside[:, :, None], cover, images)
-        loss = whole - score(apply(variables, covered), targets)
+        loss = whole - network.scores(covered, targets)
         return lost + loss[:, None, None] * inside, count + inside
 
     start = (jnp.zeros(images.shape[:3], whole.dtype), jnp.zeros(size, whole.dtype))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vexplain.attribution import Score, attribution_method, guided_filter, logit, normalize_heatmaps
+from vexplain.attribution import Network, Score, attribution_method, guided_filter, logit, normalize_heatmaps
 from vexplain.datasets.filters import gaussian_blur
 from vexplain.relevance._explained import check_classes_have_features, check_relevance, check_score_count
 from vexplain.relevance._features import Relevance
@@ -50,17 +50,15 @@ class Evidence(NamedTuple):
     logits: Logits
 
 
-@attribution_method()
+@attribution_method
 def _evidence(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     relevance: Relevance,
 ) -> Evidence:
+    apply, variables, _ = network
     table = layers(apply, variables, images)
     fine, *coarser = evidence_layers(table)
     names = tuple(dict.fromkeys((*relevance.layers, fine.name, *(layer.name for layer in coarser))))

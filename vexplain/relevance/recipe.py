@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.attribution import Score, attribution_method, logit, positive_heatmaps
+from vexplain.attribution import Network, Score, attribution_method, logit, positive_heatmaps
 from vexplain.relevance._explained import check_classes_have_features, check_relevance, check_score_count
 from vexplain.relevance._features import Relevance
 from vexplain.relevance._responses import responses
@@ -62,15 +62,12 @@ class Explanation(NamedTuple):
     logits: Logits
 
 
-@attribution_method()
+@attribution_method
 def _explanation(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     relevance: Relevance,
     num_features: int,
     rules: Rule | Rules,
@@ -78,6 +75,7 @@ def _explanation(
     signal: str,
     combination: str,
 ) -> Explanation:
+    apply, variables, _ = network
     table = layers(apply, variables, images)
     chosen = [table[name] for name in relevance.layers]
     reading = with_rules(
