@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.evaluation._map_similarity import feature_jaccard, heatmap_ssim
-from vexplain.evaluation._rank_correlation import rank_correlation
 from vexplain.evaluation.explained_network import ExplainedNetwork, HeatmapsFn, Sample
 from vexplain.evaluation.localization import iou_area, iou_curve
 from vexplain.evaluation.randomization import randomized_variables
+from vexplain.evaluation.similarity import feature_jaccard, heatmap_ssim, rank_correlation
 from vexplain.relevance import Relevance
 from vexplain.typing import Array, Float, Heatmaps, Key, Labels, Masks, Variables
 

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain.catalog import Methods, as_methods
-from vexplain.evaluation.bootstrap import bootstrap_intervals
 from vexplain.evaluation.changed_networks import (
     Comparison,
     MapSimilarity,
@@ -32,6 +31,7 @@ from vexplain.evaluation.changed_networks import (
     with_other_network,
     with_shuffled,
 )
+from vexplain.evaluation.comparison import bootstrap_intervals
 from vexplain.evaluation.explained_network import (
     ExplainedNetwork,
     Sample,

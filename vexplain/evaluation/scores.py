@@ -17,8 +17,7 @@ import numpy as np
 from vexplain import attribution
 from vexplain.attribution import logit
 from vexplain.catalog import MethodFn, Methods, as_methods
-from vexplain.evaluation._rank_correlation import part_effect_correlation
-from vexplain.evaluation._relevance_mass import relevance_mass
+from vexplain.evaluation.concentration import relevance_mass
 from vexplain.evaluation.explained_network import (
     SIGNS,
     ExplainedNetwork,
@@ -26,9 +25,16 @@ from vexplain.evaluation.explained_network import (
     as_heatmaps,
     attributions_of,
 )
-from vexplain.evaluation.localization import NUM_THRESHOLDS, best_iou, iou_area, sorted_iou_curve
-from vexplain.evaluation.ranking import pointing_game, ranking_scores
-from vexplain.evaluation.sorted_pixels import sort_pixels
+from vexplain.evaluation.localization import (
+    NUM_THRESHOLDS,
+    best_iou,
+    iou_area,
+    pointing_game,
+    ranking_scores,
+    sort_pixels,
+    sorted_iou_curve,
+)
+from vexplain.evaluation.part_truth import part_effect_correlation
 from vexplain.typing import ApplyFn, Array, Batch, Float, Heatmaps, Int
 
 SCORES = (
@@ -124,7 +130,7 @@ def heatmap_scores(
     Example:
         >>> def brightness(apply, variables, images, targets=None, *, score=logit, key=None):
         ...     return images.sum(-1)
-        >>> network = lambda variables, images: images.mean((1, 2))
+        >>> network = lambda variables, images: jnp.repeat(images.mean((1, 2)), 2, axis=1)  # two classes
         >>> init, update = heatmap_scores(network, brightness, num_images=1)
         >>> masks = jnp.zeros((1, 4, 4)).at[0, 1, 2].set(1.0)
         >>> batch = {"images": masks[..., None], "masks": masks, "indices": jnp.arange(1)}
