@@ -37,7 +37,6 @@ class MapSimilarity(NamedTuple):
 
     @property
     def num_compared(self) -> int:
-        """How many images are compared."""
         return int(np.isfinite(self.ssim).sum())
 
     @property
@@ -87,7 +86,7 @@ def with_other_network(
     Args:
         reference: the trained network.
         other: variables of the same shapes, with their own relevant features.
-        targets: (batch,), the classes explained by the other; those of the reference when left out.
+        targets: the classes explained by the other; those of the reference when left out.
 
     Raises:
         ValueError: the relevant features are of other layers or classes.
@@ -109,12 +108,7 @@ def with_other_network(
 
 
 def with_control(reference: Reference, name: str) -> dict[str, MapSimilarity]:
-    """Returns how alike the map of each method is to that of one of them, in the trained network.
-
-    Args:
-        reference: the trained network.
-        name: of the one, for instance of a control.
-    """
+    """Returns how alike the map of each method is to that of one of them, a control for instance."""
     return {
         method: MapSimilarity(*jax.device_get(_similarity(maps, reference.heatmaps[name])))
         for method, maps in reference.heatmaps.items()
@@ -122,23 +116,14 @@ def with_control(reference: Reference, name: str) -> dict[str, MapSimilarity]:
 
 
 def iou_areas(heatmaps: dict[str, Heatmaps], masks: Masks) -> dict[str, np.ndarray]:
-    """Returns the IoU area of each image, by method.
-
-    Args:
-        heatmaps: (batch, height, width) in [0, 1], by method.
-        masks: (batch, height, width), coverage of the true region in [0, 1].
-    """
+    """Returns the IoU area of each image, by method."""
     return {name: np.asarray(_area(maps, masks)) for name, maps in heatmaps.items()}
 
 
 def selected_jaccard(first: Relevance, second: Relevance) -> np.ndarray:
     """Returns the Jaccard index of the relevant features of each class, (classes,).
 
-    NaN where a class has none in one of the two: what was not selected is not shared.
-
-    Args:
-        first: of one network.
-        second: of another, over the same layers and classes.
+    NaN where a class has none in one of the two networks: what was not selected is not shared.
 
     Example:
         >>> def relevance(*columns):
@@ -179,7 +164,6 @@ def with_shuffled(
 
     Args:
         reference: the trained network.
-        key: of the shuffling.
         sets: names of groups that are shuffled together.
         relearn: variables -> relevance of the changed network.
         targets_of: variables -> (batch,), the classes that the changed network is asked about.

@@ -51,9 +51,8 @@ def make_sample(
 
     Args:
         network: its variables; the relevant features are not needed here.
-        batch: "images", (batch, height, width, channels) in [0, 1], and optionally "indices": the key of an
-            image follows from its index, whatever batch it is in.
-        key: of methods that draw.
+        batch: "images", and optionally "indices": the key of an image follows from its index, whatever batch
+            it is in.
 
     Raises:
         ValueError: images or targets of another shape, dtype or range.
@@ -85,7 +84,6 @@ def attributions_of(
 
     Raises:
         ValueError: a method returns something else than maps of the size of the images.
-        TypeError: a method does not have the signature of all methods.
     """
     found, targets = {}, sample.targets
     if targets is None:
@@ -111,8 +109,7 @@ def heatmaps_of(
         batch_size: how many images are explained at once; memory does not depend on their number.
 
     Returns:
-        A function whose maps are (batch, height, width) in [0, 1]. A map with NaN or infinite values is zero
-        everywhere.
+        A function whose maps are in [0, 1]; a map with NaN or infinite values is zero everywhere.
 
     Raises:
         ValueError: a sign of another name, or of a method that there is not.
@@ -162,17 +159,14 @@ def as_heatmaps(maps: Array, sign: str) -> Heatmaps:
 
 
 def in_slices(function: Callable[[Any], Any], arrays: Any, batch_size: int) -> Any:
-    """Returns what a function makes of arrays with a leading batch axis, `batch_size` rows at a time.
+    """Returns what a function makes of arrays with a leading batch axis, `batch_size` examples at a time.
 
-    The last rows are filled up with the first, so that all slices have one shape.
+    The last slice is filled up with the first examples, so that all slices have one shape.
 
     Args:
-        function: a pytree of arrays -> a pytree of arrays, row by row.
+        function: a pytree of arrays -> a pytree of arrays, example by example.
         arrays: with a leading batch axis.
-        batch_size: rows at a time, 1 or more.
-
-    Raises:
-        ValueError: `batch_size` is below 1.
+        batch_size: examples at a time, 1 or more, else a ValueError.
 
     Example:
         >>> print(in_slices(lambda x: 2 * x, jnp.arange(5), 2))

@@ -33,15 +33,10 @@ class Task:
 
     @property
     def network(self) -> ExplainedNetwork:
-        """The weights and the relevant features."""
         return ExplainedNetwork(self.variables, self.relevance)
 
     def relearn(self, variables: Variables) -> Relevance:
-        """The relevant features of a changed network, by what it predicts: no truth comes in.
-
-        Args:
-            variables: of the changed network.
-        """
+        """The relevant features of a changed network, by what it predicts: no truth comes in."""
         return learn_relevance(
             self.apply,
             variables,
