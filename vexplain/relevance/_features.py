@@ -1,8 +1,7 @@
 """Which features of a network are relevant for which class.
 
-A feature is one channel of one layer. It is relevant for a class where the sparse regression gave
-it a weight that is not zero; how the weights were found, and how far from the optimum they can be,
-stays with them.
+A feature is one channel of one layer. It is relevant for a class where the sparse regression gave it a weight
+that is not zero.
 """
 
 import operator
@@ -86,14 +85,13 @@ def find_relevance(
 ) -> Relevance:
     """The relevant features of every class, from the sums over a dataset.
 
-    See `mu_lasso` for the regression and `gram_statistics` for the sums. The paper uses mu = 10 for
-    all datasets; the authors released weights for an8Flower made with 5. Copies of a feature (a
-    convolution, its ReLU, its pooled map) are candidates of their own.
+    See `mu_lasso` for the regression and `gram_statistics` for the sums. Copies of a feature (a convolution,
+    its ReLU, its pooled map) are candidates of their own.
 
     Args:
         statistics: the sums over all images.
         layout: of the responses, from `feature_layout`.
-        mu: bound on the L1 norm of each class's weights, positive; larger lets in more features.
+        mu: bound on the L1 norm of each class's weights, see `mu_lasso`, and so is `nonnegative`.
         nonnegative: demand weights >= 0.
         class_names: one name per class; their numbers when left out.
         on_empty_class: "raise" for a class without images, or "leave_out": all of its weights are 0. So are
@@ -101,14 +99,9 @@ def find_relevance(
             one class in all, the regression fits a constant.)
         measure: what the responses were made with.
 
-    Returns:
-        The weights, each class's relative duality gap at most 1e-6.
-
     Raises:
-        ValueError: another measure, `mu` is not positive, the layout or the class names do not fit the
-            statistics, a sum is not finite, a class has no image (none has one, if they may be left out), or
-            labels lie outside the classes.
-        RuntimeError: the gap of a class stayed above 1e-6.
+        ValueError: as `mu_lasso`; another measure, a layout or labels that do not fit the statistics.
+        RuntimeError: the relative duality gap of a class stayed above 1e-6.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, section 3.1.
@@ -164,10 +157,7 @@ def features(relevance: Relevance, target: SupportsIndex | str) -> tuple[Feature
 
     Args:
         relevance: the weights.
-        target: the class, by name or by number.
-
-    Raises:
-        ValueError: there is no such class.
+        target: the class, by name or by number; a ValueError where there is no such class.
 
     Example:
         >>> weights, zeros = np.array([[0.5], [0.0], [2.0]]), np.zeros(1)

@@ -2,8 +2,7 @@
 
 The paper takes every intermediate output of its networks of a few layers. The matrix of all products of two
 features, G, grows with the square of their number: a ResNet-50 has 93,059 features, and G 32 GiB. Deep
-networks are therefore searched at the outputs of their blocks, which is where their layers speak to each
-other.
+networks are therefore searched at the outputs of their blocks.
 """
 
 import itertools
@@ -32,11 +31,8 @@ def candidate_layers(table: LayerTable, *, convolutional_only: bool = False) -> 
     read.
 
     Args:
-        table: the layers of the network.
+        table: the layers of the network; a ValueError where none is left.
         convolutional_only: only convolutions, as in the paper's ablation "OnlyConv".
-
-    Raises:
-        ValueError: nothing is left.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -85,9 +81,6 @@ def default_layers(table: LayerTable, *, max_gram_bytes: int = MAX_GRAM_BYTES) -
     Returns:
         The layers in the order of the table; the outputs of the stages, if nothing fits.
 
-    Raises:
-        ValueError: no layer could be read.
-
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from vexplain.transforms import layers
@@ -108,11 +101,7 @@ def default_layers(table: LayerTable, *, max_gram_bytes: int = MAX_GRAM_BYTES) -
 
 
 def gram_bytes(layers: Sequence[Layer]) -> int:
-    """Returns the size of the Gram matrix of some layers: 4 m² bytes, m their channels together.
-
-    Args:
-        layers: the layers.
-    """
+    """Returns the size of the Gram matrix of some layers: 4 m² bytes, m their channels together."""
     return 4 * sum(layer.num_channels for layer in layers) ** 2
 
 
@@ -140,12 +129,8 @@ def response_fn(apply: ApplyFn, layers: Sequence[Layer], *, measure: Measure = "
     """Returns the function `(variables, images) -> (responses, logits)` that `gram_statistics` takes.
 
     Args:
-        apply: the network.
         layers: the candidate layers, in the order of the features.
         measure: of a channel, see `responses`.
-
-    Raises:
-        ValueError: another measure.
     """
     check_measure(measure)
     names = [layer.name for layer in layers]

@@ -44,8 +44,7 @@ def top_exemplars(
     is reached is kept with it (*reconstructed*; the paper says "highest response").
 
     Args:
-        apply: the network.
-        table: its layers.
+        table: the layers of the network.
         picks: the features, each over all images or those of one class.
         num_images: k.
 
@@ -55,7 +54,7 @@ def top_exemplars(
 
     Raises:
         ValueError: no picks, k below 1, a channel that its layer does not have, or a label below 0.
-        KeyError: at the first update, a pick names a class and the batch has no labels.
+        KeyError: (when `update` is traced) a pick names a class and the batch has no labels.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.1.

@@ -1,9 +1,9 @@
 """The mu-lasso: which few features, weighted, indicate each class.
 
-The indicator of each class is regressed on the responses under a bound on the L1 norm of the
-weights. The bound makes most weights exactly zero; a larger mu lets in more features. Only the sums
-G = X X^T and B = X L^T enter, so that the cost does not depend on the number of images, and the
-solution comes with a certificate: its duality gap bounds how far it can be from the optimum.
+The indicator of each class is regressed on the responses under a bound on the L1 norm of the weights, which
+makes most weights exactly zero; a larger mu lets in more features. Only the sums G = X X^T and B = X L^T
+enter, so that the cost does not depend on the number of images. The duality gap of the solution bounds how
+far it can be from the optimum.
 """
 
 from collections.abc import Sequence
@@ -57,16 +57,15 @@ def mu_lasso(
         gram: G = X X^T, (features, features), any floating point; its symmetric part counts.
         cross: B = X L^T, (features, classes).
         counts: sum of l^2 for each class, its number of images, (classes,).
-        mu: bound on the L1 norm of each class, positive; 10 in the paper for all datasets, while
-            the authors released weights for an8Flower made with 5.
+        mu: bound on the L1 norm of each class, positive; 10 in the paper for all datasets, while the authors
+            released weights for an8Flower made with 5.
         nonnegative: demand w >= 0; otherwise weights are signed.
         class_names: how errors name the classes; their numbers when left out.
         tolerance: largest duality gap, relative to the sum of l^2, that is returned.
         max_steps: for each class, steps of the active-set method; some tens are usual.
 
     Raises:
-        ValueError: `mu` is not positive, shapes disagree, a value is not finite, or a class has no
-            image.
+        ValueError: `mu` is not positive, shapes disagree, a value is not finite, or a class has no image.
         RuntimeError: a class was left with a gap above the tolerance.
 
     References:

@@ -54,8 +54,6 @@ def learn_relevance(
     before the pass, and a WARNING says so where not all layers of the network fit.
 
     Args:
-        apply: the network, `apply(variables, images) -> logits`.
-        variables: its variables.
         source: labeled images, usually those that it was trained on; `ArraySource` makes one of arrays.
         layers: the layers whose channels are candidates, by name or from the layer table; `default_layers` of
             the network if left out: all of them, or the outputs of blocks where all would be too many.
@@ -72,8 +70,7 @@ def learn_relevance(
         description: of the progress bar; `None` shows none.
 
     Raises:
-        ValueError: no source or an empty one, another measure, too many features for `max_gram_bytes`, a
-            class without images, `mu` not positive.
+        ValueError: an empty source, too many features, a class without images, `mu` not positive.
         KeyError: a name in `layers` that no layer has.
 
     Example:

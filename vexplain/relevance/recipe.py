@@ -126,7 +126,7 @@ def explain(
 
     Args:
         relevance: what `learn_relevance` returned for this network.
-        score: left out: the weights of the regression say what speaks for a class.
+        score: left out: the weights of the regression say what counts for a class.
         num_features: K. Where fewer features have r > 0, fewer maps are made.
         rules: backward rules. A rule that matches nothing in this network (RESAMPLED_STRIDE where all
             strides are 1) changes nothing.
@@ -139,8 +139,7 @@ def explain(
         features gets no valid map; outside it this raises.
 
     Raises:
-        ValueError: an unknown option, K larger than the number of features, or a class to explain that has no
-            relevant features.
+        ValueError: an unknown option, K above the number of features, or a class without relevant features.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.2 and 3.3.
@@ -191,12 +190,6 @@ def relevant_features(
     Args:
         relevance: what `learn_relevance` returned for this network.
         num_features: as of `explain`, and so are `rules`, `on_uncovered`, `signal` and `combination`.
-
-    Raises:
-        ValueError: as `explain`.
-
-    References:
-        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.2 and 3.3.
     """
     options = {"rules": rules, "on_uncovered": on_uncovered, "signal": signal, "combination": combination}
     options |= {"score": score, "relevance": relevance, "num_features": num_features}
@@ -273,9 +266,6 @@ def combined_maps(
         maps: in [0, 1]; zero where a feature is not valid.
         features: (batch, K) each.
         combination: "maximum", "mean" over the valid features, or "weighted" by their scores.
-
-    Raises:
-        ValueError: another combination.
 
     Example:
         >>> features = TopFeatures(jnp.array([[4, 0]]), jnp.array([[0.5, 0.0]]), jnp.array([[True, False]]))
