@@ -23,6 +23,7 @@ from vexplain.evaluation.concentration import relevance_mass as relevance_mass
 from vexplain.evaluation.concentration import sparseness as sparseness
 from vexplain.evaluation.explained_network import SIGNS as SIGNS
 from vexplain.evaluation.explained_network import ExplainedNetwork as ExplainedNetwork
+from vexplain.evaluation.explained_network import Task as Task
 from vexplain.evaluation.explained_network import as_heatmaps as as_heatmaps
 from vexplain.evaluation.explained_network import heatmaps_of as heatmaps_of
 from vexplain.evaluation.explained_network import make_sample as make_sample
@@ -65,4 +66,3 @@ from vexplain.evaluation.similarity import rank_correlation as rank_correlation
 from vexplain.evaluation.stride_artifacts import fine_detail_share as fine_detail_share
 from vexplain.evaluation.stride_artifacts import stride_artifact_energy as stride_artifact_energy
 from vexplain.evaluation.stride_artifacts import stride_artifact_share as stride_artifact_share
-from vexplain.evaluation.tasks import Task as Task

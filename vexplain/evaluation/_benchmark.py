@@ -13,10 +13,10 @@ from vexplain._text import aligned
 from vexplain.attribution.calling import Store, identity, kept
 from vexplain.catalog import METHODS, MethodFn, Methods, as_methods, title_of, with_options
 from vexplain.evaluation.comparison import Difference, compare
+from vexplain.evaluation.explained_network import Task
 from vexplain.evaluation.flipping import FlippingScores, flipping_scores
 from vexplain.evaluation.sanity import SanityChecks, sanity_checks
 from vexplain.evaluation.scores import SCORES, Score, heatmap_scores, summarize
-from vexplain.evaluation.tasks import Task
 from vexplain.streaming import fold_epoch
 from vexplain.streaming.devices import Mesh
 from vexplain.transforms import LayerTable, layers
@@ -190,8 +190,7 @@ class Benchmark:
     def table(self) -> str:
         """The means over the images of all tasks, each task counting alike, the largest IoU area first.
 
-        A star says that the method is significantly above one's own, a minus that it is below. A method that
-        failed a sanity check in some task is marked.
+        A star says that the method is significantly above one's own, a minus that it is below.
         """
         every = self.scores.values()
         names = [s for s in SCORES if all(s in score.values for found in every for score in found.values())]

@@ -66,10 +66,6 @@ def pixel_flipping(
         key: puts equal pixels into random order. Without it they go row by row from the top, which flips
             the background first where a map is zero on most of the image.
 
-    Raises:
-        ValueError: both or none of `num_steps` and `pixels_per_step`, another mode, or what does not fit the
-            images.
-
     References:
         Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance
         Propagation, 2015 (pixel flipping).
@@ -114,18 +110,14 @@ def faithfulness_estimate(
 ) -> Float[Array, " batch"]:
     """Returns the correlation of the mass of groups of pixels with what the score loses without them.
 
-    Pixels are taken in groups by falling heatmap. Pearson's r over the groups g of Σ_{p in g} h_p and
-    y(x) - y(x with baseline at g): each group is replaced alone, where `pixel_flipping` replaces more and
-    more.
+    Pixels are taken in groups g by falling heatmap: Pearson's r of Σ_{p in g} h_p and
+    y(x) - y(x with baseline at g), each group replaced alone.
 
     Args:
         pixels_per_step: how many pixels form a group; the last one has what is left.
 
     Returns:
         (batch,) in [-1, 1]; 0 where all groups sum to the same, or lose the same.
-
-    Raises:
-        ValueError: what does not fit the images.
 
     References:
         Alvarez-Melis, Jaakkola, Towards Robust Interpretability with Self-Explaining Neural Networks, NeurIPS

@@ -87,9 +87,6 @@ def with_other_network(
         reference: the trained network.
         other: variables of the same shapes, with their own relevant features.
         targets: the classes explained by the other; those of the reference when left out.
-
-    Raises:
-        ValueError: the relevant features are of other layers or classes.
     """
     ours, theirs = reference.network.relevance, other.relevance
     if (ours.layout, ours.class_names, ours.measure) != (theirs.layout, theirs.class_names, theirs.measure):

@@ -112,13 +112,10 @@ def bootstrap_intervals(
     level 1 - coverage.
 
     Args:
-        strata: (examples, columns) of each stratum, for instance of each data set; examples may differ in
-            number, and each stratum counts alike.
+        strata: (examples, columns) of each stratum, for instance of each data set, one or more; examples may
+            differ in number, and each stratum counts alike.
         num_resamples: how often they are drawn.
         coverage: of the intervals, in (0, 1).
-
-    Raises:
-        ValueError: no stratum, or one without examples.
 
     References:
         Efron, Tibshirani, An introduction to the bootstrap, 1993, chapters 8 and 13.

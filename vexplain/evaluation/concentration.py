@@ -36,9 +36,6 @@ def relevance_mass(
     Returns:
         (batch,); in [0, 1] unless "signed"; 0 where the total is 0.
 
-    Raises:
-        ValueError: another convention.
-
     References:
         Arras, Osman, Samek, CLEVR-XAI: A benchmark dataset for the ground truth evaluation of neural network
         explanations, 2022.

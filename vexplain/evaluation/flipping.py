@@ -42,15 +42,10 @@ def blurred_images(images: Images, *, sigma: float) -> Float[Array, "batch heigh
     """Returns the images under a Gaussian blur: their colors stay, their details go.
 
     Args:
-        sigma: standard deviation of the Gaussian in pixels, which is cut off at 3 sigma; mirrored borders. A
-            tenth of the side removes what small parts show.
-
-    Raises:
-        ValueError: `sigma` is not positive.
+        sigma: standard deviation of the Gaussian in pixels, positive; it is cut off at 3 sigma.
 
     References:
-        Petsiuk, Das, Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018
-        (insertion).
+        Petsiuk, Das, Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.
 
     Example:
         >>> images = jnp.zeros((1, 7, 9, 1)).at[0, 3, 4].set(1.0)
@@ -115,25 +110,18 @@ def flipping_scores(
     """Returns the areas of deletion and insertion of each method and image, for each baseline.
 
     Equal pixels go in a random order, the same for all methods and baselines: a constant map scores as a
-    random one. Areas are in the unit of the score. Memory depends on neither the number of methods nor that
-    of the steps.
+    random one. Areas are in the unit of the score.
 
     Args:
         methods: as `as_methods` takes them.
         network: the variables, and the features that are relevant in them.
-        batch: "images", and optionally their "indices", from which the keys of the images follow.
+        batch: "images", and optionally their "indices", from which their keys follow.
         baselines: by name, what replaces the pixels of a batch of images: images -> a number, or an array
             that broadcasts to them; traced.
         num_steps: steps from no pixel to all.
         score: what falls or rises.
         signs: as in `sanity_checks`.
         batch_size: images at once.
-
-    Raises:
-        ValueError: no baseline, or an argument that does not fit the images or the methods.
-
-    References:
-        Petsiuk, Das, Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.
 
     Example:
         >>> apply = lambda variables, images: images.sum((1, 2))  # one class, its logit the sum

@@ -155,8 +155,7 @@ def relevance_rank(heatmaps: _Maps, masks: Masks) -> Float[Array, " batch"]:
     """Returns the share of the |M| highest pixels that are inside the mask M: relevance rank accuracy.
 
     References:
-        Arras, Osman, Samek, CLEVR-XAI: A benchmark dataset for the ground truth evaluation of neural network
-        explanations, 2022.
+        Arras, Osman, Samek, CLEVR-XAI (see `relevance_mass`), 2022.
 
     Example:
         >>> print(relevance_rank(jnp.array([[[0.9, 0.1, 0.8, 0.2]]]), jnp.array([[[1.0, 1.0, 0.0, 0.0]]])))
@@ -170,9 +169,6 @@ def top_k_precision(heatmaps: _Maps, masks: Masks, *, k: int) -> Float[Array, " 
 
     Args:
         k: how many pixels, from 1 to all.
-
-    Raises:
-        ValueError: `k` is no number of pixels.
 
     References:
         Theiner, Müller-Budack, Ewerth, Interpretable Semantic Photo Geolocation, WACV 2022.
@@ -190,16 +186,11 @@ def top_k_precision(heatmaps: _Maps, masks: Masks, *, k: int) -> Float[Array, " 
 
 
 def pointing_game(heatmaps: _Maps, masks: Masks, *, tolerance: float = 0.0) -> Float[Array, " batch"]:
-    """Returns 1 where the highest pixel is in the mask or near it, else 0.
-
-    Where several pixels share the maximum, it is the share of them that hit.
+    """Returns 1 where the highest pixel is in the mask or near it, else 0; of equal ones, the share that is.
 
     Args:
         tolerance: how far from the mask still is a hit, in pixels between centers; the published protocol
             allows 15 on photographs.
-
-    Raises:
-        ValueError: `tolerance` is negative.
 
     References:
         Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016.

@@ -51,9 +51,6 @@ def part_effects(
     Args:
         changed_images: (batch, parts, height, width, channels): the same with one part changed.
 
-    Raises:
-        ValueError: the shapes do not agree.
-
     References:
         Hesse, Schaub-Meyer, Roth, FunnyBirds: A Synthetic Vision Dataset for a Part-Based Analysis of
         Explainable AI Methods, ICCV 2023 (single deletion).
@@ -85,14 +82,12 @@ def part_effect_correlation(
 
     Spearman's rank correlation over the parts of one image, between Σ_p mask_p h and the effects.
 
-    Args:
-        heatmaps: (batch, height, width); only the order of the masses counts, not their scale.
-        part_masks: (batch, parts, height, width), coverage of each part in [0, 1]. A part that an image does
-            not show has mass 0.
-        effects: (batch, parts), from `part_effects`.
+    It is in [-1, 1]; 0 where all masses or all effects are equal.
 
-    Returns:
-        (batch,) in [-1, 1]; 0 where all masses or all effects are equal.
+    Args:
+        heatmaps: (batch, height, width).
+        part_masks: (batch, parts, height, width), coverage of each part in [0, 1].
+        effects: (batch, parts), from `part_effects`.
 
     Example:
         >>> parts = jnp.eye(3).reshape(1, 3, 1, 3)

@@ -81,8 +81,7 @@ def randomized_variables(
 ) -> Variables:
     """Returns the variables with the leaves of some groups shuffled.
 
-    The draw of a leaf depends on the key and its place in the pytree alone: the same key shuffles a group in
-    the same way whatever other groups are shuffled.
+    The same key shuffles a group in the same way whatever other groups are shuffled.
 
     Args:
         groups: names from `parameter_groups`; all of them by default.
@@ -90,10 +89,6 @@ def randomized_variables(
             new bias) stays. "normal" draws new ones from a normal distribution with the mean and standard
             deviation of the leaf; leaves without a negative value (a variance, a scale) are permuted here
             too, since they may have to be positive. Leaves of integers stay.
-
-    Raises:
-        KeyError: a group that the variables do not have.
-        ValueError: another draw.
 
     References:
         Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, Section 4; there, weights are

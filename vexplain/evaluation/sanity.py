@@ -142,10 +142,6 @@ def sanity_checks(
         signs: as of `heatmaps_of`.
         batch_size: images that are explained at once.
 
-    Raises:
-        ValueError: a name, mode or option that there is not, no control, or features of other layers.
-        KeyError: a batch without masks.
-
     References:
         Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.
 

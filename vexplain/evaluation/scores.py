@@ -118,11 +118,6 @@ def heatmap_scores(
         `init()` and `update(state, batch, network)`; the network is an `ExplainedNetwork`, the constants of
         the pass.
 
-    Raises:
-        KeyError: (when `update` is traced) a batch without masks or indices.
-        ValueError: no image, a method of the name `CEILING`, or (when `update` is traced) a method that
-            returns maps of another shape.
-
     Example:
         >>> def brightness(apply, variables, images, targets=None, *, score=logit, key=None):
         ...     return images.sum(-1)

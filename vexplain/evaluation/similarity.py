@@ -15,14 +15,12 @@ def rank_correlation(
 ) -> Float[Array, " batch"]:
     """Returns Spearman's rank correlation of two arrays over all axes but the first.
 
-    Pearson's r of the ranks; equal values share the mean of their ranks.
+    Pearson's r of the ranks, in [-1, 1]; equal values share the mean of their ranks, and an array that is the
+    same everywhere orders nothing: 0.
 
     Args:
-        first: (batch, ...), for instance heatmaps; only the order of the values counts.
+        first: (batch, ...), for instance heatmaps.
         second: the same shape.
-
-    Returns:
-        (batch,) in [-1, 1]; 0 where one of the two is the same everywhere, and so orders nothing.
 
     References:
         Spearman, The proof and measurement of association between two things, 1904.

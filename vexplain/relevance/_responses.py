@@ -37,9 +37,6 @@ def responses(
         layers: the layers to take and their order, as of `feature_layout`.
         measure: of a channel: "energy", "norm", "magnitude" or "maximum".
 
-    Raises:
-        ValueError: another measure, or layers or activations of another form.
-
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, section 3.1.
 

@@ -42,10 +42,7 @@ def solve_class(
     Args:
         gram: G, (features, features); its symmetric part counts.
         linear: b, (features,) float64.
-        mu: bound on the L1 norm, positive.
-        nonnegative: demand w >= 0.
-        target_gap: the duality gap to stop at.
-        max_steps: steps to stop at; the gap must be checked by the caller.
+        target_gap: the duality gap to stop at; after `max_steps` the caller must check it.
     """
     face = _Face(gram, linear, mu)
     penalty, stalled, num_steps = 0.0, 0, 0

@@ -1,4 +1,4 @@
-"""Average images: what the receptive fields of a feature's favorite images have in common.
+"""Average images (Oramas et al., 2019, Section 3.1): what a feature's favorite images have in common.
 
 Each image is cropped at the receptive field of the position that excites the feature most, and the crops are
 averaged. A window that reaches over the border of the image contributes the pixels that are seen, so that the
@@ -33,9 +33,9 @@ class FeatureView(NamedTuple):
         crops: (up to 9, height, width, channels) in [0, 1], the best ones; NaN where nothing is seen.
         indices: (up to num_images,) of the images in the source, most exciting first; `values` are the
             activations there.
-        sees_whole_image: every position sees the whole image; then the crops are whole images.
-        receptive_field: (height, width) in pixels that one position sees, at most the image, as in the layer
-            table; None where it is not known.
+        sees_whole_image: every position does; then the crops are whole images.
+        receptive_field: (height, width) in pixels that one position sees, at most the image; None where it
+            is not known.
     """
 
     class_name: str
@@ -74,13 +74,6 @@ def interpret(
         batch_size: images a step.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
-
-    Raises:
-        ValueError: no class has a relevant feature.
-        KeyError: a layer of the relevance is not in the table.
-
-    References:
-        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.1.
 
     Example:
         >>> from vexplain.datasets import ArraySource
@@ -125,12 +118,9 @@ def crop_windows(
 ) -> np.ndarray:
     """Returns one crop an image, at the receptive field of a position; NaN for pixels it does not see.
 
-    The window of a position near the border reaches over it; that of a network that first crops its images
-    reaches into pixels that are never seen.
-
     Args:
         layer: whose receptive field is taken.
-        rows: (n,) of the position in the activation map.
+        rows: (n,) of the position in the activation map, and so are `columns`.
         columns: (n,).
 
     Returns:
@@ -163,10 +153,7 @@ def crop_windows(
 
 
 def average_image(crops: np.ndarray) -> np.ndarray:
-    """Returns the mean of crops over the pixels that exist; NaN where none has one.
-
-    Args:
-        crops: (n, height, width, channels), NaN where a pixel is missing.
+    """Returns the mean of crops over the pixels that exist, those not NaN; NaN where none has one.
 
     Example:
         >>> crops = np.array([[[[0.2]], [[np.nan]]], [[[0.4]], [[0.5]]]])

@@ -26,8 +26,8 @@ def candidate_layers(table: LayerTable, *, convolutional_only: bool = False) -> 
     """Returns the layers whose channels are candidate features.
 
     Every intermediate output counts (*paper*): a convolution, its ReLU and its pooled copy are features of
-    their own. Only the class scores are left out: the last layer, and where that is an activation function, a
-    scale or a name given to them, what it was made of. So is what mixes the images of a batch or cannot be
+    their own. Left out are the class scores (the last layer, and where that is an activation function, a
+    scale or a name given to them, what it was made of), and what mixes the images of a batch or cannot be
     read.
 
     Args:

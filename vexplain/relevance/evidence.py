@@ -13,8 +13,12 @@ import jax.numpy as jnp
 
 from vexplain.attribution import Score, attribution_method, guided_filter, logit, normalize_heatmaps
 from vexplain.datasets.blur import gaussian_blur
-from vexplain.relevance._explained import check_classes_have_features, check_relevance, check_score_count
-from vexplain.relevance._features import Relevance
+from vexplain.relevance._features import (
+    Relevance,
+    check_classes_have_features,
+    check_relevance,
+    check_score_count,
+)
 from vexplain.relevance.layout import split_features
 from vexplain.transforms import Layer, LayerTable, as_layer_output, channels_last, edit, layers, read
 from vexplain.transforms.layer_kinds import LINEAR_KINDS
@@ -119,8 +123,8 @@ def find_evidence(
     5. The guided filter spreads it over regions of one color, and not across their edges.
     6. The map is split into two levels (2-means); the upper one and what is above it become 1.
 
-    Nothing here is learned, and no rule for ReLUs is needed: it works for every network whose layers can be
-    read. Its constants were chosen on an8Flower `single_6c`, plain, alone.
+    It needs no rule for ReLUs, only layers that can be read. Its constants were chosen on an8Flower
+    `single_6c`, plain, alone.
 
     Args:
         relevance: what `learn_relevance` returned for this network.
@@ -131,8 +135,7 @@ def find_evidence(
         class, or those of other classes outweigh them everywhere, has a map of zeros.
 
     Raises:
-        ValueError: a class to explain that has no relevant features, or a network without a layer that has
-            positions.
+        ValueError: a class without relevant features, or a network without a layer that has positions.
 
     Example:
         >>> import numpy as np
@@ -179,9 +182,6 @@ def evidence_layers(table: LayerTable) -> tuple[Layer, ...]:
 
     The finest is the first activation function with positions (the first layer, where there is none); of
     each coarser resolution it is the last activation function, or the last layer where there is none.
-
-    Raises:
-        ValueError: no layer has two spatial axes.
 
     Example:
         >>> def apply(variables, images):

@@ -55,9 +55,6 @@ def top_exemplars(
     Raises:
         ValueError: no picks, k below 1, a channel that its layer does not have, or a label below 0.
         KeyError: (when `update` is traced) a pick names a class and the batch has no labels.
-
-    References:
-        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.1.
     """
     _check(table, picks, num_images)
     names = tuple(dict.fromkeys(pick.layer for pick in picks))

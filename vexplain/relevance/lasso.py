@@ -20,9 +20,8 @@ _TARGET_GAP = 1e-10  # aimed at, relative to the sum of l^2; float64 leaves room
 class LassoSolution(NamedTuple):
     """The solution for all classes, in float64 on the host.
 
-    `penalties[j]` is the Lagrange multiplier of ||w_j||_1 <= mu: the penalty for which the
-    unconstrained lasso ||X^T w - l||^2 + penalty ||w||_1 has the same solution; 0 where the
-    constraint is inactive, and then mu does not matter for this class.
+    `penalties[j]` is the Lagrange multiplier of ||w_j||_1 <= mu: the lasso ||X^T w - l||^2 + penalty ||w||_1
+    has the same solution; 0 where the constraint is inactive.
     """
 
     weights: Float[np.ndarray, "features classes"]  # exact zeros
@@ -50,8 +49,8 @@ def mu_lasso(
         gap = <grad, w> + mu max_i |grad_i|           without w >= 0              (*ours*)
 
     The paper does not state w >= 0; the authors' released explanations are only safe with it
-    (*reconstructed*). Rounding of G in float32 may leave it with eigenvalues slightly below 0; the
-    gap then certifies the optimum up to the smallest of them times ||w - w*||^2.
+    (*reconstructed*). Where rounding of G leaves eigenvalues slightly below 0, the gap certifies the optimum
+    up to the smallest of them times ||w - w*||^2.
 
     Args:
         gram: G = X X^T, (features, features), any floating point; its symmetric part counts.

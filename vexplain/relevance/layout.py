@@ -28,9 +28,6 @@ def feature_layout(activations: Mapping[str, Any], *, layers: Sequence[str] | No
         layers: the layers to take and their order; all, in the mapping's order, when left out. A dict that
             crosses `jax.jit` or `jax.eval_shape` comes back sorted by name: give the layers there.
 
-    Raises:
-        ValueError: no layer, an unknown or repeated one, or a shape without a channel axis.
-
     Example:
         >>> import jax.numpy as jnp
         >>> feature_layout({"conv_1": jnp.zeros((2, 5, 4, 3)), "dense_1": jnp.zeros((2, 7))})

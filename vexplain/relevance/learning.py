@@ -50,8 +50,7 @@ def learn_relevance(
 ) -> Relevance:
     """Returns the relevant features of a network for every class of a source.
 
-    How many features of how many layers are searched, and the size of their Gram matrix, is logged (INFO)
-    before the pass, and a WARNING says so where not all layers of the network fit.
+    The size of the search is logged before the pass: INFO, and a WARNING where not all layers fit.
 
     Args:
         source: labeled images, usually those that it was trained on; `ArraySource` makes one of arrays.

@@ -2,8 +2,7 @@
 
 The features that are relevant for the predicted class *and* respond strongly to this image are its
 explanation. Each is made visible by sending its own activation map back to the pixels, through guided ReLUs
-and resampled strides. For a batch this is one forward pass and K backward passes in one compiled program,
-whatever layers the K features of each image are in.
+and resampled strides: one forward pass and K backward passes, whatever layers the K features are in.
 """
 
 from typing import Any, NamedTuple
@@ -13,8 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain.attribution import Score, attribution_method, logit, positive_heatmaps
-from vexplain.relevance._explained import check_classes_have_features, check_relevance, check_score_count
-from vexplain.relevance._features import Relevance
+from vexplain.relevance._features import (
+    Relevance,
+    check_classes_have_features,
+    check_relevance,
+    check_score_count,
+)
 from vexplain.relevance._responses import responses
 from vexplain.relevance.layout import layer_and_channel, split_features
 from vexplain.relevance.scores import TopFeatures, feature_scores, top_features
@@ -124,19 +127,16 @@ def explain(
     3. Per map: negative values to zero, L2 norm over the color channels, shift and scale to [0, 1].
     4. The maps are combined by the pixel-wise maximum.
 
+    Under `jax.jit` an image whose class has no relevant features gets no valid map; outside it this raises.
+
     Args:
         relevance: what `learn_relevance` returned for this network.
         score: left out: the weights of the regression say what counts for a class.
         num_features: K. Where fewer features have r > 0, fewer maps are made.
-        rules: backward rules. A rule that matches nothing in this network (RESAMPLED_STRIDE where all
-            strides are 1) changes nothing.
+        rules: backward rules. One that matches nothing in this network changes nothing.
         on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
         signal: what is sent back: the `"activation"` map (*paper*), or `"ones"`.
         combination: `"maximum"` (*paper*), `"mean"`, or `"weighted"` by r (both *ours*).
-
-    Returns:
-        Heatmaps, maps and the features they show. Under `jax.jit` an image whose class has no relevant
-        features gets no valid map; outside it this raises.
 
     Raises:
         ValueError: an unknown option, K above the number of features, or a class without relevant features.

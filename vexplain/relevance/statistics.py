@@ -58,10 +58,6 @@ def gram_statistics(
         max_gram_bytes: largest size allowed for G, 4 m^2 bytes; the state holds two such matrices and each
             update makes a third for a moment.
 
-    Raises:
-        ValueError: G would be larger than `max_gram_bytes`, an unknown `labels`, or other shapes.
-        KeyError: labels="true" with a batch that has none.
-
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, section 3.1
         (the regression). Knuth, The Art of Computer Programming 2, section 4.2.2 (exact sum).
