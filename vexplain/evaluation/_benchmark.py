@@ -61,9 +61,6 @@ def score_task(
         seed: of the methods that draw.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
-
-    Raises:
-        ValueError: a method has " @ " in its name.
     """
     functions = _lenient(methods)
     if unclear := [name for name in functions if _AT in name]:
@@ -241,10 +238,6 @@ def benchmark(
         has_checks: make the sanity checks, and delete and insert pixels.
         batch_size: images a step.
         description: of the progress bar; `None` shows none.
-
-    Raises:
-        TypeError: the method is no function.
-        ValueError: its name is taken, no task, or maps of another shape.
 
     Example:
         >>> from vexplain.evaluation import Task

@@ -56,10 +56,6 @@ def compare(
         coverage: in (0, 1).
         seed: of the resampling.
 
-    Raises:
-        KeyError: the reference is not in every task.
-        ValueError: no task, or one with scores of different images.
-
     Example:
         >>> curve, values = np.zeros(101), np.linspace(0, 1, 9)
         >>> scores = {

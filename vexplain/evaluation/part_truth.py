@@ -130,10 +130,6 @@ def with_part_effects(
 
     Returns:
         A source; it keeps the masks in memory, 8 bits a value.
-
-    Raises:
-        KeyError: `truth_parts` with a source without masks.
-        ValueError: an empty source, a part that there is not, or other shapes than those above.
     """
     batch_fn, num_steps = epoch_batches(source, batch_size)
 

@@ -101,7 +101,7 @@ def heatmap_scores(
     score: attribution.Score = logit,
     seed: int = 0,
 ) -> tuple[Callable[[], ScoreState], Callable[[ScoreState, Batch, ExplainedNetwork], ScoreState]]:
-    """Returns the pair (init, update) that gives every image its `SCORES`, for `streaming.fold_epoch`.
+    """Returns `(init, update)` that gives every image its `SCORES`, for `streaming.fold_epoch`.
 
     Batches have "images", "masks", "indices" and optionally "weights" (0 = padding), "targets" (the predicted
     classes where they are missing), "part_masks" (batch, parts, height, width) and "part_effects" (batch,
@@ -157,8 +157,7 @@ def summarize(state: ScoreState) -> dict[str, Score]:
     """Returns the scores of each method at its better sign convention, the largest mean IoU area first.
 
     Raises:
-        ValueError: no image was scored, more than `num_images` were, or a method gave maps that are not
-            finite.
+        ValueError: no image was scored, more than `num_images` were, or maps that are not finite.
     """
     counts = np.asarray(state.weights) > 0
     num_scored = int(state.num_scored)

@@ -99,8 +99,7 @@ def find_relevance(
         measure: what the responses were made with.
 
     Raises:
-        ValueError: as `mu_lasso`; another measure, a layout or labels that do not fit the statistics.
-        RuntimeError: the relative duality gap of a class stayed above 1e-6.
+        ValueError, RuntimeError: as `mu_lasso`; a layout or labels that do not fit the statistics.
 
     Example:
         >>> import jax.numpy as jnp

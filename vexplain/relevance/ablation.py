@@ -40,7 +40,7 @@ def with_silenced_channels(apply: ApplyFn, layers: Sequence[Layer]) -> ApplyFn:
 
 
 def ablation_accuracy(apply: ApplyFn, layers: Sequence[Layer], num_classes: int):
-    """Returns the pair (init, update) that counts predictions of the network with silenced channels.
+    """Returns `(init, update)` that counts predictions of the network with silenced channels.
 
     As `training.confusion`; the constants of `update` are `(variables, masks)`, with masks from
     `relevant_masks` or `random_masks`.

@@ -72,14 +72,11 @@ def default_layers(table: LayerTable, *, max_gram_bytes: int = MAX_GRAM_BYTES) -
     1. every candidate, as `candidate_layers` (*paper*);
     2. in a residual network the output of each block: the activation function after its addition, or the
        addition where none follows (ConvNeXt, ViT); in a plain network every activation function;
-    3. of those the last at each shape: the outputs of the stages.
+    3. of those the last at each shape, the outputs of the stages; these too if nothing fits.
 
     Args:
         table: the layers of the network.
         max_gram_bytes: largest Gram matrix, 4 m² bytes for m features; 2 GiB are 23,170 features.
-
-    Returns:
-        The layers in the order of the table; the outputs of the stages, if nothing fits.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -134,10 +131,10 @@ def response_fn(apply: ApplyFn, layers: Sequence[Layer], *, measure: Measure = "
     """
     check_measure(measure)
     names = [layer.name for layer in layers]
-    reading = read(apply, names)
+    read_fn = read(apply, names)
 
     def respond(variables, images):
-        logits, found = reading(variables, images)
+        logits, found = read_fn(variables, images)
         activations = {layer.name: channels_last(found[layer.name], layer) for layer in layers}
         return responses(activations, measure=measure), logits
 

@@ -134,9 +134,6 @@ def find_evidence(
         Heatmaps, and the contributions of the features. An image in which no relevant feature counts for the
         class, or those of other classes outweigh them everywhere, has a map of zeros.
 
-    Raises:
-        ValueError: a class without relevant features, or a network without a layer that has positions.
-
     Example:
         >>> import numpy as np
         >>> from vexplain import ArraySource, learn_relevance

@@ -60,12 +60,11 @@ def mu_lasso(
             released weights for an8Flower made with 5.
         nonnegative: demand w >= 0; otherwise weights are signed.
         class_names: how errors name the classes; their numbers when left out.
-        tolerance: largest duality gap, relative to the sum of l^2, that is returned.
+        tolerance: largest duality gap, relative to the sum of l^2; a RuntimeError where one stays above.
         max_steps: for each class, steps of the active-set method; some tens are usual.
 
     Raises:
         ValueError: `mu` is not positive, shapes disagree, a value is not finite, or a class has no image.
-        RuntimeError: a class was left with a gap above the tolerance.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, equation 1.

@@ -70,7 +70,6 @@ def learn_relevance(
 
     Raises:
         ValueError: an empty source, too many features, a class without images, `mu` not positive.
-        KeyError: a name in `layers` that no layer has.
 
     Example:
         >>> import numpy as np

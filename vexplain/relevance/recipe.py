@@ -83,10 +83,10 @@ def _explanation(
 ) -> Explanation:
     table = layers(apply, variables, images)
     chosen = [table[name] for name in relevance.layers]
-    reading = with_rules(
+    read_fn = with_rules(
         read(apply, relevance.layers), rules, on_uncovered=on_uncovered, on_unmatched="ignore"
     )
-    (logits, found), send = jax.vjp(lambda images: reading(variables, images), images)
+    (logits, found), send = jax.vjp(lambda images: read_fn(variables, images), images)
     check_score_count(relevance, logits.shape[1])
     activations = {layer.name: channels_last(found[layer.name], layer) for layer in chosen}
     x = responses(activations, layers=relevance.layers, measure=relevance.measure)
@@ -137,9 +137,6 @@ def explain(
         on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
         signal: what is sent back: the `"activation"` map (*paper*), or `"ones"`.
         combination: `"maximum"` (*paper*), `"mean"`, or `"weighted"` by r (both *ours*).
-
-    Raises:
-        ValueError: an unknown option, K above the number of features, or a class without relevant features.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.2 and 3.3.
