@@ -186,7 +186,11 @@ def relevant_features(
 
     Args:
         relevance: what `learn_relevance` returned for this network.
-        num_features: as of `explain`, and so are `rules`, `on_uncovered`, `signal` and `combination`.
+        num_features: K, as of `explain`; and so are:
+        rules: of the backward pass.
+        on_uncovered: "raise" or "gradient".
+        signal: "activation" or "ones".
+        combination: "maximum", "mean" or "weighted".
     """
     options = {"rules": rules, "on_uncovered": on_uncovered, "signal": signal, "combination": combination}
     options |= {"score": score, "relevance": relevance, "num_features": num_features}
@@ -221,7 +225,7 @@ def feature_name(relevance: Relevance, index: Any) -> str:
     """Returns the name of a feature as `layer[channel]`.
 
     Args:
-        relevance: what the index counts the features of.
+        relevance: whose features are counted.
         index: of the feature, for instance from `Explanation.features.indices`.
 
     Example:
