@@ -6,12 +6,6 @@ import numpy as np
 from scipy import stats
 
 from vexplain.evaluation import part_effect_correlation, rank_correlation
-from vexplain.evaluation._rank_correlation import average_ranks
-
-
-def test_ranks_against_scipy():
-    values = np.random.default_rng(0).integers(-3, 4, (4, 30)) / 2
-    np.testing.assert_array_equal(average_ranks(jnp.asarray(values)), stats.rankdata(values, axis=1))
 
 
 def test_correlation_against_scipy(key):

@@ -13,10 +13,10 @@ from vexplain._text import aligned
 from vexplain.attribution.calling import Store, identity, kept
 from vexplain.catalog import METHODS, MethodFn, Methods, as_methods, title_of, with_options
 from vexplain.evaluation.comparison import Difference, compare
+from vexplain.evaluation.explained_network import Task
 from vexplain.evaluation.flipping import FlippingScores, flipping_scores
 from vexplain.evaluation.sanity import SanityChecks, sanity_checks
 from vexplain.evaluation.scores import SCORES, Score, heatmap_scores, summarize
-from vexplain.evaluation.tasks import Task
 from vexplain.streaming import fold_epoch
 from vexplain.streaming.devices import Mesh
 from vexplain.transforms import LayerTable, layers
@@ -61,9 +61,6 @@ def score_task(
         seed: of the methods that draw.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
-
-    Raises:
-        ValueError: a method has " @ " in its name, which is before the layer of a map.
     """
     functions = _lenient(methods)
     if unclear := [name for name in functions if _AT in name]:
@@ -89,14 +86,11 @@ def score_task(
 def hindsight_methods(table: LayerTable) -> dict[str, MethodFn]:
     """Returns the class activation maps of every layer they could be of, named `"grad_cam @ relu_1"`.
 
-    The best of them is found with the truth at hand, which flatters it: a row of its own in a table, beside
-    the maps of the customary layer.
+    The best of them is found with the truth at hand, which flatters it: a line of its own in a table.
 
     Args:
-        table: of a network. All activation functions and poolings with more than one position are taken.
-
-    Raises:
-        ValueError: there is no such layer.
+        table: of a network. All activation functions and poolings with more than one position are taken; a
+            ValueError where there is none.
     """
     chosen = [
         layer.name
@@ -116,11 +110,7 @@ def hindsight_methods(table: LayerTable) -> dict[str, MethodFn]:
 
 
 def best_in_hindsight(scores: Mapping[str, Score]) -> dict[str, Score]:
-    """Returns the scores with one row for the best layer of each kind of class activation map.
-
-    Args:
-        scores: by name, among them `"grad_cam @ relu_1"` and the like.
-    """
+    """Returns the scores, of `"grad_cam @ relu_1"` and the like only those of the best layer."""
     best: dict[str, Score] = {}
     for name, score in sorted(scores.items(), key=lambda item: -item[1].mean("IoU area")):
         kind, at, _ = name.partition(_AT)
@@ -197,8 +187,7 @@ class Benchmark:
     def table(self) -> str:
         """The means over the images of all tasks, each task counting alike, the largest IoU area first.
 
-        A star says that the method is significantly above one's own, a minus that it is below. A method that
-        failed a sanity check in some task is marked.
+        A star says that the method is significantly above one's own, a minus that it is below.
         """
         every = self.scores.values()
         names = [s for s in SCORES if all(s in score.values for found in every for score in found.values())]
@@ -212,12 +201,7 @@ class Benchmark:
         return aligned(["method", *names, "sanity checks"], rows)
 
     def mean(self, method: str, score: str) -> float:
-        """The mean over tasks of a score.
-
-        Args:
-            method: its name.
-            score: one of `SCORES`.
-        """
+        """The mean over tasks of one of `SCORES`."""
         return float(np.mean([found[method].mean(score) for found in self.scores.values()]))
 
     def _ranked(self) -> list[str]:
@@ -246,21 +230,14 @@ def benchmark(
     """Returns how a method of one's own scores beside all others, against ground truth and the network.
 
     Args:
-        method: `method(apply, variables, images, targets=None, *, score, key)` -> heatmaps (batch, height,
-            width), or signed attributions (batch, height, width, channels); pure, since it is compiled.
-        tasks: networks of one's own and images with masks; `experiments.flowers` of the repository makes some
-            of rendered flowers.
+        method: of the signature of all methods; pure, since it is compiled.
+        tasks: networks and images with masks; `experiments.flowers` makes some of rendered flowers.
         name: of the method in the tables.
         methods: the others, to which the controls are added; all of the catalog if left out, and the class
             activation maps of every layer too.
         has_checks: make the sanity checks, and delete and insert pixels.
         batch_size: images a step.
         description: of the progress bar; `None` shows none.
-
-    Raises:
-        TypeError: the method is no function.
-        ValueError: its name is taken, no task, or maps of another shape.
-        KeyError: an unknown name in `methods`.
 
     Example:
         >>> from vexplain.evaluation import Task

@@ -2,7 +2,12 @@
 
 Deletion starts from the image and replaces its highest pixels first: a map that knows what the network uses
 makes the score fall early. Insertion starts from the baseline and puts the highest pixels back first: the
-score rises early. No mask is needed, and none can be fooled by a network that looks elsewhere.
+score rises early. No mask is needed.
+
+In all functions:
+    heatmaps: (batch, height, width), of any sign.
+    baseline: what replaces a pixel: a number, (channels,), or an array that broadcasts to the images, for
+        instance of `blurred_images`.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -12,7 +17,7 @@ import jax.numpy as jnp
 
 from vexplain.attribution import Score, logit
 from vexplain.attribution.gradients import broadcast_baseline
-from vexplain.evaluation._rank_correlation import correlation
+from vexplain.evaluation.similarity import correlation
 from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Int, Key, PyTree, Variables
 
 MODES = ("deletion", "insertion")
@@ -51,27 +56,15 @@ def pixel_flipping(
         deletion:   x_s = x with baseline at p_1 ... p_{n_s}
         insertion:  x_s = baseline with x at p_1 ... p_{n_s}        score_s = y(x_s)
 
-    All channels of a pixel are flipped at once. The steps run one after the other in one compiled loop over
-    the whole batch: memory does not depend on their number.
+    All channels of a pixel are flipped at once. Memory does not depend on the number of steps.
 
     Args:
-        heatmaps: (batch, height, width), of any sign.
         score: what falls or rises; `probability` where areas of several networks are compared.
         num_steps: into how many nearly equal steps all pixels are divided; this or `pixels_per_step`.
         pixels_per_step: how many pixels a step flips; the last one flips what is left.
-        baseline: what replaces a pixel: a number, (channels,), or an array that broadcasts to the images, for
-            instance of `blurred_images`.
         mode: "deletion" or "insertion".
         key: puts equal pixels into random order. Without it they go row by row from the top, which flips
             the background first where a map is zero on most of the image.
-
-    Returns:
-        `scores` (batch, steps + 1), their `area` (batch,), and the `shares` of pixels (steps + 1,). A good
-        map has a small area of deletion, and a large one of insertion.
-
-    Raises:
-        ValueError: both or none of `num_steps` and `pixels_per_step`, one that does not fit the number of
-            pixels, another mode, or a baseline that does not broadcast to the images.
 
     References:
         Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance
@@ -117,20 +110,14 @@ def faithfulness_estimate(
 ) -> Float[Array, " batch"]:
     """Returns the correlation of the mass of groups of pixels with what the score loses without them.
 
-    Pixels are taken in groups by falling heatmap. Pearson's r over the groups g of Σ_{p in g} h_p and
-    y(x) - y(x with baseline at g): each group is replaced alone, where `pixel_flipping` replaces more and
-    more.
+    Pixels are taken in groups g by falling heatmap: Pearson's r of Σ_{p in g} h_p and
+    y(x) - y(x with baseline at g), each group replaced alone.
 
     Args:
-        heatmaps: (batch, height, width), signed where the method is.
         pixels_per_step: how many pixels form a group; the last one has what is left.
-        baseline: what replaces a pixel: a number, (channels,), or an array that broadcasts to the images.
 
     Returns:
         (batch,) in [-1, 1]; 0 where all groups sum to the same, or lose the same.
-
-    Raises:
-        ValueError: `pixels_per_step` does not fit the number of pixels, or the baseline the images.
 
     References:
         Alvarez-Melis, Jaakkola, Towards Robust Interpretability with Self-Explaining Neural Networks, NeurIPS

@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.evaluation._map_similarity import feature_jaccard, heatmap_ssim
-from vexplain.evaluation._rank_correlation import rank_correlation
 from vexplain.evaluation.explained_network import ExplainedNetwork, HeatmapsFn, Sample
 from vexplain.evaluation.localization import iou_area, iou_curve
 from vexplain.evaluation.randomization import randomized_variables
+from vexplain.evaluation.similarity import feature_jaccard, heatmap_ssim, rank_correlation
 from vexplain.relevance import Relevance
 from vexplain.typing import Array, Float, Heatmaps, Key, Labels, Masks, Variables
 
@@ -38,7 +37,6 @@ class MapSimilarity(NamedTuple):
 
     @property
     def num_compared(self) -> int:
-        """How many images are compared."""
         return int(np.isfinite(self.ssim).sum())
 
     @property
@@ -88,10 +86,7 @@ def with_other_network(
     Args:
         reference: the trained network.
         other: variables of the same shapes, with their own relevant features.
-        targets: (batch,), the classes explained by the other; those of the reference when left out.
-
-    Raises:
-        ValueError: the relevant features are of other layers or classes.
+        targets: the classes explained by the other; those of the reference when left out.
     """
     ours, theirs = reference.network.relevance, other.relevance
     if (ours.layout, ours.class_names, ours.measure) != (theirs.layout, theirs.class_names, theirs.measure):
@@ -110,12 +105,7 @@ def with_other_network(
 
 
 def with_control(reference: Reference, name: str) -> dict[str, MapSimilarity]:
-    """Returns how alike the map of each method is to that of one of them, in the trained network.
-
-    Args:
-        reference: the trained network.
-        name: of the one, for instance of a control.
-    """
+    """Returns how alike the map of each method is to that of one of them, a control for instance."""
     return {
         method: MapSimilarity(*jax.device_get(_similarity(maps, reference.heatmaps[name])))
         for method, maps in reference.heatmaps.items()
@@ -123,23 +113,14 @@ def with_control(reference: Reference, name: str) -> dict[str, MapSimilarity]:
 
 
 def iou_areas(heatmaps: dict[str, Heatmaps], masks: Masks) -> dict[str, np.ndarray]:
-    """Returns the IoU area of each image, by method.
-
-    Args:
-        heatmaps: (batch, height, width) in [0, 1], by method.
-        masks: (batch, height, width), coverage of the true region in [0, 1].
-    """
+    """Returns the IoU area of each image, by method."""
     return {name: np.asarray(_area(maps, masks)) for name, maps in heatmaps.items()}
 
 
 def selected_jaccard(first: Relevance, second: Relevance) -> np.ndarray:
     """Returns the Jaccard index of the relevant features of each class, (classes,).
 
-    NaN where a class has none in one of the two: what was not selected is not shared.
-
-    Args:
-        first: of one network.
-        second: of another, over the same layers and classes.
+    NaN where a class has none in one of the two networks: what was not selected is not shared.
 
     Example:
         >>> def relevance(*columns):
@@ -180,7 +161,6 @@ def with_shuffled(
 
     Args:
         reference: the trained network.
-        key: of the shuffling.
         sets: names of groups that are shuffled together.
         relearn: variables -> relevance of the changed network.
         targets_of: variables -> (batch,), the classes that the changed network is asked about.

@@ -4,19 +4,20 @@ Images differ more than methods do, so methods are compared image by image (a pa
 tasks (data sets, networks) the mean over tasks is compared, with the images of each task drawn again within
 it, so that a large task counts no more than a small one.
 
-An interval speaks of one difference. Among the many of a table some leave out 0 by chance; and what training
-another network would change is in none of them.
+An interval is for one difference: among the many of a table some leave out 0 by chance. Only the images vary:
+what training another network would change is in none of them.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.evaluation.bootstrap import bootstrap_intervals
 from vexplain.evaluation.scores import SCORES, Score
+from vexplain.typing import Array, Float, Key
 
 
 class Difference(NamedTuple):
@@ -28,12 +29,11 @@ class Difference(NamedTuple):
 
     @property
     def is_above(self) -> bool:
-        """The method is significantly above the reference."""
+        """Significantly above the reference."""
         return self.low > 0
 
     @property
     def is_below(self) -> bool:
-        """The method is significantly below the reference."""
         return self.high < 0
 
 
@@ -52,13 +52,9 @@ def compare(
     Args:
         tasks: by name of the task, the scores of the methods in it, as `summarize` returned them.
         reference: the name of the method that the others are compared with.
-        num_resamples: how often the images of each task are drawn, within the task.
-        coverage: of the intervals, in (0, 1).
-        seed: of the drawing.
-
-    Raises:
-        KeyError: the reference is not in every task.
-        ValueError: no task, or one with scores of different images.
+        num_resamples: of `bootstrap_intervals`, and so is `coverage`.
+        coverage: in (0, 1).
+        seed: of the resampling.
 
     Example:
         >>> curve, values = np.zeros(101), np.linspace(0, 1, 9)
@@ -92,6 +88,54 @@ def compare(
         method: {name: Difference(*map(float, row)) for name, row in zip(names, rows, strict=True)}
         for method, rows in zip(methods, found, strict=True)
     }
+
+
+@functools.partial(jax.jit, static_argnames=("num_resamples", "coverage"))
+def bootstrap_intervals(
+    key: Key,
+    strata: Sequence[Float[Array, "_examples columns"]],
+    *,
+    num_resamples: int = 1000,
+    coverage: float = 0.95,
+) -> Float[Array, "columns 2"]:
+    """Returns the percentile bootstrap intervals (low, high) of many means at once: over strata of means.
+
+        (1/S) Σ_s (1/n_s) Σ_i values_{s,i}
+
+    The examples of each stratum are drawn again within it, with replacement and the same for all columns;
+    the interval leaves (1 - coverage) / 2 of the means out on each side. With the differences of two methods
+    on the same images in a column it is a paired bootstrap, and an interval without 0 is a difference at the
+    level 1 - coverage.
+
+    Args:
+        strata: (examples, columns) of each stratum, for instance of each data set, one or more; examples may
+            differ in number, and each stratum counts alike.
+        num_resamples: how often they are drawn.
+        coverage: of the intervals, in (0, 1).
+
+    References:
+        Efron, Tibshirani, An introduction to the bootstrap, 1993, chapters 8 and 13.
+
+    Example:
+        >>> differences = jnp.stack([jnp.full(50, 2.0), jnp.arange(50.0)], axis=1)
+        >>> print(bootstrap_intervals(jax.random.key(0), [differences])[0])
+        [2. 2.]
+    """
+    if not strata or not all(len(values) for values in strata):
+        raise ValueError(f"strata have {[len(v) for v in strata]} examples: expected one stratum with one")
+
+    def drawn_means(key, values):
+        count = len(values)
+        drawn = jax.vmap(lambda k: jax.random.randint(k, (count,), 0, count))(
+            jax.random.split(key, num_resamples)
+        )
+        # How often each example was drawn is a matrix, and all means are its products.
+        times = jax.vmap(lambda rows: jnp.bincount(rows, length=count))(drawn)
+        return jnp.matmul(times.astype(values.dtype), values, precision="highest") / count
+
+    means = [drawn_means(jax.random.fold_in(key, n), values) for n, values in enumerate(strata)]
+    levels = jnp.array([(1 - coverage) / 2, (1 + coverage) / 2])
+    return jnp.quantile(sum(means) / len(strata), levels, axis=0).T
 
 
 def _differences(

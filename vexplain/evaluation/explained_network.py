@@ -1,11 +1,12 @@
-"""A network together with what was found in it, and the heatmaps of many methods for it.
+"""A network with what was found in it, the images that it is scored on, and the heatmaps of many methods.
 
-The relevant features belong to the explanation: when the weights of a network are changed, they have to be
-found again. So what a check exchanges is both, arguments of one compiled program that makes the maps of all
-methods: a dozen networks of the same shape cost one compilation.
+The relevant features belong to the explanation: when the weights of a network are changed, they are found
+again. So what a check exchanges is both, arguments of one compiled program for the maps of all methods: a
+dozen networks of the same shape cost one compilation.
 """
 
 import collections
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from vexplain.attribution import Score, absolute_heatmaps, logit, normalize_heat
 from vexplain.attribution.calling import Store, identity, kept
 from vexplain.attribution.scores import predicted_targets
 from vexplain.catalog import MethodFn, Methods, as_methods
+from vexplain.datasets import Source
+from vexplain.relevance import Relevance, learn_relevance
 from vexplain.typing import ApplyFn, Array, Batch, Heatmaps, Images, Key, Shaped, Variables
 
 SIGNS = ("positive part", "absolute value")  # of signed attributions, by which they are scored
@@ -31,6 +34,46 @@ class ExplainedNetwork(NamedTuple):
 
     variables: Variables
     relevance: Any = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """A network and images with masks, of any kind; `with_part_effects` adds a second truth.
+
+    Attributes:
+        name: in tables.
+        apply: the network, `apply(variables, images) -> logits`.
+        variables: its weights.
+        relevance: its relevant features.
+        train: the images that these were found on.
+        test: the images that are explained; batches have "masks" of the truth, and where it is known
+            "part_effects".
+        accuracy: of the network on the test images, where it was measured.
+    """
+
+    name: str
+    apply: ApplyFn
+    variables: Variables
+    relevance: Relevance
+    train: Source
+    test: Source
+    accuracy: float | None = None
+
+    @property
+    def network(self) -> ExplainedNetwork:
+        return ExplainedNetwork(self.variables, self.relevance)
+
+    def relearn(self, variables: Variables) -> Relevance:
+        """The relevant features of a changed network, by what it predicts: no truth comes in."""
+        return learn_relevance(
+            self.apply,
+            variables,
+            self.train,
+            layers=self.relevance.layers,
+            mu=float(self.relevance.mu),
+            measure=self.relevance.measure,
+            on_empty_class="leave_out",
+        )
 
 
 class Sample(NamedTuple):
@@ -51,12 +94,8 @@ def make_sample(
 
     Args:
         network: its variables; the relevant features are not needed here.
-        batch: "images", (batch, height, width, channels) in [0, 1], and optionally "indices": the key of an
-            image follows from its index, whatever batch it is in.
-        key: of methods that draw.
-
-    Raises:
-        ValueError: images or targets of another shape, dtype or range.
+        batch: "images", and optionally "indices": the key of an image follows from its index, whatever batch
+            it is in.
     """
     check_images(batch["images"])
     images = jnp.asarray(batch["images"])
@@ -82,10 +121,6 @@ def attributions_of(
         network: variables and relevant features.
         sample: images, targets and keys.
         score: what is explained; methods of relevant features explain the class.
-
-    Raises:
-        ValueError: a method returns something else than maps of the size of the images.
-        TypeError: a method does not have the signature of all methods.
     """
     found, targets = {}, sample.targets
     if targets is None:
@@ -111,11 +146,7 @@ def heatmaps_of(
         batch_size: how many images are explained at once; memory does not depend on their number.
 
     Returns:
-        A function whose maps are (batch, height, width) in [0, 1]. A map with NaN or infinite values is zero
-        everywhere.
-
-    Raises:
-        ValueError: a sign of another name, or of a method that there is not.
+        A function whose maps are in [0, 1]; a map with NaN or infinite values is zero everywhere.
 
     Example:
         >>> from vexplain.evaluation.explained_network import ExplainedNetwork, Sample
@@ -162,17 +193,9 @@ def as_heatmaps(maps: Array, sign: str) -> Heatmaps:
 
 
 def in_slices(function: Callable[[Any], Any], arrays: Any, batch_size: int) -> Any:
-    """Returns what a function makes of arrays with a leading batch axis, `batch_size` rows at a time.
+    """Returns what a function makes of arrays with a leading batch axis, `batch_size` examples at a time.
 
-    The last rows are filled up with the first, so that all slices have one shape.
-
-    Args:
-        function: a pytree of arrays -> a pytree of arrays, row by row.
-        arrays: with a leading batch axis.
-        batch_size: rows at a time, 1 or more.
-
-    Raises:
-        ValueError: `batch_size` is below 1.
+    The last slice is filled up with the first examples, so that all slices have one shape.
 
     Example:
         >>> print(in_slices(lambda x: 2 * x, jnp.arange(5), 2))

@@ -1,20 +1,25 @@
 """Deletion and insertion of many methods: the areas under their curves, with more than one baseline.
 
-What replaces a deleted pixel leaves traces of its own, and a method may do well with one replacement alone.
-So the areas are given for two: the blurred image, and the color of its border.
+What replaces a deleted pixel leaves traces that the network may react to: a constant makes new edges, a blur
+leaves large shapes, and a method may do well with one replacement alone. So the areas are given for two: the
+blurred image, and the color of its border.
+
+In all functions:
+    images: (batch, height, width, channels) in [0, 1].
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vexplain.attribution import Score, probability
 from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.catalog import Methods
+from vexplain.datasets.filters import gaussian_blur
 from vexplain.evaluation._pixel_flipping import MODES, pixel_flipping
-from vexplain.evaluation.baselines import blurred_images, border_colors
 from vexplain.evaluation.explained_network import (
     ExplainedNetwork,
     heatmaps_of,
@@ -33,12 +38,55 @@ class FlippingScores(NamedTuple):
     insertion: dict[str, np.ndarray]  # large there
 
 
-def strongly_blurred(images: Images) -> Float[Array, "batch height width channels"]:
-    """Returns the images under a blur of a tenth of their shorter side: what small parts show is gone.
+def blurred_images(images: Images, *, sigma: float) -> Float[Array, "batch height width channels"]:
+    """Returns the images under a Gaussian blur: their colors stay, their details go.
 
     Args:
-        images: (batch, height, width, channels) in [0, 1].
+        sigma: standard deviation of the Gaussian in pixels, positive; it is cut off at 3 sigma.
+
+    References:
+        Petsiuk, Das, Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.
+
+    Example:
+        >>> images = jnp.zeros((1, 7, 9, 1)).at[0, 3, 4].set(1.0)
+        >>> print(float(blurred_images(images, sigma=2.0).sum().round(3)))
+        1.0
     """
+    if sigma <= 0:
+        raise ValueError(f"sigma is {sigma}: expected a positive number of pixels")
+    reach = max(round(3 * sigma), 1)
+    return gaussian_blur(images, sigma=sigma, radius=min(reach, *images.shape[1:3]))
+
+
+def darkest_values(images: Images) -> Float[Array, "batch 1 1 1"]:
+    """Returns the smallest value of each image over all pixels and channels: what Quantus calls "black".
+
+    Here to compare with published curves; pass `baseline=0.0` for black.
+
+    Example:
+        >>> print(darkest_values(jnp.array([[[[0.3], [0.2]]]])).ravel())
+        [0.2]
+    """
+    return jnp.asarray(images).min((1, 2, 3), keepdims=True)
+
+
+def border_colors(images: Images) -> Float[Array, "batch 1 1 channels"]:
+    """Returns the mean color of the border pixels of each image: what a plain background would show.
+
+    On a plain background a deleted object leaves no edge; on a textured one it leaves a patch of one color.
+
+    Example:
+        >>> images = jnp.ones((1, 3, 3, 1)).at[0, 1, 1].set(0.0)
+        >>> print(border_colors(images).ravel())
+        [1.]
+    """
+    images = jnp.asarray(images)
+    sides = images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]
+    return jnp.concatenate(sides, axis=1).mean(1)[:, None, None]
+
+
+def strongly_blurred(images: Images) -> Float[Array, "batch height width channels"]:
+    """Returns the images under a blur of a tenth of their shorter side: what small parts show is gone."""
     return blurred_images(images, sigma=min(images.shape[1:3]) / 10)
 
 
@@ -61,16 +109,13 @@ def flipping_scores(
 ) -> dict[str, FlippingScores]:
     """Returns the areas of deletion and insertion of each method and image, for each baseline.
 
-    The maps of all methods come from one compiled program, their areas from a second one that takes the maps
-    of one method after the other; memory depends on neither the number of methods nor that of the steps.
     Equal pixels go in a random order, the same for all methods and baselines: a constant map scores as a
-    random one.
+    random one. Areas are in the unit of the score.
 
     Args:
         methods: as `as_methods` takes them.
         network: the variables, and the features that are relevant in them.
-        batch: "images", and optionally their "indices", from which the keys of the images follow.
-        key: of methods that draw, and of the order of equal pixels.
+        batch: "images", and optionally their "indices", from which their keys follow.
         baselines: by name, what replaces the pixels of a batch of images: images -> a number, or an array
             that broadcasts to them; traced.
         num_steps: steps from no pixel to all.
@@ -78,18 +123,7 @@ def flipping_scores(
         signs: as in `sanity_checks`.
         batch_size: images at once.
 
-    Returns:
-        By method, the areas in the unit of the score.
-
-    Raises:
-        ValueError: no baseline, one that does not fit the images, a number of steps that does not fit the
-            number of pixels, or a sign convention that there is not.
-
-    References:
-        Petsiuk, Das, Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.
-
     Example:
-        >>> import jax.numpy as jnp
         >>> apply = lambda variables, images: images.sum((1, 2))  # one class, its logit the sum
         >>> scores = flipping_scores(
         ...     apply,

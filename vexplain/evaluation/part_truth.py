@@ -1,20 +1,25 @@
-"""The second ground truth, beside the masks or in their place: what the score loses when a part is changed.
+"""What a network uses, found by changing one part of the image at a time: the second ground truth.
 
-The effects need many images for each one, and are measured once for a network; then they travel with the
-batches of the source, and every method is scored against them in the same pass as against the masks.
+A mask says what *should* decide the class. A network may use something else, for instance a patch in a corner
+that goes with the class in training; then a map that shows the patch is right and the mask is wrong. The
+effect of a part is measured on the network itself, with images that a renderer draws anew
+(`datasets.an8flower.intervene`), so that no hole is cut and nothing is inpainted. The effects are measured
+once for a network and travel with the batches of the source.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain.attribution import Score, logit
 from vexplain.datasets import Source, epoch_batches, with_extras
-from vexplain.evaluation._part_effects import part_effects
+from vexplain.evaluation.similarity import rank_correlation
 from vexplain.streaming import fold
 from vexplain.streaming.devices import Mesh
-from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Shaped, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Batch, Float, Images, Int, PyTree, Shaped, Variables
 
 USED = 0.5  # of the largest effect of an image: from here on the network uses a part
 
@@ -25,6 +30,73 @@ class _Parts(NamedTuple):
     masks: Shaped[Array, "images parts height width"]  # 8 bits
     effects: Float[Array, "images *interventions parts"]
     num_rows: Int[Array, ""]
+
+
+def part_effects(
+    apply: ApplyFn,
+    variables: Variables,
+    images: Images,
+    changed_images: AnyArray,
+    targets: PyTree,
+    *,
+    score: Score = logit,
+) -> Float[Array, "batch parts"]:
+    """Returns what the score of each image loses when each of its parts is changed.
+
+        effect_{i,p} = y(x_i) - y(x_i with part p changed)
+
+    Positive where the part raises the score of the target, negative where it lowers it; in the unit of the
+    score. The parts are taken one after the other: memory does not depend on their number.
+
+    Args:
+        changed_images: (batch, parts, height, width, channels): the same with one part changed.
+
+    References:
+        Hesse, Schaub-Meyer, Roth, FunnyBirds: A Synthetic Vision Dataset for a Part-Based Analysis of
+        Explainable AI Methods, ICCV 2023 (single deletion).
+
+    Example:
+        >>> apply, total = lambda variables, images: images.sum((1, 2, 3)), lambda outputs, targets: outputs
+        >>> images = jnp.ones((1, 2, 2, 1))
+        >>> changed = jnp.stack([images.at[:, 0].set(0.0), images], axis=1)
+        >>> print(part_effects(apply, None, images, changed, None, score=total))
+        [[2. 0.]]
+    """
+    images, changed_images = jnp.asarray(images), jnp.asarray(changed_images)
+    if changed_images.shape[:1] + changed_images.shape[2:] != images.shape:
+        raise ValueError(
+            f"changed_images has shape {changed_images.shape}: expected (batch, parts, height, width, "
+            f"channels) for images of shape {images.shape}"
+        )
+    whole = score(apply(variables, images), targets)
+    after = jax.lax.map(lambda x: score(apply(variables, x), targets), jnp.moveaxis(changed_images, 1, 0))
+    return whole[:, None] - after.T
+
+
+def part_effect_correlation(
+    heatmaps: Float[Array, "batch height width"],
+    part_masks: Float[Array | np.ndarray, "batch parts height width"],
+    effects: Float[Array | np.ndarray, "batch parts"],
+) -> Float[Array, " batch"]:
+    """Returns how well the mass of a map on each part ranks the parts by their true effect.
+
+    Spearman's rank correlation over the parts of one image, between Σ_p mask_p h and the effects.
+
+    It is in [-1, 1]; 0 where all masses or all effects are equal.
+
+    Args:
+        heatmaps: (batch, height, width).
+        part_masks: (batch, parts, height, width), coverage of each part in [0, 1].
+        effects: (batch, parts), from `part_effects`.
+
+    Example:
+        >>> parts = jnp.eye(3).reshape(1, 3, 1, 3)
+        >>> heatmaps, effects = jnp.array([[[0.1, 0.2, 0.7]]]), jnp.array([[0.0, 2.0, 5.0]])
+        >>> print(part_effect_correlation(heatmaps, parts, effects))
+        [1.]
+    """
+    mass = jnp.einsum("bhw,bphw->bp", heatmaps, jnp.asarray(part_masks), precision="highest")
+    return rank_correlation(mass, jnp.asarray(effects))
 
 
 def with_part_effects(
@@ -40,32 +112,24 @@ def with_part_effects(
 ) -> Source:
     """Returns the source with "part_masks" and "part_effects" in its batches, for `heatmap_scores`.
 
-    The effect of a part is what the logit of the predicted class loses when the part is changed
-    (`part_effects`); where the batches hold "targets", of the target. It belongs to this
-    network: another one needs its own pass.
+    The effects are those on the logit of the predicted class, or of the "targets" where batches hold them,
+    and belong to this network: another one needs its own pass.
 
     Args:
-        apply: the network.
-        variables: of the network.
         source: the images.
         interventions: (n,) indices of the source -> `images` (n, parts, height, width, channels) with one
-            part changed in each, and `masks` (n, parts, height, width) of the parts, in [0, 1]. For instance
-            `rendered.interventions`; for a subset, `lambda n: rendered.interventions(chosen[n])`. Where each
-            part is changed in several ways, `images` is (n, ways, parts, height, width, channels).
+            part changed in each, and `masks` (n, parts, height, width) of the parts, in [0, 1]; for instance
+            `rendered.interventions`. Where each part is changed in several ways, `images` is (n, ways, parts,
+            height, width, channels).
         truth_parts: where given, the "masks" become what the network uses: of these parts, those whose effect
-            (mean over the ways) is at least half of the largest one. Where none of them has a positive
-            effect, the mask of the image stays as it was.
+            (mean over the ways) is at least half of the largest one; where none has a positive effect, the
+            mask stays.
         batch_size: images a step; a step holds as many again for every part and way.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
 
     Returns:
         A source; it keeps the masks in memory, 8 bits a value.
-
-    Raises:
-        KeyError: `truth_parts` with a source without masks.
-        ValueError: the source is empty, a part that there is not, or changed images or masks do not have the
-            shapes above.
     """
     batch_fn, num_steps = epoch_batches(source, batch_size)
 
@@ -113,7 +177,7 @@ def used_parts(effects: Float[np.ndarray, "images *ways parts"], parts: Sequence
     """Returns which of some parts a network uses in each image, (images, parts) with False at the others.
 
     Args:
-        effects: what the score loses when a part is changed, in one or more ways.
+        effects: from `part_effects`.
         parts: the indices of those that count.
 
     Example:

@@ -25,9 +25,6 @@ def parameter_groups(variables: Variables) -> tuple[str, ...]:
     A group is what has the same path but for the last step: `"stem"` holds `stem/kernel` and `stem/bias`. An
     array at the top is a group of its own. Only leaves of floating point count.
 
-    Args:
-        variables: any pytree of arrays.
-
     Example:
         >>> stem = {"bias": jnp.ones(2), "kernel": jnp.ones((3, 2))}
         >>> parameter_groups({"stem": stem, "scale": jnp.ones(1)})
@@ -39,17 +36,11 @@ def parameter_groups(variables: Variables) -> tuple[str, ...]:
 def parameter_groups_from_output(apply: ApplyFn, variables: Variables, images: Images) -> tuple[str, ...]:
     """Returns the groups of `parameter_groups` in the order of the network, the one nearest the output first.
 
-    A group is as deep as the first layer whose activation depends on it. That is found by trial: with NaN for
-    its leaves, the layers that turn NaN are those that it reaches. It takes one forward pass for each group.
+    A group is as deep as the first layer whose activation depends on it. That is found by trial, one forward
+    pass a group: with NaN for its leaves, the layers that turn NaN are those that it reaches.
 
-    Args:
-        apply: the network.
-        variables: of the network.
-        images: (batch, height, width, channels) in [0, 1]; one is enough.
-
-    Returns:
-        Names of groups. Those that enter at the same layer (two branches of a sum) keep the order of the
-        variables, reversed; those that reach no layer come first.
+    Groups that enter at the same layer (two branches of a sum) keep the order of the variables, reversed;
+    those that reach no layer come first. One image is enough.
 
     Example:
         >>> def apply(variables, images):
@@ -90,24 +81,14 @@ def randomized_variables(
 ) -> Variables:
     """Returns the variables with the leaves of some groups shuffled.
 
-    The draw of a leaf depends on the key and its place in the pytree alone: the same key shuffles a group in
-    the same way whatever other groups are shuffled.
+    The same key shuffles a group in the same way whatever other groups are shuffled.
 
     Args:
-        key: of the shuffling.
-        variables: any pytree of arrays.
         groups: names from `parameter_groups`; all of them by default.
-        draw: "permutation" puts the values of a leaf into random order: mean and standard deviation are
-            kept exactly, and a leaf whose values are all equal (a new bias) stays. "normal" draws new ones
-            from a normal distribution with the mean and standard deviation of the leaf; leaves without a
-            negative value (a variance, a scale) are permuted here too, since they may have to be positive.
-
-    Returns:
-        A pytree of the same structure, shapes and dtypes. Leaves of integers stay.
-
-    Raises:
-        KeyError: a group that the variables do not have.
-        ValueError: another draw.
+        draw: "permutation" puts the values of a leaf into random order: a leaf whose values are all equal (a
+            new bias) stays. "normal" draws new ones from a normal distribution with the mean and standard
+            deviation of the leaf; leaves without a negative value (a variance, a scale) are permuted here
+            too, since they may have to be positive. Leaves of integers stay.
 
     References:
         Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, Section 4; there, weights are

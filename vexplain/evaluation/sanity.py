@@ -6,10 +6,10 @@ after layer, and trained on random labels; and with those of another class of th
 features are part of an explanation and are found again in each of these networks.
 
 An image whose map is constant in the trained network is left out of every mean. Where less than half of the
-images can be compared a check is *undecided*, and a method passes only when no check failed and none is
-undecided. The thresholds are *ours*. How alike two maps of the same image are depends on the image too: where
-there is one object before a plain background, a blob at the center is like any map. So a map that is no more
-like that of the trained network than a control's is, which sees no network, is undecided too.
+images can be compared a check is *undecided*. How alike two maps of the same image are depends on the image
+too: where there is one object before a plain background, a blob at the center is like any map. So a map that
+is no more like that of the trained network than a control's is, which sees no network, is undecided too. A
+method passes when no check failed and none is undecided. The thresholds are *ours*.
 """
 
 import functools
@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain.catalog import Methods, as_methods
-from vexplain.evaluation.bootstrap import bootstrap_intervals
 from vexplain.evaluation.changed_networks import (
     Comparison,
     MapSimilarity,
@@ -32,6 +31,7 @@ from vexplain.evaluation.changed_networks import (
     with_other_network,
     with_shuffled,
 )
+from vexplain.evaluation.comparison import bootstrap_intervals
 from vexplain.evaluation.explained_network import (
     ExplainedNetwork,
     Sample,
@@ -66,7 +66,6 @@ class SanityScores(NamedTuple):
 
     @property
     def passes(self) -> bool:
-        """No check failed, and none is undecided."""
         return not self.failures and not self.undecided
 
     @property
@@ -82,10 +81,7 @@ class SanityScores(NamedTuple):
 
 
 class SanityChecks(NamedTuple):
-    """The scores of all methods, and which relevant features other networks share with the trained one.
-
-    Jaccard indices are (classes,), NaN for a class that has no relevant feature in one of the two networks.
-    """
+    """The scores of all methods, and the Jaccard index of the relevant features: see `selected_jaccard`."""
 
     scores: dict[str, SanityScores]
     jaccard: dict[str, dict[str, np.ndarray]]  # by mode, then by the group that the stage shuffled
@@ -124,40 +120,27 @@ def sanity_checks(
     - the map of the network with random labels is as alike as that ("same map for random labels");
     - Spearman and SSIM with the map of another class are 0.9 or more ("same map for another class").
 
-    All networks go through one compiled program; the maps of one are kept at a time beside those of the
-    trained one.
+    A map that holds NaN or infinity counts as constant. All networks go through one compiled program.
 
     Args:
         methods: as `as_methods` takes them; those of relevant features get those of each network.
         network: the trained variables, and the features that are relevant in them.
         batch: "images" and "masks" of a sample, say 24 to 64, and optionally their "indices".
-        key: of all that is drawn.
         relearn: variables -> relevance, over the layers of `network.relevance`: how the relevant features are
             found in a changed network. A shuffled network may predict few of the classes: let
-            `learn_relevance` leave the others out. A regression on the true labels would learn the classes
-            from the features of any network, shuffled or not, and bring the truth back into the maps.
+            `learn_relevance` leave the others out. Regress on predictions: the true labels would bring the
+            truth back into the maps, through the features of any network.
         control_names: which of the methods see no network.
-        random_labels: the same network trained on shuffled labels, with the features that are relevant for
-            those labels.
+        random_labels: the same network trained on shuffled labels, with the features relevant for those.
         modes: of "cascading" and "independent"; the network with all layers shuffled is always looked at.
         num_draws: of networks with all layers shuffled; the stages are of the first.
         draw: how weights are shuffled, see `randomized_variables`.
         explained: which class a changed network is asked about: that of the trained one, or what it predicts
-            itself. For methods made of relevant features the second: for a class that a network never
-            predicts it has none, and says nothing of it.
+            itself. For methods made of relevant features the second: a class that a network never predicts
+            has none.
         other_class: the other class is "drawn" among the others, or the "runner-up" of the trained network.
-        signs: "positive part" or "absolute value", by the name of a method that returns signed
-            attributions; the positive part for those not named.
+        signs: as of `heatmaps_of`.
         batch_size: images that are explained at once.
-
-    Returns:
-        The scores of each method and the Jaccard index of the relevant features. A map that holds NaN or
-        infinity counts as constant.
-
-    Raises:
-        ValueError: a name, mode or option that there is not, no control, or relevant features of other
-            layers.
-        KeyError: a batch without masks.
 
     References:
         Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018.

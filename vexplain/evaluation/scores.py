@@ -17,8 +17,7 @@ import numpy as np
 from vexplain import attribution
 from vexplain.attribution import logit
 from vexplain.catalog import MethodFn, Methods, as_methods
-from vexplain.evaluation._rank_correlation import part_effect_correlation
-from vexplain.evaluation._relevance_mass import relevance_mass
+from vexplain.evaluation.concentration import relevance_mass
 from vexplain.evaluation.explained_network import (
     SIGNS,
     ExplainedNetwork,
@@ -26,9 +25,16 @@ from vexplain.evaluation.explained_network import (
     as_heatmaps,
     attributions_of,
 )
-from vexplain.evaluation.localization import NUM_THRESHOLDS, best_iou, iou_area, sorted_iou_curve
-from vexplain.evaluation.ranking import pointing_game, ranking_scores
-from vexplain.evaluation.sorted_pixels import sort_pixels
+from vexplain.evaluation.localization import (
+    NUM_THRESHOLDS,
+    best_iou,
+    iou_area,
+    pointing_game,
+    ranking_scores,
+    sort_pixels,
+    sorted_iou_curve,
+)
+from vexplain.evaluation.part_truth import part_effect_correlation
 from vexplain.typing import ApplyFn, Array, Batch, Float, Heatmaps, Int
 
 SCORES = (
@@ -77,13 +83,13 @@ class Score:
 
 
 class ScoreState(NamedTuple):
-    """One row an image, by method and sign convention; a row of weight 0 is padding or a broken image."""
+    """One entry an image, by method and sign convention; one of weight 0 is padding or a broken image."""
 
     values: dict[str, dict[str, Float[Array, "images scores"]]]
     curves: dict[str, dict[str, Float[Array, "thresholds"]]]  # noqa: F821  # sums over images
     weights: Float[Array, " images"]
     num_rows: Int[Array, ""]  # written so far
-    num_scored: Int[Array, ""]  # images that weigh, those for which there was no row included
+    num_scored: Int[Array, ""]  # images that weigh, those beyond num_images included
     num_not_finite: dict[str, Int[Array, ""]]  # images whose map held NaN or infinity, by method
 
 
@@ -95,31 +101,22 @@ def heatmap_scores(
     score: attribution.Score = logit,
     seed: int = 0,
 ) -> tuple[Callable[[], ScoreState], Callable[[ScoreState, Batch, ExplainedNetwork], ScoreState]]:
-    """Returns the pair (init, update) that gives every image its `SCORES`, for `streaming.fold_epoch`.
+    """Returns `(init, update)` that gives every image its `SCORES`, for `streaming.fold_epoch`.
 
-    Batches have "images", "masks", "indices" and optionally "weights" (0 = padding), "targets" (the classes
-    to explain; the predicted ones where they are missing), "part_masks" (batch, parts, height, width) and
-    "part_effects" (batch, parts) or, with the correlation averaged over several ways to change a part,
-    (batch, ways, parts), as `with_part_effects` adds them. The masks themselves are scored as one more
-    method, `CEILING`: what a perfect map would reach.
+    Batches have "images", "masks", "indices" and optionally "weights" (0 = padding), "targets" (the predicted
+    classes where they are missing), "part_masks" (batch, parts, height, width) and "part_effects" (batch,
+    parts), as `with_part_effects` adds them; with effects (batch, ways, parts) the correlation is averaged
+    over the ways to change a part. The masks themselves are scored as one more method, `CEILING`: what a
+    perfect map would reach.
 
     Args:
-        methods: names of the catalog and functions of the same signature, as `as_methods` takes them; all of
-            the catalog if left out.
+        methods: as `as_methods` takes them; all of the catalog if left out.
         num_images: of the source, `len(source)`.
-        score: what is explained.
-        seed: of the methods that need randomness; the key of an image follows from it and the image's index,
-            whatever batch the image is in.
+        seed: of methods that draw; the key of an image follows from it and the image's index.
 
     Returns:
         `init()` and `update(state, batch, network)`; the network is an `ExplainedNetwork`, the constants of
         the pass.
-
-    Raises:
-        TypeError: a method is no function of the signature of all methods.
-        KeyError: (when `update` is traced) a batch without masks or indices.
-        ValueError: no image, a method of the name `CEILING`, or (when `update` is traced) a method that
-            returns maps of another shape.
 
     Example:
         >>> def brightness(apply, variables, images, targets=None, *, score=logit, key=None):
@@ -160,8 +157,7 @@ def summarize(state: ScoreState) -> dict[str, Score]:
     """Returns the scores of each method at its better sign convention, the largest mean IoU area first.
 
     Raises:
-        ValueError: no image was scored, more than `num_images` were, or a method gave maps that are not
-            finite.
+        ValueError: no image was scored, more than `num_images` were, or maps that are not finite.
     """
     counts = np.asarray(state.weights) > 0
     num_scored = int(state.num_scored)

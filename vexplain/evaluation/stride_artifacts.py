@@ -20,6 +20,11 @@ Fourier transform, f = (f_y, f_x) in cycles a pixel.
   to both: a grid that no screen shows does not count, and a map without any energy there scores 1.
 
 Bins need not fall on harmonics: any size of 6 strides or more will do.
+
+In all functions:
+    heatmaps: (batch, height, width), of any range; a positive scale and an offset change nothing.
+    stride: s, the period of the grid in pixels, 2 or more; at most a sixth of height and width, else a
+        ValueError.
 """
 
 import functools
@@ -40,19 +45,8 @@ def stride_artifact_energy(heatmaps: _Maps, stride: int) -> Float[Array, " batch
 
         E = Σ_bands (P + q) / Σ_rings (number of band bins) · (mean_neighbors P + q)      q: 8-bit rounding
 
-    1 means no grid, 10 ten times the energy that belongs there, below 1 that the harmonics are emptied, which
-    a box of the size of the stride does. A constant map has no grid: 1. The module says what bands and
-    neighbors are.
-
-    Args:
-        heatmaps: (batch, height, width), of any range; a positive scale and an offset change nothing.
-        stride: s, the period of the grid in pixels, 2 or more; at most a sixth of height and width.
-
-    Returns:
-        (batch,), 0 or more.
-
-    Raises:
-        ValueError: another number of axes, or a stride that is too small or too large.
+    It is 0 or more. 1 means no grid, 10 ten times the energy that belongs there, below 1 that the harmonics
+    are emptied, which a box of the size of the stride does. A constant map has no grid: 1.
 
     References:
         Odena, Dumoulin, Olah, Deconvolution and Checkerboard Artifacts, Distill 2016.
@@ -66,8 +60,9 @@ def stride_artifact_energy(heatmaps: _Maps, stride: int) -> Float[Array, " batch
         [False  True]
     """
     regions, power = _regions(*_checked(heatmaps, stride)), _power(heatmaps)
-    floor = regions.bands.sum() * (_ROUNDING * _window(*heatmaps.shape[1:]) ** 2).sum()
-    return ((power * regions.bands).sum((1, 2)) + floor) / ((power * regions.expectation).sum((1, 2)) + floor)
+    rounding = regions.bands.sum() * (_ROUNDING * _window(*heatmaps.shape[1:]) ** 2).sum()
+    found, expected = ((power * w).sum((1, 2)) + rounding for w in (regions.bands, regions.expectation))
+    return found / expected
 
 
 def stride_artifact_share(heatmaps: _Maps, stride: int) -> Float[Array, " batch"]:
@@ -75,19 +70,9 @@ def stride_artifact_share(heatmaps: _Maps, stride: int) -> Float[Array, " batch"
 
         (Σ_bands P − expected) / Σ P
 
-    The ratio of `stride_artifact_energy` is large also where a very smooth map has a faint grid; this share
-    is small there.
-
-    Args:
-        heatmaps: (batch, height, width), of any range; a positive scale and an offset change nothing.
-        stride: the period of the grid in pixels, 2 or more; at most a sixth of height and width.
-
-    Returns:
-        (batch,), at most 1; near 0 without a grid, a little below where the bands are emptier than their
-        neighbors. 0 for a constant map.
-
-    Raises:
-        ValueError: another number of axes, or a stride that is too small or too large.
+    It is at most 1; near 0 without a grid, a little below where the bands are emptier than their neighbors; 0
+    for a constant map. A very smooth map with a faint grid has a large ratio of `stride_artifact_energy`, and
+    a small share.
     """
     regions, power = _regions(*_checked(heatmaps, stride)), _power(heatmaps)
     total = power.sum((1, 2))
@@ -98,19 +83,9 @@ def stride_artifact_share(heatmaps: _Maps, stride: int) -> Float[Array, " batch"
 def fine_detail_share(heatmaps: _Maps, stride: int) -> Float[Array, " batch"]:
     """Returns the share of the energy outside all bands that is finer than the grid can carry: |f| > 1/(2s).
 
-    A map that is known at every s-th pixel only, and interpolated, has little; a box blur of s pixels takes
-    most of it away. The grid itself does not count, speckle does: where the truth is known, see
-    `edge_correlation`.
-
-    Args:
-        heatmaps: (batch, height, width), of any range; a positive scale and an offset change nothing.
-        stride: s, the period of the grid in pixels, 2 or more; at most a sixth of height and width.
-
-    Returns:
-        (batch,) in [0, 1]; 0 for a constant map.
-
-    Raises:
-        ValueError: another number of axes, or a stride that is too small or too large.
+    It is in [0, 1]; 0 for a constant map. A map that is known at every s-th pixel only, and interpolated, has
+    little; a box blur of s pixels takes most of it away. The grid itself does not count, speckle does: where
+    the truth is known, see `edge_correlation`.
     """
     regions, power = _regions(*_checked(heatmaps, stride)), _power(heatmaps)
     total = (power * (1 - regions.bands)).sum((1, 2))

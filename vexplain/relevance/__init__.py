@@ -1,8 +1,8 @@
-"""Which features of a network are relevant for which class.
+"""Visual Explanation by Interpretation (ICLR 2019): which features of a network are relevant for which class.
 
-`responses` turns the activations of all layers into one vector per image, `gram_statistics` sums
-what the regression needs in one pass over a dataset, `find_relevance` solves the sparse regression
-of every class, and `feature_scores` with `top_features` choose what explains one image.
+`responses` turns the activations of all layers into one vector per image, `gram_statistics` sums what the
+regression needs in one pass over a dataset, `find_relevance` solves the sparse regression of every class, and
+`feature_scores` with `top_features` choose what explains one image.
 """
 
 from vexplain.relevance._features import Feature as Feature

@@ -1,8 +1,7 @@
 """Which features of a network are relevant for which class.
 
-A feature is one channel of one layer. It is relevant for a class where the sparse regression gave
-it a weight that is not zero; how the weights were found, and how far from the optimum they can be,
-stays with them.
+A feature is one channel of one layer. It is relevant for a class where the sparse regression gave it a weight
+that is not zero.
 """
 
 import operator
@@ -15,11 +14,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
+from vexplain.attribution import Score, logit
 from vexplain.relevance._responses import Measure, check_measure
 from vexplain.relevance.lasso import mu_lasso
 from vexplain.relevance.layout import FeatureLayout, layer_and_channel, layout_size, split_features
 from vexplain.relevance.statistics import Statistics
-from vexplain.typing import Array
+from vexplain.typing import Array, Labels
 
 ON_EMPTY_CLASS = ("raise", "leave_out")
 _NUMBERS = (np.ndarray, np.number, jax.Array, float, int)
@@ -38,8 +38,8 @@ class Feature(NamedTuple):
 class Relevance:
     """The weight of every feature for every class: a pytree whose names are static.
 
-    At a prompt and by `print` it shows the relevant features as a table. The weights are float64 arrays of
-    the host, for which the gaps hold; inside `jax.jit` they take the precision of JAX.
+    `print` shows the relevant features as a table. The weights are float64 arrays of the host, for which the
+    gaps hold; inside `jax.jit` they take the precision of JAX.
 
     Attributes:
         weights: (features, classes), mostly exact zeros; non-negative unless asked otherwise.
@@ -47,7 +47,6 @@ class Relevance:
         penalties: (classes,), multiplier of ||w||_1 <= mu; 0 where mu did not limit the class.
         mu: (), the bound on the L1 norm of each class.
         layout: the (layer name, number of channels) that the features come from, in order.
-        class_names: one name per class.
         measure: of a channel's response, see `responses`; the features of an image are ranked by it too.
     """
 
@@ -86,14 +85,12 @@ def find_relevance(
 ) -> Relevance:
     """The relevant features of every class, from the sums over a dataset.
 
-    See `mu_lasso` for the regression and `gram_statistics` for the sums. The paper uses mu = 10 for
-    all datasets; the authors released weights for an8Flower made with 5. Copies of a feature (a
-    convolution, its ReLU, its pooled map) are candidates of their own.
+    Copies of a feature (a convolution, its ReLU, its pooled map) are candidates of their own.
 
     Args:
-        statistics: the sums over all images.
-        layout: of the responses, from `feature_layout`.
-        mu: bound on the L1 norm of each class's weights, positive; larger lets in more features.
+        statistics: the sums over all images, from `gram_statistics`.
+        layout: of the responses.
+        mu: bound on the L1 norm of each class's weights, see `mu_lasso`.
         nonnegative: demand weights >= 0.
         class_names: one name per class; their numbers when left out.
         on_empty_class: "raise" for a class without images, or "leave_out": all of its weights are 0. So are
@@ -101,17 +98,8 @@ def find_relevance(
             one class in all, the regression fits a constant.)
         measure: what the responses were made with.
 
-    Returns:
-        The weights, each class's relative duality gap at most 1e-6.
-
     Raises:
-        ValueError: another measure, `mu` is not positive, the layout or the class names do not fit the
-            statistics, a sum is not finite, a class has no image (none has one, if they may be left out), or
-            labels lie outside the classes.
-        RuntimeError: the gap of a class stayed above 1e-6.
-
-    References:
-        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, section 3.1.
+        ValueError, RuntimeError: as `mu_lasso`; a layout or labels that do not fit the statistics.
 
     Example:
         >>> import jax.numpy as jnp
@@ -164,10 +152,7 @@ def features(relevance: Relevance, target: SupportsIndex | str) -> tuple[Feature
 
     Args:
         relevance: the weights.
-        target: the class, by name or by number.
-
-    Raises:
-        ValueError: there is no such class.
+        target: the class, by name or by number; a ValueError where there is no such class.
 
     Example:
         >>> weights, zeros = np.array([[0.5], [0.0], [2.0]]), np.zeros(1)
@@ -254,3 +239,40 @@ def _table(relevance: Relevance) -> str:
             for layer, channel, weight in features(relevance, index)
         ]
     return "\n".join(lines)
+
+
+def check_relevance(relevance: Any, score: Score) -> None:
+    """Raises unless there is a relevance, and the class itself is explained, not another score."""
+    if not isinstance(relevance, Relevance):
+        raise TypeError(
+            f"relevance is a {type(relevance).__name__}: expected what learn_relevance returned for this "
+            "network"
+        )
+    if score is not logit:
+        raise ValueError(
+            f"score is {getattr(score, '__name__', score)!r}: relevant features explain the class, "
+            "through the weights of the regression; leave score out"
+        )
+
+
+def check_score_count(relevance: Relevance, num_scores: int) -> None:
+    """Raises ValueError where the network has another number of scores than the relevance has classes."""
+    if num_scores != len(relevance.class_names):
+        raise ValueError(
+            f"relevance has {len(relevance.class_names)} classes, but the network scores {num_scores}: "
+            "give the relevance that was found for this network"
+        )
+
+
+def check_classes_have_features(relevance: Relevance, targets: Labels) -> None:
+    """Raises ValueError for a class to explain that has no relevant feature; not under `jax.jit`."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((relevance, targets))):
+        return
+    explained = np.unique(np.asarray(targets))
+    empty = [relevance.class_names[c] for c in explained if num_features(relevance)[c] == 0]
+    if empty:
+        raise ValueError(
+            f"no feature is relevant for class {', '.join(map(repr, empty))} at mu = "
+            f"{float(relevance.mu):g}: find the relevance again with a larger mu, or explain another "
+            "class by `targets`"
+        )

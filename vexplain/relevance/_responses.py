@@ -1,10 +1,7 @@
 """How strongly each channel of each layer responds to an image, as one vector of unit length.
 
 A channel's response is its share of the layer's energy, so that layers of any scale and size can compete for
-the same explanation: the squared activations are summed over space (or another measure of a channel is
-taken), divided by the sum over the layer's channels, the layers are put one after another, and the whole is
-scaled to length one. A fully connected layer is a 1x1 map. The shares do not depend on the scale of a layer,
-which is used to compute them: each layer is divided by its largest magnitude first.
+the same explanation. A fully connected layer is a 1x1 map.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,25 +29,13 @@ def responses(
 
     Instead of its energy a channel may be measured by its "norm", the root of the energy (the text of the
     paper says so, as recalled; the authors' code does not), or by its "magnitude", the sum of |A|, or
-    "maximum", the largest |A| (both *ours*).
-
-    A layer that is zero everywhere has responses 0 (*ours*: the division is 0/0), and gradients 0.
+    "maximum", the largest |A| (both *ours*). A layer that is zero everywhere has responses and gradients 0
+    (*ours*); an activation that is not finite makes the whole vector of its image NaN.
 
     Args:
-        activations: by layer name, (batch, *spatial, channels), any scale, floating point; a fully
-            connected layer is (batch, channels).
-        layers: the layers to take and their order; all, in the mapping's order, when left out. A
-            dict that crosses `jax.jit` comes back sorted by name: give the layers wherever this
-            happens, so that the vector agrees with its `feature_layout`.
+        activations: by layer name, (batch, *spatial, channels) or (batch, channels), floating point.
+        layers: the layers to take and their order, as of `feature_layout`.
         measure: of a channel: "energy", "norm", "magnitude" or "maximum".
-
-    Returns:
-        Non-negative responses, float32 or wider. An activation that is not finite makes the whole
-        vector of its image NaN.
-
-    Raises:
-        ValueError: another measure, no layer, an unknown or repeated one, a layer without a channel axis, a
-            batch size that differs between layers, or activations that are not floating point.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, section 3.1.
@@ -97,7 +82,7 @@ def _shares(
         raise ValueError(f"activations: {name!r} must be floating point, got {activation.dtype}; convert it")
     activation = activation.astype(jnp.promote_types(activation.dtype, jnp.float32))
     not_batch = tuple(range(1, activation.ndim))
-    # The shares do not depend on this divisor, so neither does their gradient.
+    # No square overflows; the shares do not depend on this divisor, so neither does their gradient.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(activation), axis=not_batch, keepdims=True))
     scaled = activation / jnp.where(largest == 0, 1, largest)
     measured = _OF_CHANNELS[measure](scaled, not_batch[:-1])

@@ -2,6 +2,10 @@
 
 Channels are silenced by a mask that is an argument of the compiled program, so that every draw of random
 features runs in the same program.
+
+In all functions:
+    layers: those that have a mask.
+    relevant: by layer, channels of it, for instance from `relevant_union`; a ValueError for others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +22,7 @@ ChannelMasks = dict[str, Float[Array, " channels"]]
 
 
 def with_silenced_channels(apply: ApplyFn, layers: Sequence[Layer]) -> ApplyFn:
-    """Returns `apply((variables, masks), images)`: the network with channels multiplied by 0 or 1.
-
-    Args:
-        apply: the network.
-        layers: layers that have a mask, by name (channels,).
-    """
+    """Returns `apply((variables, masks), images)`: the network with channels multiplied by 0 or 1."""
 
     def silenced(arguments: tuple[Variables, ChannelMasks], images):
         variables, masks = arguments
@@ -41,14 +40,12 @@ def with_silenced_channels(apply: ApplyFn, layers: Sequence[Layer]) -> ApplyFn:
 
 
 def ablation_accuracy(apply: ApplyFn, layers: Sequence[Layer], num_classes: int):
-    """Returns the pair (init, update) that counts predictions of the network with silenced channels.
+    """Returns `(init, update)` that counts predictions of the network with silenced channels.
 
     As `training.confusion`; the constants of `update` are `(variables, masks)`, with masks from
     `relevant_masks` or `random_masks`.
 
     Args:
-        apply: the network.
-        layers: layers that have a mask.
         num_classes: C.
 
     References:
@@ -58,15 +55,7 @@ def ablation_accuracy(apply: ApplyFn, layers: Sequence[Layer], num_classes: int)
 
 
 def relevant_masks(layers: Sequence[Layer], relevant: Mapping[str, Sequence[int]]) -> ChannelMasks:
-    """Returns masks that silence some channels: 0 there, 1 elsewhere.
-
-    Args:
-        layers: the layers that get a mask.
-        relevant: by layer, the channels to silence, for instance from `relevant_union`.
-
-    Raises:
-        ValueError: a layer is not among `layers`, or does not have a channel.
-    """
+    """Returns masks that silence the relevant channels: 0 there, 1 elsewhere."""
     _check(layers, relevant)
     masks = {layer.name: jnp.ones(layer.num_channels) for layer in layers}
     for name, channels in relevant.items():
@@ -75,16 +64,7 @@ def relevant_masks(layers: Sequence[Layer], relevant: Mapping[str, Sequence[int]
 
 
 def random_masks(key: Key, layers: Sequence[Layer], relevant: Mapping[str, Sequence[int]]) -> ChannelMasks:
-    """Returns masks that silence random channels, as many in each layer as are relevant there.
-
-    Args:
-        key: of the draw.
-        layers: the layers that get a mask.
-        relevant: by layer, the relevant channels; only their number counts.
-
-    Raises:
-        ValueError: a layer is not among `layers`, or does not have a channel.
-    """
+    """Returns masks that silence random channels, as many in each layer as are relevant there."""
     _check(layers, relevant)
     keys = jax.random.split(key, len(layers))
     drawn = {

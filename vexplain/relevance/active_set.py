@@ -2,14 +2,13 @@
 
     minimize  w^T G w - 2 b^T w   subject to  ||w||_1 <= mu   (and w >= 0)
 
-The method keeps a *face* of the feasible set: the few features that are not zero, with their signs,
-and whether ||w||_1 = mu. It moves to the minimum over the face, drops a feature whose weight
-reaches zero on the way, and otherwise lets in the feature that lowers the objective fastest. So
-zeros are exact, and only the rows of G that belong to the face are ever read.
+The method keeps a *face* of the feasible set: the few features that are not zero, with their signs, and
+whether ||w||_1 = mu. It moves to the minimum over the face, drops a feature whose weight reaches zero on the
+way, and otherwise lets in the feature that lowers the objective fastest. So zeros are exact, and only the
+rows of G that belong to the face are ever read.
 
-Copies of a feature (a convolution, its ReLU and its pooled map) make G singular, and rounding makes
-it slightly indefinite. Along a direction without curvature there is no minimum over the face; the
-method then moves until the face ends, which it always does, since the feasible set is bounded.
+Copies of a feature make G singular, and rounding makes it slightly indefinite. Along a direction without
+curvature there is no minimum; the method then moves until the face ends, since the feasible set is bounded.
 """
 
 from typing import NamedTuple
@@ -43,10 +42,7 @@ def solve_class(
     Args:
         gram: G, (features, features); its symmetric part counts.
         linear: b, (features,) float64.
-        mu: bound on the L1 norm, positive.
-        nonnegative: demand w >= 0.
-        target_gap: the duality gap to stop at.
-        max_steps: steps to stop at; the gap must be checked by the caller.
+        target_gap: the duality gap to stop at; after `max_steps` the caller must check it.
     """
     face = _Face(gram, linear, mu)
     penalty, stalled, num_steps = 0.0, 0, 0

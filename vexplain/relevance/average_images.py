@@ -1,9 +1,8 @@
-"""Average images: what the receptive fields of a feature's favorite images have in common.
+"""Average images (Oramas et al., 2019, Section 3.1): what a feature's favorite images have in common.
 
 Each image is cropped at the receptive field of the position that excites the feature most, and the crops are
 averaged. A window that reaches over the border of the image contributes the pixels that are seen, so that the
-average is never darkened by padding. A layer that sees the whole image has nothing to crop: its average is
-one of whole images, and is marked so.
+average is never darkened by padding. The average of a layer that sees the whole image is one of whole images.
 """
 
 from collections.abc import Sequence
@@ -26,21 +25,17 @@ class FeatureView(NamedTuple):
     """What one relevant feature of one class looks like: its average image and its best crops.
 
     A crop is the window that one position of the layer may see, so that it can be larger than the image; what
-    lies outside the image is NaN.
+    lies outside the image is NaN. `weight` is the relevance of `channel` of `layer` for the class.
 
     Attributes:
-        class_name: the class that it is relevant for.
-        layer: its name in the layer table.
-        channel: of the layer.
-        weight: its relevance for the class.
         average: (height, width, channels) in [0, 1], the mean over the crops of all `indices`; NaN where no
             crop has a pixel.
         crops: (up to 9, height, width, channels) in [0, 1], the best ones; NaN where nothing is seen.
-        indices: (up to num_images,) of the images in the source, most exciting first.
-        values: (up to num_images,) the activations there.
-        sees_whole_image: every position sees the whole image; then the crops are whole images.
-        receptive_field: (height, width) in pixels that one position sees, at most the image, as in the layer
-            table; None where it is not known.
+        indices: (up to num_images,) of the images in the source, most exciting first; `values` are the
+            activations there.
+        sees_whole_image: every position does; then the crops are whole images.
+        receptive_field: (height, width) in pixels that one position sees, at most the image; None where it
+            is not known.
     """
 
     class_name: str
@@ -71,23 +66,14 @@ def interpret(
     """Returns a view of every relevant feature of every class, in the order of classes and weights.
 
     Args:
-        apply: the network.
-        variables: its variables.
-        table: its layers.
-        relevance: what `find_relevance` returned.
+        table: the layers of the network.
+        relevance: what `learn_relevance` returned.
         source: the images to search.
         num_images: crops that are averaged, k = 100 in the paper.
         within_class: search the images of the class that the feature is relevant for, or all.
         batch_size: images a step.
         mesh: devices; one if left out.
         description: of the progress bar; `None` shows none.
-
-    Raises:
-        ValueError: no class has a relevant feature.
-        KeyError: a layer of the relevance is not in the table.
-
-    References:
-        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.1.
 
     Example:
         >>> from vexplain.datasets import ArraySource
@@ -132,13 +118,9 @@ def crop_windows(
 ) -> np.ndarray:
     """Returns one crop an image, at the receptive field of a position; NaN for pixels it does not see.
 
-    The window of a position near the border reaches over it; that of a network that first crops its images
-    reaches into pixels that are never seen.
-
     Args:
-        images: (n, height, width, channels).
         layer: whose receptive field is taken.
-        rows: (n,) of the position in the activation map.
+        rows: (n,) of the position in the activation map, and so are `columns`.
         columns: (n,).
 
     Returns:
@@ -171,10 +153,7 @@ def crop_windows(
 
 
 def average_image(crops: np.ndarray) -> np.ndarray:
-    """Returns the mean of crops over the pixels that exist; NaN where none has one.
-
-    Args:
-        crops: (n, height, width, channels), NaN where a pixel is missing.
+    """Returns the mean of crops over the pixels that exist, those not NaN; NaN where none has one.
 
     Example:
         >>> crops = np.array([[[[0.2]], [[np.nan]]], [[[0.4]], [[0.5]]]])

@@ -2,8 +2,7 @@
 
 The paper takes every intermediate output of its networks of a few layers. The matrix of all products of two
 features, G, grows with the square of their number: a ResNet-50 has 93,059 features, and G 32 GiB. Deep
-networks are therefore searched at the outputs of their blocks, which is where their layers speak to each
-other.
+networks are therefore searched at the outputs of their blocks.
 """
 
 import itertools
@@ -27,16 +26,13 @@ def candidate_layers(table: LayerTable, *, convolutional_only: bool = False) -> 
     """Returns the layers whose channels are candidate features.
 
     Every intermediate output counts (*paper*): a convolution, its ReLU and its pooled copy are features of
-    their own. Only the class scores are left out: the last layer, and where that is an activation function, a
-    scale or a name given to them, what it was made of. So is what mixes the images of a batch or cannot be
+    their own. Left out are the class scores (the last layer, and where that is an activation function, a
+    scale or a name given to them, what it was made of), and what mixes the images of a batch or cannot be
     read.
 
     Args:
-        table: the layers of the network.
+        table: the layers of the network; a ValueError where none is left.
         convolutional_only: only convolutions, as in the paper's ablation "OnlyConv".
-
-    Raises:
-        ValueError: nothing is left.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -76,17 +72,11 @@ def default_layers(table: LayerTable, *, max_gram_bytes: int = MAX_GRAM_BYTES) -
     1. every candidate, as `candidate_layers` (*paper*);
     2. in a residual network the output of each block: the activation function after its addition, or the
        addition where none follows (ConvNeXt, ViT); in a plain network every activation function;
-    3. of those the last at each shape: the outputs of the stages.
+    3. of those the last at each shape, the outputs of the stages; these too if nothing fits.
 
     Args:
         table: the layers of the network.
         max_gram_bytes: largest Gram matrix, 4 m² bytes for m features; 2 GiB are 23,170 features.
-
-    Returns:
-        The layers in the order of the table; the outputs of the stages, if nothing fits.
-
-    Raises:
-        ValueError: no layer could be read.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -108,11 +98,7 @@ def default_layers(table: LayerTable, *, max_gram_bytes: int = MAX_GRAM_BYTES) -
 
 
 def gram_bytes(layers: Sequence[Layer]) -> int:
-    """Returns the size of the Gram matrix of some layers: 4 m² bytes, m their channels together.
-
-    Args:
-        layers: the layers.
-    """
+    """Returns the size of the Gram matrix of some layers: 4 m² bytes, m their channels together."""
     return 4 * sum(layer.num_channels for layer in layers) ** 2
 
 
@@ -140,19 +126,15 @@ def response_fn(apply: ApplyFn, layers: Sequence[Layer], *, measure: Measure = "
     """Returns the function `(variables, images) -> (responses, logits)` that `gram_statistics` takes.
 
     Args:
-        apply: the network.
         layers: the candidate layers, in the order of the features.
         measure: of a channel, see `responses`.
-
-    Raises:
-        ValueError: another measure.
     """
     check_measure(measure)
     names = [layer.name for layer in layers]
-    reading = read(apply, names)
+    read_fn = read(apply, names)
 
     def respond(variables, images):
-        logits, found = reading(variables, images)
+        logits, found = read_fn(variables, images)
         activations = {layer.name: channels_last(found[layer.name], layer) for layer in layers}
         return responses(activations, measure=measure), logits
 

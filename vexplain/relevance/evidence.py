@@ -2,10 +2,8 @@
 
 The recipe of the paper shows what its features look at: it sends their activation maps back to the pixels,
 through rules that keep edges. This map asks another question: at which pixels is what these features add to
-the score of the class, beyond what the features of other classes add to theirs? It follows the scores down
-through the relevant features only, weighs the finest layer with positions by what comes back, keeps what the
-deeper layers agree with, and fills the regions of one color that the evidence lies in. It takes one forward
-pass and three backward passes, however many features are relevant.
+the score of the class, beyond what the features of other classes add to theirs? It takes one forward pass and
+three backward passes, however many features are relevant.
 """
 
 from typing import Any, NamedTuple
@@ -15,8 +13,12 @@ import jax.numpy as jnp
 
 from vexplain.attribution import Network, Score, attribution_method, guided_filter, logit, normalize_heatmaps
 from vexplain.datasets.filters import gaussian_blur
-from vexplain.relevance._explained import check_classes_have_features, check_relevance, check_score_count
-from vexplain.relevance._features import Relevance
+from vexplain.relevance._features import (
+    Relevance,
+    check_classes_have_features,
+    check_relevance,
+    check_score_count,
+)
 from vexplain.relevance.layout import split_features
 from vexplain.transforms import Layer, LayerTable, as_layer_output, channels_last, edit, layers, read
 from vexplain.transforms.layer_kinds import LINEAR_KINDS
@@ -68,15 +70,15 @@ def _evidence(
     own = jax.nn.one_hot(targets, logits.shape[1], dtype=logits.dtype)
     others = (1 - own) / max(logits.shape[1] - 1, 1)
 
-    def speaking(scores: Array) -> tuple[Array, dict[str, Array]]:
+    def contributing(scores: Array) -> tuple[Array, dict[str, Array]]:
         """What relevant features contribute to a weighted sum of scores, and its gradients where they do."""
         gradients = send(scores, {})
         contributions = _contributions(gradients, activations, relevance, scores)
         chosen = split_features(relevance.layout, contributions > 0)
         return contributions, {n: gradients[n] * _beside(chosen[n], gradients[n]) for n in relevance.layers}
 
-    contributions, for_class = speaking(own)
-    _, for_others = speaking(jnp.where((contributions > 0).any(1, keepdims=True), others, 0))
+    contributions, for_class = contributing(own)
+    _, for_others = contributing(jnp.where((contributions > 0).any(1, keepdims=True), others, 0))
     seeds = {name: for_class[name] - for_others[name] for name in relevance.layers}
     arrived = send(jnp.zeros_like(logits), seeds)
 
@@ -108,8 +110,8 @@ def find_evidence(
     relevance weights:
 
     1. c_f = Σ over positions of A_f ∂y/∂A_f is what feature f contributes to y. Features with w_f > 0 for the
-       class and c_f > 0 count: relevant for it, and speaking for it in this image. Where there are any,
-       features with w_f > 0 for some other class and c̄_f = Σ A_f ∂ȳ/∂A_f > 0 speak against it.
+       class and c_f > 0 count for it. Where there are any, features with w_f > 0 for some other class and
+       c̄_f = Σ A_f ∂ȳ/∂A_f > 0 count against it.
     2. ∂y/∂A_f of the first, less ∂ȳ/∂A_f of the second, is sent back, and nothing of other features. At a
        layer with positions arrives G, to which the layer's own features among them add theirs.
     3. E = max(0, Σ_k Ḡ_k A_k), where Ḡ is G under a Gaussian of an eighth of the layer. (The mean over all
@@ -119,20 +121,16 @@ def find_evidence(
     5. The guided filter spreads it over regions of one color, and not across their edges.
     6. The map is split into two levels (2-means); the upper one and what is above it become 1.
 
-    Nothing here is learned, and no rule for ReLUs is needed: it works for every network whose layers can be
-    read. Its constants were chosen on an8Flower `single_6c`, plain, alone.
+    It needs no rule for ReLUs, only layers that can be read. Its constants were chosen on an8Flower
+    `single_6c`, plain, alone.
 
     Args:
         relevance: what `learn_relevance` returned for this network.
-        score: left out: logits are asked, of the class and of the others.
+        score: left out: the map is of logits, of the class and of the others.
 
     Returns:
-        Heatmaps, and the contributions of the features. An image in which no relevant feature speaks for the
+        Heatmaps, and the contributions of the features. An image in which no relevant feature counts for the
         class, or those of other classes outweigh them everywhere, has a map of zeros.
-
-    Raises:
-        ValueError: a class to explain that has no relevant features, or a network without a layer that has
-            positions.
 
     Example:
         >>> import numpy as np
@@ -170,9 +168,6 @@ def relevant_evidence(
     Args:
         relevance: what `learn_relevance` returned for this network.
 
-    Raises:
-        ValueError: as `find_evidence`.
-
     Example:
         >>> import numpy as np
         >>> from vexplain import ArraySource, learn_relevance
@@ -193,9 +188,6 @@ def evidence_layers(table: LayerTable) -> tuple[Layer, ...]:
 
     The finest is the first activation function with positions (the first layer, where there is none); of
     each coarser resolution it is the last activation function, or the last layer where there is none.
-
-    Raises:
-        ValueError: no layer has two spatial axes.
 
     Example:
         >>> def apply(variables, images):

@@ -38,27 +38,19 @@ class Exemplars(NamedTuple):
 def top_exemplars(
     apply: ApplyFn, table: LayerTable, picks: Sequence[Pick], *, num_images: int = 100
 ) -> tuple[Callable[[], Exemplars], Callable[[Exemplars, Batch, Variables], Exemplars]]:
-    """Returns the pair (init, update) that finds the top images of some features, for `streaming.fold`.
+    """Returns `(init, update)` that finds the top images of some features, for `streaming.fold`.
 
     An image's value is the largest activation of the channel over all positions, and the position where it
     is reached is kept with it (*reconstructed*; the paper says "highest response").
 
     Args:
-        apply: the network.
-        table: its layers.
+        table: the layers of the network.
         picks: the features, each over all images or those of one class.
         num_images: k.
 
     Returns:
         `init() -> Exemplars` and `update(state, batch, variables) -> Exemplars`. Batches have "images",
         "indices", where a pick names a class "labels", and optionally "weights" (0 = padding).
-
-    Raises:
-        ValueError: no picks, k below 1, a channel that its layer does not have, or a label below 0.
-        KeyError: at the first update, a pick names a class and the batch has no labels.
-
-    References:
-        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.1.
     """
     _check(table, picks, num_images)
     names = tuple(dict.fromkeys(pick.layer for pick in picks))

@@ -1,9 +1,9 @@
 """The mu-lasso: which few features, weighted, indicate each class.
 
-The indicator of each class is regressed on the responses under a bound on the L1 norm of the
-weights. The bound makes most weights exactly zero; a larger mu lets in more features. Only the sums
-G = X X^T and B = X L^T enter, so that the cost does not depend on the number of images, and the
-solution comes with a certificate: its duality gap bounds how far it can be from the optimum.
+The indicator of each class is regressed on the responses under a bound on the L1 norm of the weights, which
+makes most weights exactly zero; a larger mu lets in more features. Only the sums G = X X^T and B = X L^T
+enter, so that the cost does not depend on the number of images. The duality gap of the solution bounds how
+far it can be from the optimum.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,8 @@ _TARGET_GAP = 1e-10  # aimed at, relative to the sum of l^2; float64 leaves room
 class LassoSolution(NamedTuple):
     """The solution for all classes, in float64 on the host.
 
-    `penalties[j]` is the Lagrange multiplier of ||w_j||_1 <= mu: the penalty for which the
-    unconstrained lasso ||X^T w - l||^2 + penalty ||w||_1 has the same solution; 0 where the
-    constraint is inactive, and then mu does not matter for this class.
+    `penalties[j]` is the Lagrange multiplier of ||w_j||_1 <= mu: the lasso ||X^T w - l||^2 + penalty ||w||_1
+    has the same solution; 0 where the constraint is inactive.
     """
 
     weights: Float[np.ndarray, "features classes"]  # exact zeros
@@ -50,24 +49,22 @@ def mu_lasso(
         gap = <grad, w> + mu max_i |grad_i|           without w >= 0              (*ours*)
 
     The paper does not state w >= 0; the authors' released explanations are only safe with it
-    (*reconstructed*). Rounding of G in float32 may leave it with eigenvalues slightly below 0; the
-    gap then certifies the optimum up to the smallest of them times ||w - w*||^2.
+    (*reconstructed*). Where rounding of G leaves eigenvalues slightly below 0, the gap certifies the optimum
+    up to the smallest of them times ||w - w*||^2.
 
     Args:
         gram: G = X X^T, (features, features), any floating point; its symmetric part counts.
         cross: B = X L^T, (features, classes).
         counts: sum of l^2 for each class, its number of images, (classes,).
-        mu: bound on the L1 norm of each class, positive; 10 in the paper for all datasets, while
-            the authors released weights for an8Flower made with 5.
+        mu: bound on the L1 norm of each class, positive; 10 in the paper for all datasets, while the authors
+            released weights for an8Flower made with 5.
         nonnegative: demand w >= 0; otherwise weights are signed.
         class_names: how errors name the classes; their numbers when left out.
-        tolerance: largest duality gap, relative to the sum of l^2, that is returned.
+        tolerance: largest duality gap, relative to the sum of l^2; a RuntimeError where one stays above.
         max_steps: for each class, steps of the active-set method; some tens are usual.
 
     Raises:
-        ValueError: `mu` is not positive, shapes disagree, a value is not finite, or a class has no
-            image.
-        RuntimeError: a class was left with a gap above the tolerance.
+        ValueError: `mu` is not positive, shapes disagree, a value is not finite, or a class has no image.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, equation 1.

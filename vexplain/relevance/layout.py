@@ -3,6 +3,9 @@
 A *feature* is one channel of one layer. A response vector holds the features of all chosen layers,
 layer after layer; its layout is the tuple of (layer name, number of channels) in that order: static
 information, hashable, known before any image is seen.
+
+In all functions:
+    layout: of the responses.
 """
 
 import itertools
@@ -21,14 +24,9 @@ def feature_layout(activations: Mapping[str, Any], *, layers: Sequence[str] | No
     """The (layer name, number of channels) of each layer, in the order of the response vector.
 
     Args:
-        activations: by layer name, anything with a `shape` (batch, *spatial, channels): arrays, or
-            the `ShapeDtypeStruct`s that `jax.eval_shape` gives.
-        layers: the layers to take and their order; all, in the mapping's order, when left out. A
-            dict that crosses `jax.jit` (or `jax.eval_shape`) comes back sorted by name: give the
-            layers wherever this happens.
-
-    Raises:
-        ValueError: no layer, an unknown layer, a repeated one, or a shape without a channel axis.
+        activations: by layer name, anything with a `shape` (batch, *spatial, channels).
+        layers: the layers to take and their order; all, in the mapping's order, when left out. A dict that
+            crosses `jax.jit` or `jax.eval_shape` comes back sorted by name: give the layers there.
 
     Example:
         >>> import jax.numpy as jnp
@@ -47,11 +45,7 @@ def feature_layout(activations: Mapping[str, Any], *, layers: Sequence[str] | No
 
 
 def layout_size(layout: FeatureLayout) -> int:
-    """The number of features, all layers together.
-
-    Args:
-        layout: of the responses.
-    """
+    """The number of features, all layers together."""
     return sum(num_channels for _, num_channels in layout)
 
 
@@ -59,12 +53,8 @@ def feature_index(layout: FeatureLayout, layer: str, channel: int) -> int:
     """The place in the response vector of one channel of one layer.
 
     Args:
-        layout: of the responses.
-        layer: its name.
-        channel: 0 to the number of channels - 1.
-
-    Raises:
-        ValueError: the layer is not in the layout, or has no such channel.
+        layer: its name; a ValueError for one that is not in the layout.
+        channel: 0 to the number of channels - 1, else a ValueError.
 
     Example:
         >>> feature_index((("conv_1", 3), ("dense_1", 7)), "dense_1", 2)
@@ -84,11 +74,7 @@ def layer_and_channel(layout: FeatureLayout, index: SupportsIndex) -> tuple[str,
     """The layer and channel at a place of the response vector: the inverse of `feature_index`.
 
     Args:
-        layout: of the responses.
-        index: the place.
-
-    Raises:
-        ValueError: the vector has no such place.
+        index: the place; a ValueError for one that the vector does not have.
 
     Example:
         >>> layer_and_channel((("conv_1", 3), ("dense_1", 7)), 5)
@@ -109,14 +95,7 @@ def split_features(
     """Values per feature, split by layer: a mask, a one-hot pick or a score for each channel.
 
     Args:
-        layout: of the responses.
-        values: one value per feature along the last axis, in the order of the layout.
-
-    Returns:
-        By layer name, the values of its channels along the last axis.
-
-    Raises:
-        ValueError: the last axis has another size than the layout.
+        values: one value per feature along the last axis, of the size of the layout, else a ValueError.
 
     Example:
         >>> import jax.numpy as jnp

@@ -50,12 +50,9 @@ def learn_relevance(
 ) -> Relevance:
     """Returns the relevant features of a network for every class of a source.
 
-    How many features of how many layers are searched, and the size of their Gram matrix, is logged (INFO)
-    before the pass, and a WARNING says so where not all layers of the network fit.
+    The size of the search is logged before the pass: INFO, and a WARNING where not all layers fit.
 
     Args:
-        apply: the network, `apply(variables, images) -> logits`.
-        variables: its variables.
         source: labeled images, usually those that it was trained on; `ArraySource` makes one of arrays.
         layers: the layers whose channels are candidates, by name or from the layer table; `default_layers` of
             the network if left out: all of them, or the outputs of blocks where all would be too many.
@@ -72,9 +69,7 @@ def learn_relevance(
         description: of the progress bar; `None` shows none.
 
     Raises:
-        ValueError: no source or an empty one, another measure, too many features for `max_gram_bytes`, a
-            class without images, `mu` not positive.
-        KeyError: a name in `layers` that no layer has.
+        ValueError: an empty source, too many features, a class without images, `mu` not positive.
 
     Example:
         >>> import numpy as np

@@ -2,8 +2,7 @@
 
 The features that are relevant for the predicted class *and* respond strongly to this image are its
 explanation. Each is made visible by sending its own activation map back to the pixels, through guided ReLUs
-and resampled strides. For a batch this is one forward pass and K backward passes in one compiled program,
-whatever layers the K features of each image are in.
+and resampled strides: one forward pass and K backward passes, whatever layers the K features are in.
 """
 
 from typing import Any, NamedTuple
@@ -13,8 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain.attribution import Network, Score, attribution_method, logit, positive_heatmaps
-from vexplain.relevance._explained import check_classes_have_features, check_relevance, check_score_count
-from vexplain.relevance._features import Relevance
+from vexplain.relevance._features import (
+    Relevance,
+    check_classes_have_features,
+    check_relevance,
+    check_score_count,
+)
 from vexplain.relevance._responses import responses
 from vexplain.relevance.layout import layer_and_channel, split_features
 from vexplain.relevance.scores import TopFeatures, feature_scores, top_features
@@ -78,10 +81,10 @@ def _explanation(
     apply, variables, _ = network
     table = layers(apply, variables, images)
     chosen = [table[name] for name in relevance.layers]
-    reading = with_rules(
+    read_fn = with_rules(
         read(apply, relevance.layers), rules, on_uncovered=on_uncovered, on_unmatched="ignore"
     )
-    (logits, found), send = jax.vjp(lambda images: reading(variables, images), images)
+    (logits, found), send = jax.vjp(lambda images: read_fn(variables, images), images)
     check_score_count(relevance, logits.shape[1])
     activations = {layer.name: channels_last(found[layer.name], layer) for layer in chosen}
     x = responses(activations, layers=relevance.layers, measure=relevance.measure)
@@ -122,23 +125,16 @@ def explain(
     3. Per map: negative values to zero, L2 norm over the color channels, shift and scale to [0, 1].
     4. The maps are combined by the pixel-wise maximum.
 
+    Under `jax.jit` an image whose class has no relevant features gets no valid map; outside it this raises.
+
     Args:
         relevance: what `learn_relevance` returned for this network.
-        score: left out: the weights of the regression say what speaks for a class.
+        score: left out: the weights of the regression say what counts for a class.
         num_features: K. Where fewer features have r > 0, fewer maps are made.
-        rules: backward rules. A rule that matches nothing in this network (RESAMPLED_STRIDE where all
-            strides are 1) changes nothing.
+        rules: backward rules. One that matches nothing in this network changes nothing.
         on_uncovered: what to do about activation functions that no rule covers, see `with_rules`.
         signal: what is sent back: the `"activation"` map (*paper*), or `"ones"`.
         combination: `"maximum"` (*paper*), `"mean"`, or `"weighted"` by r (both *ours*).
-
-    Returns:
-        Heatmaps, maps and the features they show. Under `jax.jit` an image whose class has no relevant
-        features gets no valid map; outside it this raises.
-
-    Raises:
-        ValueError: an unknown option, K larger than the number of features, or a class to explain that has no
-            relevant features.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.2 and 3.3.
@@ -188,17 +184,11 @@ def relevant_features(
 
     Args:
         relevance: what `learn_relevance` returned for this network.
-        num_features: K, see `explain`.
-        rules: see `explain`.
-        on_uncovered: see `with_rules`.
-        signal: see `explain`.
-        combination: see `explain`.
-
-    Raises:
-        ValueError: as `explain`.
-
-    References:
-        Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 3.2 and 3.3.
+        num_features: K, as of `explain`; and so are:
+        rules: of the backward pass.
+        on_uncovered: "raise" or "gradient".
+        signal: "activation" or "ones".
+        combination: "maximum", "mean" or "weighted".
 
     Example:
         >>> from vexplain import ArraySource, learn_relevance
@@ -243,7 +233,7 @@ def feature_name(relevance: Relevance, index: Any) -> str:
     """Returns the name of a feature as `layer[channel]`.
 
     Args:
-        relevance: what the index counts the features of.
+        relevance: whose features are counted.
         index: of the feature, for instance from `Explanation.features.indices`.
 
     Example:
@@ -285,9 +275,6 @@ def combined_maps(
         maps: in [0, 1]; zero where a feature is not valid.
         features: (batch, K) each.
         combination: "maximum", "mean" over the valid features, or "weighted" by their scores.
-
-    Raises:
-        ValueError: another combination.
 
     Example:
         >>> features = TopFeatures(jnp.array([[4, 0]]), jnp.array([[0.5, 0.0]]), jnp.array([[True, False]]))

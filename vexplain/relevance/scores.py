@@ -1,8 +1,7 @@
-"""Which relevant features speak for the class of one image: its responses, weighted by relevance.
+"""Which relevant features explain the class of one image: its responses, weighted by relevance.
 
-A feature explains a prediction where it is relevant for the class and present in the image. The
-few features with the largest product of both are the explanation; a feature without a positive
-product is never part of it.
+A feature explains a prediction where it is relevant for the class and present in the image. The few features
+with the largest product of both are the explanation; one without a positive product is never part of it.
 """
 
 from typing import NamedTuple
@@ -31,12 +30,8 @@ def feature_scores(
     A class without relevant features scores 0 everywhere; a target beyond the classes scores NaN.
 
     Args:
-        responses: from `responses`, in the order of `relevance.layout`.
+        responses: from `responses`, in the order of `relevance.layout`, else a ValueError.
         relevance: the weights; may be an argument of a jitted function.
-        targets: the class of each image that is explained, usually the predicted one.
-
-    Raises:
-        ValueError: the number of features is not that of the relevance.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, section 3.2.
@@ -57,11 +52,8 @@ def top_features(scores: Float[Array, "batch features"], num_features: int) -> T
 
     Args:
         scores: from `feature_scores`.
-        num_features: features per image, K; static. Where fewer have a positive score the rest is
-            marked as not valid, and its indices mean nothing.
-
-    Raises:
-        ValueError: K is below 1 or above the number of features.
+        num_features: features per image, K; static, 1 to the number of features, else a ValueError. Where
+            fewer have a positive score the rest is marked as not valid, and its indices mean nothing.
 
     Example:
         >>> import jax.numpy as jnp

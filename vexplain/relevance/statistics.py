@@ -1,9 +1,8 @@
 """Everything that the sparse regression needs to know of a dataset, summed in one pass over it.
 
-The regression of class indicators l on responses x sees the data only through G = sum x x^T and
-B = sum x l^T (and sum l^2, to measure its error), whose sizes do not depend on the number of
-images. Each sum is kept as two float32 arrays, the rounded sum and what the rounding has lost, so
-that a million images are added up as accurately as a hundred.
+The regression of class indicators l on responses x sees the data only through G = sum x x^T and B = sum x l^T
+(and sum l^2, to measure its error). Each sum is kept as two float32 arrays, the rounded sum and what the
+rounding has lost, so that a million images are added up as accurately as a hundred.
 """
 
 from collections.abc import Callable
@@ -46,26 +45,18 @@ def gram_statistics(
 ) -> tuple[InitFn, UpdateFn, MergeFn]:
     """The `init`, `update` and `merge` that sum `Statistics` over a stream of batches.
 
-    `init() -> state` and `update(state, batch, variables) -> state` are what `streaming.fold` takes
-    (with `constants=variables`); `merge(state, state) -> state` adds the sums of two streams.
-    A batch has "images", "labels" where labels="true", and "weights" (0 marks padding, which does
-    not count; all ones when left out). What is not finite reaches the sums, where the regression
-    refuses it.
+    `init() -> state` and `update(state, batch, variables) -> state` are what `streaming.fold` takes (with
+    `constants=variables`); `merge(state, state) -> state` adds the sums of two streams. A batch has "images",
+    "labels" where labels="true", and optionally "weights" (0 = padding). What is not finite reaches the sums,
+    where the regression refuses it.
 
     Args:
-        response_fn: (variables, images) -> (responses, logits), of shapes (batch, features) and
-            (batch, classes).
+        response_fn: (variables, images) -> (responses, logits), (batch, features) and (batch, classes).
         num_features: features m of a response vector.
         num_classes: classes C.
-        labels: regress on the class the network "predicted" (what explains the network), or on the
-            "true" one.
-        max_gram_bytes: largest size allowed for G, 4 m^2 bytes; the state holds two such matrices
-            and each update makes a third for a moment.
-
-    Raises:
-        ValueError: G would be larger than `max_gram_bytes`, an unknown `labels`, or (when `update`
-            is traced) shapes that disagree with `num_features` and `num_classes`.
-        KeyError: labels="true" with a batch that has none.
+        labels: regress on the class the network "predicted" (what explains the network), or the "true" one.
+        max_gram_bytes: largest size allowed for G, 4 m^2 bytes; the state holds two such matrices and each
+            update makes a third for a moment.
 
     References:
         Oramas, Wang, Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, section 3.1

@@ -53,9 +53,6 @@ def save_relevance(relevance: Relevance, path: str | os.PathLike[str]) -> None:
 def load_relevance(path: str | os.PathLike[str]) -> Relevance:
     """The relevance that `save_relevance` wrote, bit for bit.
 
-    Args:
-        path: the file.
-
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or not one that `save_relevance` wrote.

@@ -1,14 +1,18 @@
-"""How much of a map lies inside the true region, and over how few pixels it is spread.
+"""Where the mass of a map lies: how much of it in the true region, along its border, and on how few pixels.
 
-The first question needs a mask, the others none: a map may be concise and wrong. The values of a map count
-here and not only their order.
+The values of a map count here and not only their order. The first two questions need a mask, the others none:
+a map may be concise and wrong.
+
+In all functions:
+    attributions: (batch, height, width), signed.
+    masks: (batch, height, width), coverage of the true region in [0, 1].
 """
 
 from typing import Literal
 
 import jax.numpy as jnp
 
-from vexplain.typing import Array, Float, Int, Masks
+from vexplain.typing import Array, Float, Heatmaps, Int, Masks
 
 CONVENTIONS = ("positive", "absolute", "signed")
 _Maps = Float[Array, "batch height width"]  # signed
@@ -22,21 +26,15 @@ def relevance_mass(
 ) -> Float[Array, " batch"]:
     """Returns the share of a map's mass that lies inside the mask: relevance mass accuracy.
 
-    Σ_{p in M} r_p / Σ_p r_p with M = {mask >= 0.5}. The measure was made for maps without negative values,
-    and by default r = max(a, 0) makes them so. Quantus offers r = |a| ("absolute") and r = a ("signed"):
-    there the total is a difference, and the "share" leaves [0, 1] wherever negative values cancel positive
-    ones. Both are here to compare with published tables.
+    Σ_{p in M} r_p / Σ_p r_p with M = {mask >= 0.5}, and r = max(a, 0) unless asked otherwise: the measure was
+    made for maps without negative values. Quantus offers r = |a| ("absolute") and r = a ("signed", where the
+    "share" leaves [0, 1] wherever negative values cancel positive ones), to compare with published tables.
 
     Args:
-        attributions: (batch, height, width), signed.
-        masks: (batch, height, width), coverage of the true region in [0, 1].
         convention: "positive", "absolute" or "signed".
 
     Returns:
         (batch,); in [0, 1] unless "signed"; 0 where the total is 0.
-
-    Raises:
-        ValueError: another convention.
 
     References:
         Arras, Osman, Samek, CLEVR-XAI: A benchmark dataset for the ground truth evaluation of neural network
@@ -52,23 +50,40 @@ def relevance_mass(
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention is {convention!r}: expected one of {CONVENTIONS}")
-    readings = {"positive": lambda a: jnp.maximum(a, 0), "absolute": jnp.abs, "signed": lambda a: a}
-    mass = readings[convention](attributions)
+    parts = {"positive": lambda a: jnp.maximum(a, 0), "absolute": jnp.abs, "signed": lambda a: a}
+    mass = parts[convention](attributions)
     total = mass.sum((1, 2))
     inside = jnp.where(jnp.asarray(masks) >= 0.5, mass, 0).sum((1, 2))
     return jnp.where(total == 0, 0, inside / jnp.where(total == 0, 1, total))
 
 
-def sparseness(attributions: _Maps) -> Float[Array, " batch"]:
-    """Returns the Gini index of the absolute values: 0 for an even map, near 1 for a single pixel.
+def edge_correlation(heatmaps: Heatmaps, masks: Masks) -> Float[Array, " batch"]:
+    """Returns the correlation over pixels of the slope of the heatmap with the slope of the mask (*ours*).
 
-    G = Σ_i (2 i - n - 1) |a|_(i) / (n Σ_i |a|_(i)) with the values in ascending order, i = 1, ..., n.
+    Pearson's r of |∇h| and |∇m|, both by central differences. Blur spreads the slopes of h away from the
+    border, a grid or speckle adds slopes where the mask has none: both lower it.
 
     Args:
-        attributions: (batch, height, width), signed.
+        heatmaps: (batch, height, width); a scale and an offset change nothing.
 
     Returns:
-        (batch,) in [0, 1 - 1/n]; 0 for a map of zeros, which is even.
+        (batch,) in [-1, 1]; 0 where one of the two is flat.
+
+    Example:
+        >>> masks = jnp.zeros((1, 8, 8)).at[0, 2:6, 2:6].set(1.0)
+        >>> print(edge_correlation(1 - masks, masks), edge_correlation(jnp.zeros((1, 8, 8)), masks))
+        [1.] [0.]
+    """
+    h, m = (_centered(_slope(jnp.asarray(maps))) for maps in (heatmaps, masks))
+    scale = jnp.sqrt((h**2).sum((1, 2)) * (m**2).sum((1, 2)))
+    return jnp.where(scale > 0, (h * m).sum((1, 2)) / jnp.where(scale > 0, scale, 1), 0)
+
+
+def sparseness(attributions: _Maps) -> Float[Array, " batch"]:
+    """Returns the Gini index of the absolute values: 0 for an even map, 1 - 1/n for one pixel of n.
+
+    G = Σ_i (2 i - n - 1) |a|_(i) / (n Σ_i |a|_(i)) with the values in ascending order, i = 1, ..., n. A map
+    of zeros is even.
 
     References:
         Chalasani et al., Concise Explanations of Neural Networks using Adversarial Training, ICML 2020.
@@ -85,13 +100,7 @@ def sparseness(attributions: _Maps) -> Float[Array, " batch"]:
 def complexity(attributions: _Maps) -> Float[Array, " batch"]:
     """Returns the entropy of the absolute values as shares of their sum, in nats: low for a concise map.
 
-    H = -Σ_p P_p ln P_p with P_p = |a_p| / Σ |a|.
-
-    Args:
-        attributions: (batch, height, width), signed.
-
-    Returns:
-        (batch,) in [0, ln n]; ln n for a map of zeros, which is even.
+    H = -Σ_p P_p ln P_p with P_p = |a_p| / Σ |a|, in [0, ln n]; ln n for a map of zeros, which is even.
 
     References:
         Bhatt, Weller, Moura, Evaluating and Aggregating Feature-based Model Explanations, IJCAI 2020.
@@ -108,8 +117,7 @@ def effective_complexity(attributions: _Maps, *, threshold: float = 1e-5) -> Int
     """Returns how many pixels have an absolute value above a threshold.
 
     Args:
-        attributions: (batch, height, width), signed. The scale counts: normalize maps of several methods.
-        threshold: what no longer counts as zero.
+        threshold: what no longer counts as zero. The scale counts: normalize maps of several methods.
 
     References:
         Nguyen, Martínez, On quantitative aspects of model interpretability, 2020.
@@ -127,3 +135,12 @@ def _shares(attributions: Array) -> Float[Array, "batch pixels"]:
     peak = size.max(1, keepdims=True)
     size = jnp.where(peak > 0, size / jnp.where(peak > 0, peak, 1), 1)  # no sum of tiny values underflows
     return size / size.sum(1, keepdims=True)
+
+
+def _slope(maps: Heatmaps) -> Heatmaps:
+    down, across = jnp.gradient(maps, axis=(1, 2))
+    return jnp.hypot(down, across)
+
+
+def _centered(maps: Heatmaps) -> Heatmaps:
+    return maps - maps.mean((1, 2), keepdims=True)
