@@ -20,6 +20,7 @@ from experiments.shape_translation_scores import (
     recall,
     scores_of,
 )
+from experiments.shape_translation_sheets import translation_sheet
 from vexplain.datasets import Source
 from vexplain.datasets.shape_swap import Pairs
 from vexplain.figures import (
@@ -29,7 +30,6 @@ from vexplain.figures import (
     Table,
     package_versions,
     save_pictures,
-    translation_sheet,
     write_report,
 )
 from vexplain.translation import Translator

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.transforms import networks
-from vexplain.attribution import positive_heatmaps
+from vexplain.attribution import attribution_method, positive_heatmaps
 from vexplain.relevance import (
     Relevance,
     candidate_layers,
@@ -192,7 +192,7 @@ def test_bad_targets_are_named(targets, message, images):
     ],
 )
 def test_arguments_of_another_type_are_named(change, message, images):
-    without_type_checks = inspect.unwrap(explain)
+    without_type_checks = attribution_method(inspect.unwrap(explain))
     apply, variables = networks.nnx_network()
     relevance, _ = made_relevance(apply, variables, images)
     with pytest.raises(ValueError, match=message):

@@ -11,9 +11,8 @@ called as it is.
 import collections
 import functools
 import inspect
-import types
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +20,10 @@ import numpy as np
 from jax.core import Tracer
 
 from vexplain._checks import as_classes, check_image_form, check_range
+from vexplain.attribution.keeping import Store, avals, identity, kept
 from vexplain.attribution.scores import Score, logit, num_classes_of, predicted_targets
 from vexplain.transforms import Rule, Rules, with_rules
 
-Store = collections.OrderedDict[Hashable, tuple[Any, Any]]
-
-_MAX_PROGRAMS = 128  # that are kept; each holds its network
 _MAX_PARTS = 8  # of a batch that is larger than what was compiled
 _MAX_FILL = 8  # times as many images as asked for, of a batch that is smaller
 
@@ -70,7 +67,13 @@ class Method(Protocol):
     ) -> Any: ...
 
 
-def attribution_method(function: Callable[..., Any]) -> Method:
+@overload
+def attribution_method(function: Callable[..., Any]) -> Method: ...
+@overload
+def attribution_method(*, after: Callable[..., None]) -> Callable[[Callable[..., Any]], Method]: ...
+def attribution_method(
+    function: Callable[..., Any] | None = None, *, after: Callable[..., None] | None = None
+) -> Any:
     """Returns the method that users call, `method(apply, variables, images, targets=None, *, score, key)`.
 
     Args:
@@ -78,6 +81,7 @@ def attribution_method(function: Callable[..., Any]) -> Method:
             array, (batch,) classes unless the score takes something else), and `key` (one an image; a call
             without a key is an error then), and options of its own, keyword-only. What it returns has a
             leading batch axis in every array, and depends on no other image of the batch.
+        after: `after(targets, **options)` may raise, once the targets are known; not within a trace.
 
     Example:
         >>> @attribution_method
@@ -87,6 +91,10 @@ def attribution_method(function: Callable[..., Any]) -> Method:
         >>> print(saliency(apply, -jnp.eye(2), np.array([[[[0.5, 1.0]]]])))
         [[[[1. 0.]]]]
     """
+    return functools.partial(_method, after=after) if function is None else _method(function, after)
+
+
+def _method(function: Callable[..., Any], after: Callable[..., None] | None) -> Method:
     parameters = inspect.signature(function).parameters
     needs = frozenset(parameters) & {"network", "images", "targets", "key"}
 
@@ -97,8 +105,11 @@ def attribution_method(function: Callable[..., Any]) -> Method:
         call = _Call(function, needs, apply, score, options)
         given = (apply, variables, images, targets, score, key, options)
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
-            return call.traced(variables, images, targets, key, np.arange(len(images)))
-        return _run(call, variables, images, targets, key)
+            return call.traced(variables, images, targets, key, np.arange(len(images)))[0]
+        result, targets = _run(call, variables, images, targets, key)
+        if after is not None:
+            after(np.asarray(targets), **options)
+        return result
 
     shared = list(inspect.signature(Method.__call__).parameters.values())[1:-1]
     own = [parameter for name, parameter in parameters.items() if name not in needs]
@@ -106,7 +117,7 @@ def attribution_method(function: Callable[..., Any]) -> Method:
         [*shared, *own], return_annotation=inspect.signature(function).return_annotation
     )
     method.__signature__ = signature  # type: ignore[attr-defined]
-    return cast(Method, method)
+    return method
 
 
 class _Call(NamedTuple):
@@ -122,8 +133,8 @@ class _Call(NamedTuple):
     def sees_network(self) -> bool:
         return "network" in self.needs
 
-    def traced(self, variables: Any, images: Any, targets: Any, key: Any, positions: Any) -> Any:
-        """What the function returns; targets and key brought into its form."""
+    def traced(self, variables: Any, images: Any, targets: Any, key: Any, positions: Any) -> tuple[Any, Any]:
+        """What the function returns, and the targets; these and the key are brought into its form."""
         images = jnp.asarray(images)
         if self.sees_network:
             if targets is None:
@@ -135,7 +146,7 @@ class _Call(NamedTuple):
             key = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.asarray(positions))
         network = Network(self.apply, variables, self.score)
         given = {"network": network, "images": images, "targets": targets, "key": key}
-        return self.function(**{name: given[name] for name in self.needs}, **self.options)
+        return self.function(**{name: given[name] for name in self.needs}, **self.options), targets
 
 
 class _Found(NamedTuple):
@@ -195,7 +206,7 @@ def _run(call: _Call, variables: Any, images: Any, targets: Any, key: Any) -> An
     statics = [None if a is not None else leaf for a, leaf in zip(arrays, leaves, strict=True)]
     name = (identity(treedef), *map(identity, statics))
     program = kept(_PROGRAMS, name, call, lambda: _Program(treedef, statics))
-    kind = (*_avals((arrays, variables)), images.shape[1:], *_avals((targets, key), 1))
+    kind = (*avals((arrays, variables)), images.shape[1:], *avals((targets, key), 1))
     if isinstance(images, np.ndarray) and kind not in program.sizes:  # before anything is compiled
         check_range(
             "images", float(images.min()), float(images.max()), is_finite=bool(np.isfinite(images).all())
@@ -300,7 +311,7 @@ def _check_found(found: _Found, *, sees_network: bool) -> None:
 def _outputs(call: _Call, variables: Any, images: Any) -> Any:
     """The shapes that the network returns, from a trace that is made once."""
     leaves, treedef = jax.tree.flatten(call.apply)
-    name = (identity(treedef), *map(identity, leaves), *_avals(variables), images.shape[1:])
+    name = (identity(treedef), *map(identity, leaves), *avals(variables), images.shape[1:])
     shape = jax.ShapeDtypeStruct(images.shape, jax.dtypes.canonicalize_dtype(images.dtype))
     return kept(_OUTPUTS, name, call, lambda: jax.eval_shape(call.apply, variables, shape))
 
@@ -332,63 +343,3 @@ def _checked_key(name: str, key: Any, is_needed: bool, count: int) -> Any:
     if key.shape not in ((), (count,)):
         raise ValueError(f"key has shape {key.shape}: expected one key, or one an image, ({count},)")
     return key
-
-
-# --------------------------------------------------------------------------------------- what is kept
-
-
-def kept(store: Store, name: Hashable, held: Any, make: Callable[[], Any]) -> Any:
-    """Returns what was made under a name, or is made now; of many things the oldest are forgotten.
-
-    Args:
-        store: where it is kept.
-        name: made of what `identity` returns.
-        held: what the name was made of: kept alive with it, for an address may be a part of the name.
-        make: called where there is nothing of this name.
-    """
-    try:
-        found = store.pop(name)
-    except KeyError:
-        found = (make(), held)
-    store[name] = found
-    while len(store) > _MAX_PROGRAMS:
-        store.popitem(last=False)
-    return found[0]
-
-
-def identity(value: Any) -> Hashable:
-    """Returns what tells a static value from others: itself, or its address and those of its attributes.
-
-    A network of a class of its own may have no hash, and may be changed: an attribute that is set anew makes
-    it another network. What is changed in place is not seen, as everywhere in JAX.
-
-    Args:
-        value: a function, an object, or anything that may be an option.
-
-    Example:
-        >>> identity(functools.partial(max, 1)) == identity(functools.partial(max, 1))
-        True
-    """
-    if isinstance(value, types.MethodType):
-        return (value.__func__, identity(value.__self__))
-    if isinstance(value, functools.partial):
-        named = sorted(value.keywords.items())
-        return (identity(value.func), *map(identity, value.args), *((k, identity(v)) for k, v in named))
-    if isinstance(value, tuple | list):
-        return (type(value), *map(identity, value))
-    try:
-        hash(value)
-    except TypeError:
-        has_value = False
-    else:
-        has_value = isinstance(value, types.FunctionType) or type(value).__hash__ is not object.__hash__
-    if has_value:
-        return (type(value), value)
-    return (type(value), id(value), *((k, id(v)) for k, v in getattr(value, "__dict__", {}).items()))
-
-
-def _avals(tree: Any, first_axis: int = 0) -> tuple[Hashable, ...]:
-    """Structure, shapes and types of a tree of arrays."""
-    leaves, treedef = jax.tree.flatten(tree)
-    shapes = ((np.shape(leaf)[first_axis:], getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
-    return (treedef, jax.dtypes.canonicalize_dtype(np.float64), *shapes)

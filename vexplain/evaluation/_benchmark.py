@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from vexplain._text import aligned
-from vexplain.attribution.calling import Store, identity, kept
+from vexplain.attribution.keeping import Store, identity, kept
 from vexplain.catalog import METHODS, MethodFn, Methods, as_methods, title_of, with_options
 from vexplain.evaluation.comparison import Difference, compare
 from vexplain.evaluation.explained_network import Task

@@ -17,7 +17,7 @@ import numpy as np
 
 from vexplain._checks import as_classes, check_images
 from vexplain.attribution import Score, absolute_heatmaps, logit, normalize_heatmaps, positive_heatmaps
-from vexplain.attribution.calling import Store, identity, kept
+from vexplain.attribution.keeping import Store, identity, kept
 from vexplain.attribution.scores import predicted_targets
 from vexplain.catalog import MethodFn, Methods, as_methods
 from vexplain.datasets import Source

@@ -16,5 +16,4 @@ from vexplain.figures.report import save_pictures as save_pictures
 from vexplain.figures.report import write_report as write_report
 from vexplain.figures.saving import png_bytes as png_bytes
 from vexplain.figures.saving import save_figure as save_figure
-from vexplain.figures.translation_sheets import translation_sheet as translation_sheet
 from vexplain.figures.weights import weights_overview as weights_overview

@@ -264,12 +264,9 @@ def check_score_count(relevance: Relevance, num_scores: int) -> None:
         )
 
 
-def check_classes_have_features(relevance: Relevance, targets: Labels) -> None:
-    """Raises ValueError for a class to explain that has no relevant feature; not under `jax.jit`."""
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((relevance, targets))):
-        return
-    explained = np.unique(np.asarray(targets))
-    empty = [relevance.class_names[c] for c in explained if num_features(relevance)[c] == 0]
+def check_classes_have_features(targets: Labels, *, relevance: Relevance, **options: Any) -> None:
+    """Raises ValueError for a class to explain that has no relevant feature."""
+    empty = [relevance.class_names[c] for c in np.unique(targets) if num_features(relevance)[c] == 0]
     if empty:
         raise ValueError(
             f"no feature is relevant for class {', '.join(map(repr, empty))} at mu = "

@@ -6,12 +6,12 @@ the score of the class, beyond what the features of other classes add to theirs?
 three backward passes, however many features are relevant.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vexplain.attribution import Network, Score, attribution_method, guided_filter, logit, normalize_heatmaps
+from vexplain.attribution import Network, attribution_method, guided_filter, normalize_heatmaps
 from vexplain.datasets.filters import gaussian_blur
 from vexplain.relevance._features import (
     Relevance,
@@ -24,15 +24,12 @@ from vexplain.transforms import Layer, LayerTable, as_layer_output, channels_las
 from vexplain.transforms.layer_kinds import LINEAR_KINDS
 from vexplain.typing import (
     AnyArray,
-    ApplyFn,
     Array,
     Float,
     Heatmaps,
-    ImagesLike,
     Labels,
     Logits,
     Targets,
-    Variables,
 )
 
 REACH = 1 / 8  # of the side of a layer: standard deviation of the neighborhood that shares a gradient
@@ -52,14 +49,76 @@ class Evidence(NamedTuple):
     logits: Logits
 
 
-@attribution_method
-def _evidence(
-    network: Network,
-    images: Array,
-    targets: Targets,
-    *,
-    relevance: Relevance,
-) -> Evidence:
+@attribution_method(after=check_classes_have_features)
+def find_evidence(network: Network, images: Array, targets: Targets, *, relevance: Relevance) -> Evidence:
+    """Returns heatmaps of the regions that give the relevant features their evidence for the class (*ours*).
+
+    With y the score of the class, ȳ the mean of the other scores, A the activation of a layer, and w the
+    relevance weights:
+
+    1. c_f = Σ over positions of A_f ∂y/∂A_f is what feature f contributes to y. Features with w_f > 0 for the
+       class and c_f > 0 count for it. Where there are any, features with w_f > 0 for some other class and
+       c̄_f = Σ A_f ∂ȳ/∂A_f > 0 count against it.
+    2. ∂y/∂A_f of the first, less ∂ȳ/∂A_f of the second, is sent back, and nothing of other features. At a
+       layer with positions arrives G, to which the layer's own features among them add theirs.
+    3. E = max(0, Σ_k Ḡ_k A_k), where Ḡ is G under a Gaussian of an eighth of the layer. (The mean over all
+       positions instead would be Grad-CAM's weight, no averaging LayerCAM's.)
+    4. The finest layer says where, the deeper ones whether: E_fine (D + 0.1), with D in [0, 1] the mean of
+       E over the last layers of all coarser resolutions, saturated as in step 6.
+    5. The guided filter spreads it over regions of one color, and not across their edges.
+    6. The map is split into two levels (2-means); the upper one and what is above it become 1.
+
+    It needs no rule for ReLUs, only layers that can be read. Its constants were chosen on an8Flower
+    `single_6c`, plain, alone.
+
+    Args:
+        relevance: what `learn_relevance` returned for this network.
+
+    Returns:
+        Heatmaps, and the contributions of the features. An image in which no relevant feature counts for the
+        class, or those of other classes outweigh them everywhere, has a map of zeros.
+
+    Example:
+        >>> import numpy as np
+        >>> from vexplain import ArraySource, learn_relevance
+        >>> def apply(variables, images):  # which of two colors is there more of?
+        ...     return jax.nn.relu(images).mean((1, 2)) @ variables
+        >>> images = np.zeros((2, 12, 12, 2), np.float32)
+        >>> images[0, 3:9, 2:6, 0] = images[1, 5:, 5:, 1] = 1
+        >>> source = ArraySource(images, np.array([0, 1]), class_names=("red", "green"))
+        >>> relevance = learn_relevance(apply, jnp.eye(2), source, mu=2)
+        >>> evidence = find_evidence(apply, jnp.eye(2), images, relevance=relevance)
+        >>> bool(((evidence.heatmaps > 0.5) == (images.max(-1) > 0)).all())
+        True
+    """
+    return _evidence(network, images, targets, relevance)
+
+
+@attribution_method(after=check_classes_have_features)
+def relevant_evidence(network: Network, images: Array, targets: Targets, *, relevance: Relevance) -> Heatmaps:
+    """Returns heatmaps of the regions that give the relevant features their evidence for the class (*ours*).
+
+    `find_evidence` has the equations, and returns the contributions of the features too.
+
+    Args:
+        relevance: what `learn_relevance` returned for this network.
+
+    Example:
+        >>> import numpy as np
+        >>> from vexplain import ArraySource, learn_relevance
+        >>> apply = lambda variables, images: jax.nn.relu(images).mean((1, 2)) @ variables
+        >>> images = np.zeros((2, 12, 12, 2), np.float32)
+        >>> images[0, 3:9, 2:6, 0] = images[1, 5:, 5:, 1] = 1
+        >>> source = ArraySource(images, np.array([0, 1]), class_names=("red", "green"))
+        >>> relevance = learn_relevance(apply, jnp.eye(2), source, mu=2)
+        >>> relevant_evidence(apply, jnp.eye(2), images, relevance=relevance).shape
+        (2, 12, 12)
+    """
+    return _evidence(network, images, targets, relevance).heatmaps
+
+
+def _evidence(network: Network, images: Array, targets: Targets, relevance: Relevance) -> Evidence:
+    check_relevance(relevance, network.score)
     apply, variables, _ = network
     table = layers(apply, variables, images)
     fine, *coarser = evidence_layers(table)
@@ -92,95 +151,6 @@ def _evidence(
     radius = max(round(min(images.shape[1:3]) * WINDOW), 1)
     filled = guided_filter(unfilled, images, radius=radius, smoothness=SMOOTHNESS)
     return Evidence(_saturated(jax.nn.relu(filled)), unfilled, contributions, targets, logits)
-
-
-def find_evidence(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
-    *,
-    score: Score = logit,
-    key: Any = None,
-    relevance: Relevance,
-) -> Evidence:
-    """Returns heatmaps of the regions that give the relevant features their evidence for the class (*ours*).
-
-    With y the score of the class, ȳ the mean of the other scores, A the activation of a layer, and w the
-    relevance weights:
-
-    1. c_f = Σ over positions of A_f ∂y/∂A_f is what feature f contributes to y. Features with w_f > 0 for the
-       class and c_f > 0 count for it. Where there are any, features with w_f > 0 for some other class and
-       c̄_f = Σ A_f ∂ȳ/∂A_f > 0 count against it.
-    2. ∂y/∂A_f of the first, less ∂ȳ/∂A_f of the second, is sent back, and nothing of other features. At a
-       layer with positions arrives G, to which the layer's own features among them add theirs.
-    3. E = max(0, Σ_k Ḡ_k A_k), where Ḡ is G under a Gaussian of an eighth of the layer. (The mean over all
-       positions instead would be Grad-CAM's weight, no averaging LayerCAM's.)
-    4. The finest layer says where, the deeper ones whether: E_fine (D + 0.1), with D in [0, 1] the mean of
-       E over the last layers of all coarser resolutions, saturated as in step 6.
-    5. The guided filter spreads it over regions of one color, and not across their edges.
-    6. The map is split into two levels (2-means); the upper one and what is above it become 1.
-
-    It needs no rule for ReLUs, only layers that can be read. Its constants were chosen on an8Flower
-    `single_6c`, plain, alone.
-
-    Args:
-        relevance: what `learn_relevance` returned for this network.
-        score: left out: the map is of logits, of the class and of the others.
-
-    Returns:
-        Heatmaps, and the contributions of the features. An image in which no relevant feature counts for the
-        class, or those of other classes outweigh them everywhere, has a map of zeros.
-
-    Example:
-        >>> import numpy as np
-        >>> from vexplain import ArraySource, learn_relevance
-        >>> def apply(variables, images):  # which of two colors is there more of?
-        ...     return jax.nn.relu(images).mean((1, 2)) @ variables
-        >>> images = np.zeros((2, 12, 12, 2), np.float32)
-        >>> images[0, 3:9, 2:6, 0] = images[1, 5:, 5:, 1] = 1
-        >>> source = ArraySource(images, np.array([0, 1]), class_names=("red", "green"))
-        >>> relevance = learn_relevance(apply, jnp.eye(2), source, mu=2)
-        >>> evidence = find_evidence(apply, jnp.eye(2), images, relevance=relevance)
-        >>> bool(((evidence.heatmaps > 0.5) == (images.max(-1) > 0)).all())
-        True
-    """
-    check_relevance(relevance, score)
-    evidence = _evidence(apply, variables, images, targets, relevance=relevance)
-    check_classes_have_features(relevance, evidence.targets)
-    return evidence
-
-
-def relevant_evidence(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
-    *,
-    score: Score = logit,
-    key: Any = None,
-    relevance: Relevance,
-) -> Heatmaps:
-    """Returns heatmaps of the regions that give the relevant features their evidence for the class (*ours*).
-
-    `find_evidence` has the equations, and returns the contributions of the features too.
-
-    Args:
-        relevance: what `learn_relevance` returned for this network.
-
-    Example:
-        >>> import numpy as np
-        >>> from vexplain import ArraySource, learn_relevance
-        >>> apply = lambda variables, images: jax.nn.relu(images).mean((1, 2)) @ variables
-        >>> images = np.zeros((2, 12, 12, 2), np.float32)
-        >>> images[0, 3:9, 2:6, 0] = images[1, 5:, 5:, 1] = 1
-        >>> source = ArraySource(images, np.array([0, 1]), class_names=("red", "green"))
-        >>> relevance = learn_relevance(apply, jnp.eye(2), source, mu=2)
-        >>> relevant_evidence(apply, jnp.eye(2), images, relevance=relevance).shape
-        (2, 12, 12)
-    """
-    given = (apply, variables, images, targets)
-    return find_evidence(*given, score=score, key=key, relevance=relevance).heatmaps
 
 
 def evidence_layers(table: LayerTable) -> tuple[Layer, ...]:

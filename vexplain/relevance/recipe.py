@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.attribution import Network, Score, attribution_method, logit, positive_heatmaps
+from vexplain.attribution import Network, attribution_method, positive_heatmaps
 from vexplain.relevance._features import (
     Relevance,
     check_classes_have_features,
@@ -35,16 +35,13 @@ from vexplain.transforms import (
     with_rules,
 )
 from vexplain.typing import (
-    ApplyFn,
     Array,
     Float,
     Heatmaps,
-    ImagesLike,
     Labels,
     Logits,
     Shaped,
     Targets,
-    Variables,
 )
 
 SIGNALS = ("activation", "ones")
@@ -65,51 +62,13 @@ class Explanation(NamedTuple):
     logits: Logits
 
 
-@attribution_method
-def _explanation(
+@attribution_method(after=check_classes_have_features)
+def explain(
     network: Network,
     images: Array,
     targets: Targets,
     *,
     relevance: Relevance,
-    num_features: int,
-    rules: Rule | Rules,
-    on_uncovered: str,
-    signal: str,
-    combination: str,
-) -> Explanation:
-    apply, variables, _ = network
-    table = layers(apply, variables, images)
-    chosen = [table[name] for name in relevance.layers]
-    read_fn = with_rules(
-        read(apply, relevance.layers), rules, on_uncovered=on_uncovered, on_unmatched="ignore"
-    )
-    (logits, found), send = jax.vjp(lambda images: read_fn(variables, images), images)
-    check_score_count(relevance, logits.shape[1])
-    activations = {layer.name: channels_last(found[layer.name], layer) for layer in chosen}
-    x = responses(activations, layers=relevance.layers, measure=relevance.measure)
-    features = top_features(feature_scores(x, relevance, targets), num_features)
-
-    def shown(indices):  # one feature an image, (batch,)
-        sent = _signals(chosen, activations, relevance, indices, signal)
-        return send((jnp.zeros_like(logits), sent))[0]
-
-    # One after the other: memory is that of one.
-    backward = jax.lax.map(fast_in_loops(shown), features.indices.T)
-    maps = positive_heatmaps(jnp.moveaxis(backward, 0, 1))
-    maps = jnp.where(features.valid[:, :, None, None], maps, 0)
-    return Explanation(combined_maps(maps, features, combination), maps, features, targets, logits)
-
-
-def explain(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
-    *,
-    relevance: Relevance,
-    score: Score = logit,
-    key: Any = None,
     num_features: int = 3,
     rules: Rule | Rules = GUIDED | RESAMPLED_STRIDE,
     on_uncovered: str = "raise",
@@ -154,23 +113,17 @@ def explain(
         >>> feature_name(relevance, explanation.features.indices[0, 0])
         'relu_1[0]'
     """
-    check_relevance(relevance, score)
-    options = {"rules": rules, "on_uncovered": on_uncovered, "signal": signal, "combination": combination}
-    check_options(num_features, **options)
-    options |= {"relevance": relevance, "num_features": int(num_features)}
-    explanation = _explanation(apply, variables, images, targets, **options)
-    check_classes_have_features(relevance, explanation.targets)
-    return explanation
+    options = {"on_uncovered": on_uncovered, "signal": signal, "combination": combination}
+    check_options(num_features, rules, **options)
+    return _explanation(network, images, targets, relevance, num_features, rules, **options)
 
 
+@attribution_method(after=check_classes_have_features)
 def relevant_features(
-    apply: ApplyFn,
-    variables: Variables,
-    images: ImagesLike,
-    targets: Targets = None,
+    network: Network,
+    images: Array,
+    targets: Targets,
     *,
-    score: Score = logit,
-    key: Any = None,
     relevance: Relevance,
     num_features: int = 3,
     rules: Rule | Rules = GUIDED | RESAMPLED_STRIDE,
@@ -184,11 +137,11 @@ def relevant_features(
 
     Args:
         relevance: what `learn_relevance` returned for this network.
-        num_features: K, as of `explain`; and so are:
-        rules: of the backward pass.
-        on_uncovered: "raise" or "gradient".
-        signal: "activation" or "ones".
-        combination: "maximum", "mean" or "weighted".
+        num_features: K, see `explain`.
+        rules: see `explain`.
+        on_uncovered: see `with_rules`.
+        signal: see `explain`.
+        combination: see `explain`.
 
     Example:
         >>> from vexplain import ArraySource, learn_relevance
@@ -200,9 +153,45 @@ def relevant_features(
         >>> relevant_features(apply, jnp.eye(2), images, relevance=relevance, num_features=1).shape
         (2, 12, 12)
     """
-    options = {"rules": rules, "on_uncovered": on_uncovered, "signal": signal, "combination": combination}
-    options |= {"score": score, "relevance": relevance, "num_features": num_features}
-    return explain(apply, variables, images, targets, **options).heatmaps
+    options = {"on_uncovered": on_uncovered, "signal": signal, "combination": combination}
+    check_options(num_features, rules, **options)
+    return _explanation(network, images, targets, relevance, num_features, rules, **options).heatmaps
+
+
+def _explanation(
+    network: Network,
+    images: Array,
+    targets: Targets,
+    relevance: Relevance,
+    num_features: int,
+    rules: Rule | Rules,
+    *,
+    on_uncovered: str,
+    signal: str,
+    combination: str,
+) -> Explanation:
+    check_relevance(relevance, network.score)
+    apply, variables, _ = network
+    table = layers(apply, variables, images)
+    chosen = [table[name] for name in relevance.layers]
+    read_fn = with_rules(
+        read(apply, relevance.layers), rules, on_uncovered=on_uncovered, on_unmatched="ignore"
+    )
+    (logits, found), send = jax.vjp(lambda images: read_fn(variables, images), images)
+    check_score_count(relevance, logits.shape[1])
+    activations = {layer.name: channels_last(found[layer.name], layer) for layer in chosen}
+    x = responses(activations, layers=relevance.layers, measure=relevance.measure)
+    features = top_features(feature_scores(x, relevance, targets), num_features)
+
+    def shown(indices):  # one feature an image, (batch,)
+        sent = _signals(chosen, activations, relevance, indices, signal)
+        return send((jnp.zeros_like(logits), sent))[0]
+
+    # One after the other: memory is that of one.
+    backward = jax.lax.map(fast_in_loops(shown), features.indices.T)
+    maps = positive_heatmaps(jnp.moveaxis(backward, 0, 1))
+    maps = jnp.where(features.valid[:, :, None, None], maps, 0)
+    return Explanation(combined_maps(maps, features, combination), maps, features, targets, logits)
 
 
 def check_options(

@@ -7,8 +7,9 @@ import matplotlib
 import numpy as np
 import pytest
 
+from experiments.shape_translation_sheets import translation_sheet
 from tests.figures import material
-from vexplain.figures import style, translation_sheet
+from vexplain.figures import style
 
 LONG = "a model whose name is much longer than those of the others: nearest/neighbor/of/latents"
 
