@@ -1,4 +1,12 @@
-"""All methods on one or more tasks: scores against the truth, checks against the network, and who is best."""
+"""All methods on one or more tasks: scores against the truth, checks against the network, and who is best.
+
+In all functions:
+    task: the network and the images.
+    methods: as `as_methods` takes them; all of the catalog if left out.
+    batch_size: images a step; with several devices, a multiple of their number.
+    seed: of all that is drawn.
+    description: of the progress bar; `None` shows none.
+"""
 
 import collections
 import dataclasses
@@ -54,13 +62,8 @@ def score_task(
     keep the gradient of other activation functions.
 
     Args:
-        task: the network and the images.
-        methods: as `as_methods` takes them; all of the catalog if left out.
         has_hindsight: class activation maps of every layer too.
-        batch_size: images a step; with several devices, a multiple of their number.
-        seed: of the methods that draw.
         mesh: devices; one if left out.
-        description: of the progress bar; `None` shows none.
     """
     functions = _lenient(methods)
     if unclear := [name for name in functions if _AT in name]:
@@ -133,15 +136,12 @@ def check_task(
     """Returns whether the maps explain the network of a task: sanity checks, deletion and insertion.
 
     Args:
-        task: the network and the images.
         methods: as `as_methods` takes them, controls among them; all of the catalog if left out.
         signs: of methods with signed attributions, from `Score.sign`.
         random_labels: the same network, trained on shuffled labels.
         num_images: the first test images.
         num_draws: of networks with all weights shuffled.
         num_steps: of the curves of deletion and insertion.
-        batch_size: images that are explained at once.
-        seed: of all that is drawn.
     """
     functions = _lenient(methods)
     batch = task.test[np.arange(min(num_images, len(task.test)))]
@@ -236,8 +236,6 @@ def benchmark(
         methods: the others, to which the controls are added; all of the catalog if left out, and the class
             activation maps of every layer too.
         has_checks: make the sanity checks, and delete and insert pixels.
-        batch_size: images a step.
-        description: of the progress bar; `None` shows none.
 
     Example:
         >>> from vexplain.evaluation import Task

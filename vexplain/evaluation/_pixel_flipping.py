@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vexplain._checks import check_choice
 from vexplain.attribution import Score, logit
 from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.evaluation.similarity import correlation
@@ -81,8 +82,7 @@ def pixel_flipping(
         >>> print(curve.scores, curve.area.round(3))
         [[7. 3. 1. 0.]] [2.5]
     """
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}: expected one of {MODES}")
+    check_choice("mode", mode, MODES)
     images = jnp.asarray(images)
     counts = _flipped_counts(heatmaps[0].size, num_steps, pixels_per_step)
     positions = _positions(heatmaps, key)[..., None]

@@ -12,9 +12,11 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from vexplain._checks import check_choice
+from vexplain.evaluation.similarity import correlation
 from vexplain.typing import Array, Float, Heatmaps, Int, Masks
 
-CONVENTIONS = ("positive", "absolute", "signed")
+_CONVENTIONS = {"positive": lambda a: jnp.maximum(a, 0), "absolute": jnp.abs, "signed": lambda a: a}
 _Maps = Float[Array, "batch height width"]  # signed
 
 
@@ -48,10 +50,8 @@ def relevance_mass(
         >>> print(relevance_mass(attributions, masks, convention="signed"))
         [1.5]
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention is {convention!r}: expected one of {CONVENTIONS}")
-    parts = {"positive": lambda a: jnp.maximum(a, 0), "absolute": jnp.abs, "signed": lambda a: a}
-    mass = parts[convention](attributions)
+    check_choice("convention", convention, _CONVENTIONS)
+    mass = _CONVENTIONS[convention](attributions)
     total = mass.sum((1, 2))
     inside = jnp.where(jnp.asarray(masks) >= 0.5, mass, 0).sum((1, 2))
     return jnp.where(total == 0, 0, inside / jnp.where(total == 0, 1, total))
@@ -74,9 +74,7 @@ def edge_correlation(heatmaps: Heatmaps, masks: Masks) -> Float[Array, " batch"]
         >>> print(edge_correlation(1 - masks, masks), edge_correlation(jnp.zeros((1, 8, 8)), masks))
         [1.] [0.]
     """
-    h, m = (_centered(_slope(jnp.asarray(maps))) for maps in (heatmaps, masks))
-    scale = jnp.sqrt((h**2).sum((1, 2)) * (m**2).sum((1, 2)))
-    return jnp.where(scale > 0, (h * m).sum((1, 2)) / jnp.where(scale > 0, scale, 1), 0)
+    return correlation(_slopes(jnp.asarray(heatmaps)), _slopes(jnp.asarray(masks)))
 
 
 def sparseness(attributions: _Maps) -> Float[Array, " batch"]:
@@ -137,10 +135,6 @@ def _shares(attributions: Array) -> Float[Array, "batch pixels"]:
     return size / size.sum(1, keepdims=True)
 
 
-def _slope(maps: Heatmaps) -> Heatmaps:
+def _slopes(maps: Heatmaps) -> Float[Array, "batch pixels"]:
     down, across = jnp.gradient(maps, axis=(1, 2))
-    return jnp.hypot(down, across)
-
-
-def _centered(maps: Heatmaps) -> Heatmaps:
-    return maps - maps.mean((1, 2), keepdims=True)
+    return jnp.hypot(down, across).reshape(len(maps), -1)

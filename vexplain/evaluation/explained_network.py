@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain._checks import as_classes, check_images
+from vexplain._checks import as_classes, check_choice, check_images, check_positive
 from vexplain.attribution import Score, absolute_heatmaps, logit, normalize_heatmaps, positive_heatmaps
 from vexplain.attribution.keeping import Store, identity, kept
 from vexplain.attribution.scores import predicted_targets
@@ -201,8 +201,7 @@ def in_slices(function: Callable[[Any], Any], arrays: Any, batch_size: int) -> A
         >>> print(in_slices(lambda x: 2 * x, jnp.arange(5), 2))
         [0 2 4 6 8]
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: expected the number of images at a time, 1 or more")
+    check_positive(batch_size=batch_size)
     count = len(jax.tree.leaves(arrays)[0])
     size = min(batch_size, count)
     parts = []
@@ -217,8 +216,7 @@ def check_signs(signs: Mapping[str, str], names: Sequence[str]) -> None:
     for name, sign in signs.items():
         if name not in names:
             raise ValueError(f"signs: there is no method {name!r}; expected some of {list(names)}")
-        if sign not in SIGNS:
-            raise ValueError(f"signs[{name!r}] is {sign!r}: expected one of {SIGNS}")
+        check_choice(f"signs[{name!r}]", sign, SIGNS)
 
 
 def _needs_relevance(method: MethodFn) -> bool:

@@ -162,8 +162,7 @@ def _areas_fn(apply: ApplyFn, score: Score, baselines: Mapping[str, BaselineFn],
         one = jax.tree.map(lambda leaf: leaf[None], (example.images, example.targets, heatmap, cover))
         images, targets, heatmaps, baseline = one
         options = {"num_steps": num_steps, "baseline": baseline, "mode": mode, "key": example.keys}
-        options["score"] = score
-        return pixel_flipping(apply, variables, images, targets, heatmaps, **options).area[0]
+        return pixel_flipping(apply, variables, images, targets, heatmaps, score=score, **options).area[0]
 
     @jax.jit
     def areas(variables, sample, heatmaps):

@@ -154,7 +154,8 @@ def with_part_effects(
 
     first = changed_batch(0)  # tells how many parts there are
     _check_shapes(*(np.shape(first[name]) for name in ("images", "changed_images", "part_masks")))
-    _check_parts(truth_parts, first)
+    if truth_parts is not None:
+        _check_parts(truth_parts, first)
     masks = jnp.zeros((len(source), *first["part_masks"].shape[1:]), jnp.uint8)
     effects = jnp.zeros((len(source), *first["changed_images"].shape[1:-3]))
     state = _Parts(masks, effects, jnp.zeros((), jnp.int32))
@@ -202,9 +203,7 @@ def _used_masks(source: Source, found: dict[str, np.ndarray], parts: list[int]) 
     return np.minimum(masks, 255).astype(np.uint8)
 
 
-def _check_parts(parts: Sequence[int] | None, batch: Batch) -> None:
-    if parts is None:
-        return
+def _check_parts(parts: Sequence[int], batch: Batch) -> None:
     num_parts = batch["part_masks"].shape[1]
     if not set(parts) <= set(range(num_parts)):
         raise ValueError(f"truth_parts is {list(parts)}: expected some of 0 to {num_parts - 1}")

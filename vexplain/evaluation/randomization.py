@@ -12,6 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from vexplain._checks import check_choice
 from vexplain.transforms import layers, read
 from vexplain.typing import ApplyFn, Array, Images, Key, Variables
 
@@ -102,8 +103,7 @@ def randomized_variables(
     """
     known = parameter_groups(variables)
     chosen = _checked_groups(known if groups is None else groups, known)
-    if draw not in DRAWS:
-        raise ValueError(f"draw is {draw!r}: expected one of {DRAWS}")
+    check_choice("draw", draw, DRAWS)
     leaves = [
         _drawn(jax.random.fold_in(key, n), leaf, draw) if group in chosen else leaf
         for n, (group, leaf) in enumerate(_named_leaves(variables))

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain._checks import check_choice
 from vexplain.catalog import Methods, as_methods
 from vexplain.evaluation.changed_networks import (
     Comparison,
@@ -166,9 +167,9 @@ def sanity_checks(
     functions = as_methods(methods)
     if num_draws < 1:
         raise ValueError(f"num_draws is {num_draws}: expected 1 or more")
-    _check(
-        tuple(functions), batch, control_names, modes, {"other_class": other_class, "explained": explained}
-    )
+    _check(tuple(functions), batch, control_names, modes)
+    check_choice("other_class", other_class, OTHER_CLASSES)
+    check_choice("explained", explained, EXPLAINED)
     for_sample, for_weights, for_class, for_bootstrap = jax.random.split(key, 4)
     sample = make_sample(apply, network, batch, key=for_sample, targets=targets)
     heatmaps_fn = heatmaps_of(apply, functions, signs=signs, batch_size=batch_size)
@@ -250,7 +251,11 @@ def _judged(score: SanityScores, control_area: np.ndarray, key: Any) -> SanitySc
     survives = functools.partial(_survives, controls=score.controls, key=key)
     look("survives randomization", score.randomized, survives)
     look("same map for random labels", score.random_labels, survives)
-    look("same map for another class", score.other_class, _is_same)
+    look(
+        "same map for another class",
+        score.other_class,
+        lambda similarity: min(similarity.means[:2]) >= SAME_FOR_ANOTHER_CLASS,
+    )
     if score.above_control[0] > 0:
         failures.append(
             f"scores without a trained network: IoU area {score.randomized_area.mean():.3f} on shuffled "
@@ -275,11 +280,6 @@ def _survives(similarity: MapSimilarity, *, controls: Mapping[str, MapSimilarity
     return blamed or False
 
 
-def _is_same(similarity: MapSimilarity) -> bool:
-    rho, ssim, _ = similarity.means
-    return min(rho, ssim) >= SAME_FOR_ANOTHER_CLASS
-
-
 def _difference(key: Any, values: np.ndarray, others: np.ndarray, varies: np.ndarray) -> tuple[float, float]:
     """95 % interval of values - others, over the images whose map varies; NaN where none does."""
     if not varies.any():
@@ -301,22 +301,12 @@ def _other_targets(
     return jnp.where(own, -jnp.inf, logits).argmax(-1)
 
 
-def _check(
-    names: Sequence[str],
-    batch: Batch,
-    control_names: Sequence[str],
-    modes: Sequence[str],
-    options: Mapping[str, str],
-) -> None:
-    unknown = [name for name in control_names if name not in names]
-    if unknown or not len(control_names):
+def _check(names: Sequence[str], batch: Batch, control_names: Sequence[str], modes: Sequence[str]) -> None:
+    if not len(control_names) or not set(control_names) <= set(names):
         raise ValueError(
             f"control_names is {list(control_names)}: expected one or more of the methods, {list(names)}"
         )
     if not set(modes) <= set(MODES):
         raise ValueError(f"modes is {list(modes)}: expected some of {MODES}")
-    for option, allowed in (("other_class", OTHER_CLASSES), ("explained", EXPLAINED)):
-        if options[option] not in allowed:
-            raise ValueError(f"{option} is {options[option]!r}: expected one of {allowed}")
     if "masks" not in batch:
         raise KeyError(f"batch: the IoU of the maps needs 'masks', got {sorted(batch)}")

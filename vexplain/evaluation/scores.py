@@ -16,7 +16,7 @@ import numpy as np
 
 from vexplain import attribution
 from vexplain.attribution import logit
-from vexplain.catalog import MethodFn, Methods, as_methods
+from vexplain.catalog import Methods, as_methods
 from vexplain.evaluation.concentration import relevance_mass
 from vexplain.evaluation.explained_network import (
     SIGNS,
@@ -129,7 +129,10 @@ def heatmap_scores(
         1.0
     """
     functions = as_methods(methods)
-    _check_methods(functions, num_images)
+    if num_images < 1:
+        raise ValueError(f"num_images is {num_images}: expected len(source), 1 or more")
+    if CEILING in functions:
+        raise ValueError(f"methods has {CEILING!r}, which is scored anyhow: give yours another name")
 
     def init() -> ScoreState:
         names = (*functions, CEILING)
@@ -187,7 +190,8 @@ def _updated(state: ScoreState, batch: Batch, maps: Mapping[str, Array]) -> Scor
     size = len(batch["images"])
     counts = jnp.asarray(batch.get("weights", jnp.ones(size))) > 0
     rows = state.num_rows + jnp.arange(size)  # padding at the end may have none, and is dropped
-    found = _scored_by_sign([_by_sign(m) for m in maps.values()], batch)
+    by_sign = [jnp.stack([as_heatmaps(m, sign) for sign in SIGNS]) for m in maps.values()]
+    found = _scored_by_sign(jnp.stack(by_sign), batch)
     values, curves, num_not_finite = {}, {}, {}
     for place, (name, raw) in enumerate(maps.items()):
         is_finite = jnp.isfinite(raw).all(tuple(range(1, raw.ndim)))
@@ -203,12 +207,8 @@ def _updated(state: ScoreState, batch: Batch, maps: Mapping[str, Array]) -> Scor
     return ScoreState(values, curves, weights, state.num_rows + size, num_scored, num_not_finite)
 
 
-def _by_sign(maps: Array) -> tuple[Heatmaps, Heatmaps]:
-    return as_heatmaps(maps, SIGNS[0]), as_heatmaps(maps, SIGNS[1])
-
-
 def _scored_by_sign(
-    maps: list[tuple[Heatmaps, Heatmaps]], batch: Batch
+    maps: Float[Array, "methods 2 batch height width"], batch: Batch
 ) -> tuple[Float[Array, "methods 2 batch scores"], Float[Array, "methods 2 batch thresholds"]]:
     """Scores one method after the other, by one compiled body; where both signs are one map, only once."""
 
@@ -218,7 +218,7 @@ def _scored_by_sign(
         others = jax.lax.cond(is_same, lambda: scored, lambda: _scored(pair[1], batch))
         return tuple(jnp.stack(parts) for parts in zip(scored, others, strict=True))
 
-    return jax.lax.map(both, jnp.stack([jnp.stack(pair) for pair in maps]))
+    return jax.lax.map(both, maps)
 
 
 def _scored(
@@ -249,13 +249,6 @@ def _part_scores(heatmaps: Heatmaps, masks: Array, effects: Array) -> Float[Arra
         return part_effect_correlation(heatmaps, masks, effects)
     each = [part_effect_correlation(heatmaps, masks, effects[:, n]) for n in range(effects.shape[1])]
     return jnp.stack(each).mean(0)
-
-
-def _check_methods(methods: Mapping[str, MethodFn], num_images: int) -> None:
-    if num_images < 1:
-        raise ValueError(f"num_images is {num_images}: expected len(source), 1 or more")
-    if CEILING in methods:
-        raise ValueError(f"methods has {CEILING!r}, which is scored anyhow: give yours another name")
 
 
 def _check_batch(batch: Batch) -> None:

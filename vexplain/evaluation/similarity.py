@@ -1,4 +1,10 @@
-"""How alike two explanations of the same image are, one value per example: what the sanity checks measure."""
+"""How alike two explanations of the same image are, one value per example: what the sanity checks measure.
+
+In all functions:
+    first: (batch, ...). Heatmaps are in [0, 1] (normalize signed or unbounded maps before); of features, true
+        where one is in the set of an image, or of a class with `relevance.weights.T > 0`.
+    second: the same, of the other map, network or run.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +24,6 @@ def rank_correlation(
     Pearson's r of the ranks, in [-1, 1]; equal values share the mean of their ranks, and an array that is the
     same everywhere orders nothing: 0.
 
-    Args:
-        first: (batch, ...), for instance heatmaps.
-        second: the same shape.
-
     References:
         Spearman, The proof and measurement of association between two things, 1904.
         Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, Section 3.
@@ -39,10 +41,6 @@ def correlation(
 ) -> Float[Array, " batch"]:
     """Returns Pearson's correlation of each example; 0 where one of the two is the same everywhere.
 
-    Args:
-        first: (batch, values).
-        second: the same shape.
-
     Example:
         >>> print(correlation(jnp.array([[0.0, 1.0, 2.0]]), jnp.array([[5.0, 3.0, 1.0]])))
         [-1.]
@@ -56,10 +54,6 @@ def correlation(
 
 def heatmap_ssim(first: Heatmaps, second: Heatmaps) -> Float[Array, " batch"]:
     """Returns the structural similarity of two heatmaps, the mean over all pixels, in [-1, 1].
-
-    Args:
-        first: (batch, height, width) in [0, 1]; normalize signed or unbounded maps before.
-        second: the same.
 
     References:
         Wang, Bovik, Sheikh, Simoncelli, Image quality assessment: from error visibility to structural
@@ -79,11 +73,6 @@ def feature_jaccard(
     """Returns the Jaccard index |A ∩ B| / |A ∪ B| of two sets of selected features, in [0, 1].
 
     It is 1 where both sets are empty, since they are equal.
-
-    Args:
-        first: (batch, features), true where a feature is in the set: of an image, or of a class with
-            `relevance.weights.T > 0`.
-        second: the same of the other network or run.
 
     Example:
         >>> print(feature_jaccard(jnp.array([[True, True, False]]), jnp.array([[False, True, False]])))

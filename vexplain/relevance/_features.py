@@ -19,7 +19,7 @@ from vexplain.relevance._responses import Measure, check_measure
 from vexplain.relevance.lasso import mu_lasso
 from vexplain.relevance.layout import FeatureLayout, layer_and_channel, layout_size, split_features
 from vexplain.relevance.statistics import Statistics
-from vexplain.typing import Array, Labels
+from vexplain.typing import Labels
 
 ON_EMPTY_CLASS = ("raise", "leave_out")
 _NUMBERS = (np.ndarray, np.number, jax.Array, float, int)
@@ -120,9 +120,10 @@ def find_relevance(
     solved = ~is_empty
     if not solved.any():
         raise ValueError("statistics: no class has an image")
+    cross = np.add(np.asarray(statistics.cross), np.asarray(statistics.cross_residual), dtype=np.float64)
     solution = mu_lasso(
-        _accurate(statistics.gram, statistics.gram_residual),
-        _accurate(statistics.cross, statistics.cross_residual)[:, solved],
+        np.add(np.asarray(statistics.gram), np.asarray(statistics.gram_residual), dtype=np.float64),
+        cross[:, solved],
         counts[solved],
         mu=mu,
         nonnegative=nonnegative,
@@ -190,14 +191,6 @@ def _class_index(relevance: Relevance, target: SupportsIndex | str) -> int:
     if not 0 <= index < len(names):
         raise ValueError(f"target: classes go from 0 to {len(names) - 1}, got {index}")
     return index
-
-
-def _accurate(
-    rounded: Float[Array, "features columns"], residual: Float[Array, "features columns"]
-) -> Float[np.ndarray, "features columns"]:
-    total = np.array(rounded, np.float64)
-    total += np.asarray(residual)
-    return total
 
 
 def _check_statistics(statistics: Statistics, layout: FeatureLayout) -> None:

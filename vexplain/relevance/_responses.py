@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from vexplain._checks import check_choice
 from vexplain.relevance.layout import feature_layout
 from vexplain.typing import Activations, Array, Float, Shaped
 
@@ -58,8 +59,7 @@ def responses(
 
 def check_measure(measure: str) -> None:
     """Raises ValueError for a measure that `responses` does not know."""
-    if measure not in _OF_CHANNELS:
-        raise ValueError(f"measure is {measure!r}: expected one of {list(_OF_CHANNELS)}")
+    check_choice("measure", measure, _OF_CHANNELS)
 
 
 _OF_CHANNELS: dict[Measure, Callable[..., Array]] = {  # of maps whose largest magnitude is 1

@@ -6,20 +6,19 @@ networks are therefore searched at the outputs of their blocks.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from vexplain.relevance._responses import Measure, check_measure, responses
 from vexplain.relevance.layout import FeatureLayout
+from vexplain.relevance.statistics import ResponseFn
 from vexplain.transforms import Layer, LayerTable, channels_last, read
 from vexplain.transforms.nonlinearities import ACTIVATION_KINDS
-from vexplain.typing import ApplyFn, Array, Float, Images, Logits, Variables
+from vexplain.typing import ApplyFn
 
 # These make new values of several channels, positions or layers; other kinds go number by number.
 _COMBINES = ("conv", "dense", "pool", "add", "concatenate")
 _MIN_BLOCKS = 3  # additions from which on a network is one of residual blocks
 MAX_GRAM_BYTES = 2 * 2**30
-
-ResponseFn = Callable[[Variables, Images], tuple[Float[Array, "batch features"], Logits]]
 
 
 def candidate_layers(table: LayerTable, *, convolutional_only: bool = False) -> tuple[Layer, ...]:

@@ -100,9 +100,6 @@ def relevant_evidence(network: Network, images: Array, targets: Targets, *, rele
 
     `find_evidence` has the equations, and returns the contributions of the features too.
 
-    Args:
-        relevance: what `learn_relevance` returned for this network.
-
     Example:
         >>> import numpy as np
         >>> from vexplain import ArraySource, learn_relevance

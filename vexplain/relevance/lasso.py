@@ -76,7 +76,7 @@ def mu_lasso(
         ([2.0, 0.0, 1.0], [2.0])
     """
     mu = float(mu)
-    names = _names(class_names, cross.shape[-1])
+    names = tuple(map(str, range(cross.shape[-1])) if class_names is None else class_names)
     _check(gram, cross, counts, mu, names)
     solutions = [
         _solve(gram, linear.astype(np.float64), float(count), mu, nonnegative, max_steps)
@@ -122,17 +122,11 @@ def _duality_gap(
     return max(0.0, float(gradient @ weights + mu * max(0.0, steepest)))
 
 
-def _names(class_names: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
-    if class_names is None:
-        return tuple(str(index) for index in range(num_classes))
-    if len(class_names) != num_classes:
-        raise ValueError(f"class_names: expected {num_classes} names, got {list(class_names)}")
-    return tuple(class_names)
-
-
 def _check(
     gram: np.ndarray, cross: np.ndarray, counts: np.ndarray, mu: float, names: tuple[str, ...]
 ) -> None:
+    if len(names) != cross.shape[-1]:
+        raise ValueError(f"class_names: expected {cross.shape[-1]} names, got {list(names)}")
     if not (mu > 0 and np.isfinite(mu)):
         raise ValueError(f"mu: the bound on the L1 norm must be positive and finite, got {mu}")
     num_features = len(gram)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vexplain._checks import check_choice
 from vexplain.datasets import Source
 from vexplain.relevance._features import ON_EMPTY_CLASS, Relevance, find_relevance
 from vexplain.relevance._responses import Measure, check_measure
@@ -194,8 +195,7 @@ def _check_size(chosen: Sequence[Layer], *, is_default: bool, max_gram_bytes: in
 
 
 def _check(source: Any, mu: Any, on_empty_class: str) -> None:
-    if on_empty_class not in ON_EMPTY_CLASS:
-        raise ValueError(f"on_empty_class is {on_empty_class!r}: expected one of {ON_EMPTY_CLASS}")
+    check_choice("on_empty_class", on_empty_class, ON_EMPTY_CLASS)
     if not isinstance(mu, numbers.Real) or not 0 < float(mu) < math.inf:
         raise ValueError(f"mu: the bound on the L1 norm must be a number, positive and finite, got {mu!r}")
     if isinstance(source, Mapping) or not isinstance(source, Source):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain._checks import check_choice
 from vexplain.attribution import Network, attribution_method, positive_heatmaps
 from vexplain.relevance._features import (
     Relevance,
@@ -114,7 +115,6 @@ def explain(
         'relu_1[0]'
     """
     options = {"on_uncovered": on_uncovered, "signal": signal, "combination": combination}
-    check_options(num_features, rules, **options)
     return _explanation(network, images, targets, relevance, num_features, rules, **options)
 
 
@@ -154,7 +154,6 @@ def relevant_features(
         (2, 12, 12)
     """
     options = {"on_uncovered": on_uncovered, "signal": signal, "combination": combination}
-    check_options(num_features, rules, **options)
     return _explanation(network, images, targets, relevance, num_features, rules, **options).heatmaps
 
 
@@ -170,6 +169,7 @@ def _explanation(
     signal: str,
     combination: str,
 ) -> Explanation:
+    check_options(num_features, rules, on_uncovered, signal, combination)
     check_relevance(relevance, network.score)
     apply, variables, _ = network
     table = layers(apply, variables, images)
@@ -202,13 +202,9 @@ def check_options(
     combination: str = "maximum",
 ) -> None:
     """Raises ValueError for an option that `explain` does not take."""
-    for option, value, allowed in (
-        ("on_uncovered", on_uncovered, ("raise", "gradient")),
-        ("signal", signal, SIGNALS),
-        ("combination", combination, COMBINATIONS),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{option} is {value!r}: expected one of {allowed}")
+    check_choice("on_uncovered", on_uncovered, ("raise", "gradient"))
+    check_choice("signal", signal, SIGNALS)
+    check_choice("combination", combination, COMBINATIONS)
     if isinstance(num_features, bool) or not isinstance(num_features, (int, np.integer)) or num_features < 1:
         raise ValueError(f"num_features is {num_features!r}: expected the number of heatmaps, 1 or more")
     if not isinstance(rules, (Rule, Rules)):
@@ -271,8 +267,7 @@ def combined_maps(
         >>> print(combined_maps(maps, features, "mean"))  # of the one valid map
         [[[0.2 1. ]]]
     """
-    if combination not in COMBINATIONS:
-        raise ValueError(f"combination is {combination!r}: expected one of {COMBINATIONS}")
+    check_choice("combination", combination, COMBINATIONS)
     if combination == "maximum":
         return maps.max(1)
     scores = features.scores if combination == "weighted" else features.valid.astype(maps.dtype)

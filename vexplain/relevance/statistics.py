@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from vexplain._checks import check_choice
 from vexplain.typing import Array, Batch, Float, Images, Logits, Variables
 
 ResponseFn: TypeAlias = Callable[[Variables, Images], tuple[Float[Array, "batch features"], Logits]]
@@ -69,9 +70,14 @@ def gram_statistics(
         >>> update(init(), batch, 1.0).cross.tolist()
         [[3.0, 0.0], [1.0, 2.0]]
     """
-    if labels not in ("predicted", "true"):
-        raise ValueError(f'labels: expected "predicted" or "true", got {labels!r}')
-    _check_size(num_features, max_gram_bytes)
+    check_choice("labels", labels, ("predicted", "true"))
+    if (size := 4 * num_features**2) > max_gram_bytes:
+        raise ValueError(
+            f"num_features: the Gram matrix of m = {num_features} features takes {size:,} bytes "
+            f"({size / 2**30:.2f} GiB), above max_gram_bytes = {max_gram_bytes:,}. Use fewer layers "
+            "(the convolutional ones only: fully connected layers have the most features), or "
+            "raise max_gram_bytes"
+        )
 
     def init() -> Statistics:
         m, c = num_features, num_classes
@@ -137,17 +143,6 @@ def _true(batch: Batch, num_classes: int) -> Float[Array, "batch classes"]:
     if "labels" not in batch:
         raise KeyError(f'batch: labels="true" needs "labels", got {sorted(batch)}; use labels="predicted"')
     return jax.nn.one_hot(batch["labels"], num_classes, dtype=jnp.float32)
-
-
-def _check_size(num_features: int, max_gram_bytes: int) -> None:
-    size = 4 * num_features**2
-    if size > max_gram_bytes:
-        raise ValueError(
-            f"num_features: the Gram matrix of m = {num_features} features takes {size:,} bytes "
-            f"({size / 2**30:.2f} GiB), above max_gram_bytes = {max_gram_bytes:,}. Use fewer layers "
-            "(the convolutional ones only: fully connected layers have the most features), or "
-            "raise max_gram_bytes"
-        )
 
 
 def _check_shapes(responses: Array, logits: Array, num_features: int, num_classes: int) -> None:

@@ -145,5 +145,4 @@ def _unflattened(state: Any, restored: list[Any]) -> Any:
 
 def _structure(state: Any) -> str:
     paths = jax.tree_util.tree_flatten_with_path(state)[0]
-    text = ", ".join(f"{jax.tree_util.keystr(p)}:{x.dtype}{list(x.shape)}" for p, x in paths)
-    return text
+    return ", ".join(f"{jax.tree_util.keystr(p)}:{x.dtype}{list(x.shape)}" for p, x in paths)

@@ -129,12 +129,11 @@ def fold_epoch(
 @functools.lru_cache(maxsize=64)
 def _compiled(update: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """One jitted function for each update and mesh, so that a second fold does not trace again."""
-    whole = replicated(mesh)
 
     def step(state, batch, *extra):
         return update(state, batch, *extra)
 
-    return jax.jit(step, donate_argnums=0, out_shardings=whole)
+    return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
 def _prefetched(batch_fn, start: int, stop: int, mesh: Mesh) -> Iterator[tuple[int, Any]]:

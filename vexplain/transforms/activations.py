@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from vexplain.transforms.interpreter import Path, evaluate
-from vexplain.transforms.layer_table import Layer, LayerTable, traced_layers
+from vexplain.transforms.layer_table import Layer, traced_layers
 from vexplain.typing import Array
 
 
@@ -38,23 +38,18 @@ def read(fn: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
         >>> print(logits, found["dense_1"])
         [[0. 0.]] [[-3. -3.]]
     """
-    names = _checked_names(names)
+    if isinstance(names, str):
+        raise TypeError(f"names is the text {names!r}: pass a list of layer names, [{names!r}]")
+    names = tuple(dict.fromkeys(names))
 
     def reading(variables, images, *rest):
-        program, table, *_ = traced_layers(fn, (variables, images, *rest))
         found: dict[str, Any] = {}
 
-        def keep(here):
-            def replacement(original, inputs):
-                value = original(*inputs)
-                found.update(dict.fromkeys(here, value))
-                return value
+        def keep(value, here):
+            found.update(dict.fromkeys(here, value))
+            return value
 
-            return replacement
-
-        places = _places(table, names, "read")
-        replacements = {path: keep(here) for path, here in places.items()}
-        out = evaluate(program, (variables, images, *rest), replacements)
+        out = _evaluated(fn, (variables, images, *rest), names, "read", keep)
         return out, {name: found[name] for name in names}
 
     return reading
@@ -86,21 +81,13 @@ def edit(fn: Callable[..., Any], changes: Mapping[str, Callable[[Array], Array]]
     """
     changes = _checked_changes(changes)
 
+    def change(value, here):
+        for name in here:
+            value = _changed(name, changes[name], value)
+        return value
+
     def edited(variables, images, *rest):
-        program, table, *_ = traced_layers(fn, (variables, images, *rest))
-
-        def change(here):
-            def replacement(original, inputs):
-                value = original(*inputs)
-                for name in here:
-                    value = _changed(name, changes[name], value)
-                return value
-
-            return replacement
-
-        places = _places(table, tuple(changes), "edit")
-        replacements = {path: change(here) for path, here in places.items()}
-        return evaluate(program, (variables, images, *rest), replacements)
+        return _evaluated(fn, (variables, images, *rest), tuple(changes), "edit", change)
 
     return edited
 
@@ -110,10 +97,7 @@ def channels_last(activation: Array, layer: Layer) -> Array:
 
     Args:
         activation: what `read` returned for `layer`.
-        layer: its row in the layer table.
-
-    Raises:
-        ValueError: the layer has no batch axis that could be followed.
+        layer: its row in the layer table; a ValueError where its batch axis could not be followed.
     """
     return jnp.moveaxis(activation, _axes(layer), (0, -1))
 
@@ -124,9 +108,6 @@ def as_layer_output(activation: Array, layer: Layer) -> Array:
     Args:
         activation: (batch, ...positions, channels).
         layer: its row in the layer table.
-
-    Raises:
-        ValueError: the layer has no batch axis that could be followed.
     """
     return jnp.moveaxis(activation, (0, -1), _axes(layer))
 
@@ -140,12 +121,6 @@ def _axes(layer: Layer) -> tuple[int, int]:
     return layer.batch_axis, layer.channel_axis
 
 
-def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise TypeError(f"names is the text {names!r}: pass a list of layer names, [{names!r}]")
-    return tuple(dict.fromkeys(names))
-
-
 def _checked_changes(changes: Mapping[str, Any]) -> dict[str, Callable[[Array], Array]]:
     for name, change in changes.items():
         if not callable(change):
@@ -156,9 +131,10 @@ def _checked_changes(changes: Mapping[str, Any]) -> dict[str, Callable[[Array], 
     return dict(changes)
 
 
-def _places(table: LayerTable, names: Sequence[str], verb: str) -> dict[Path, list[str]]:
-    """The layers by the path of the equation that makes their value."""
-    places: dict[Path, list[str]] = {}
+def _evaluated(fn, args: Sequence[Any], names: Sequence[str], verb: str, change: Callable[..., Any]) -> Any:
+    """The outputs of `fn(*args)`, with `change(value, names)` in place of the values of some layers."""
+    program, table, *_ = traced_layers(fn, args)
+    places: dict[Path, list[str]] = {}  # layers by the path of the equation that makes their value
     for name in names:
         layer = table[name]
         if layer.inside is not None:
@@ -167,7 +143,11 @@ def _places(table: LayerTable, names: Sequence[str], verb: str) -> dict[Path, li
                 "lost; name a layer before or after it"
             )
         places.setdefault(layer.path, []).append(name)
-    return places
+
+    def replacement(here):
+        return lambda original, inputs: change(original(*inputs), here)
+
+    return evaluate(program, args, {path: replacement(here) for path, here in places.items()})
 
 
 def _changed(name: str, change: Callable[[Array], Array], value: Array) -> Array:

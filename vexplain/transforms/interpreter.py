@@ -82,9 +82,7 @@ def trace(fn: Callable[..., Any], args: Sequence[Any]) -> Program:
 def equations(program: Program, single_steps: frozenset[str]) -> tuple[list[Equation], list[Value]]:
     """Returns the flat list of equations in program order, and the input values.
 
-    Args:
-        program: what `trace` returned.
-        single_steps: names of jitted functions (`gelu`, ...) that are kept as one equation.
+    Jitted functions whose names are among `single_steps` (`gelu`, ...) are kept as one equation.
     """
     inputs = [_value(var.aval) for var in program.jaxpr.jaxpr.invars]
     for value, is_image in zip(inputs, program.image_leaves, strict=True):
@@ -103,14 +101,10 @@ def evaluate(
     *,
     keeps_calls: bool = False,
 ) -> Any:
-    """Runs a program with the equations at some paths replaced.
+    """Runs a program with the equations at some paths replaced, by functions of the original and its inputs.
 
-    Args:
-        program: what `trace` returned for arguments of these shapes.
-        args: the arguments.
-        replacements: for a path, what to compute instead: it gets the original step and its inputs.
-        keeps_calls: keep touched `remat` and `scan` as such. Only replacements that let no value out
-            (rules, not readings) allow it.
+    With `keeps_calls` a touched `remat` or `scan` stays one. Only replacements that let no value out (rules,
+    not readings) allow it.
     """
     values = _run(program.jaxpr, jax.tree.leaves(args), (), replacements, keeps_calls)
     return jax.tree.unflatten(program.out_tree, values)
@@ -183,7 +177,7 @@ def _flatten_scan(eqn, ins, place, single_steps, flat) -> list[Value]:
     consts, carry, rows = _scan_inputs(eqn, ins)
     num_carry = len(carry)
     for t in range(eqn.params["length"]):
-        slices = [_derived(row, row.shape[1:]) for row in rows]
+        slices = [Value(row.shape[1:], row.dtype, depends_on_images=row.depends_on_images) for row in rows]
         outs = _flatten(body, [*consts, *carry, *slices], place.at(t), single_steps, flat)
         carry = outs[:num_carry]
         steps.append(outs[num_carry:])
@@ -281,10 +275,6 @@ def _value(aval, constant=None) -> Value:
     concrete = constant is not None and not isinstance(constant, Tracer)
     scalar = constant if concrete and getattr(constant, "ndim", 0) == 0 else None
     return Value(tuple(getattr(aval, "shape", ())), getattr(aval, "dtype", None), scalar)
-
-
-def _derived(value: Value, shape: tuple[int, ...]) -> Value:
-    return Value(shape, value.dtype, depends_on_images=value.depends_on_images)
 
 
 # ----------------------------------------------------------------------------------- evaluation

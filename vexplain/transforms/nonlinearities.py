@@ -63,9 +63,14 @@ def _extremum(step: Equation, sources: list[int]) -> str | None:
         return None  # normalization layers clip their variance, and norms, from below
     if len(sources) == 2:
         return _extremum_of_two(step)
-    if step.kind == "max" and _is_zero_max(step, sources[0]):
-        return "relu"
-    return None if step.kind == "max" and _is_neutral_max(step, sources[0]) else kind
+    if step.kind == "max":
+        others = [constant_of(v) for i, v in enumerate(step.inputs) if i != sources[0]]
+        numbers = [*others, *step.constants]
+        if len(numbers) == 1 and numbers[0] is not None and float(numbers[0]) == 0.0:
+            return "relu"
+        if [str(number) for number in numbers] == ["-inf"]:
+            return None  # `max(-inf, x)`, which a softmax computes, changes nothing
+    return kind
 
 
 def _extremum_of_two(step: Equation) -> str | None:
@@ -89,18 +94,6 @@ def _whole_of(value: Value) -> Value:
     while value.producer is not None and value.producer.kind in _SLICED:
         value = next((v for v in value.producer.inputs if v.depends_on_images), value.producer.inputs[0])
     return value
-
-
-def _is_zero_max(step: Equation, operand: int) -> bool:
-    others = [constant_of(v) for i, v in enumerate(step.inputs) if i != operand]
-    numbers = [*others, *step.constants]
-    return len(numbers) == 1 and numbers[0] is not None and float(numbers[0]) == 0.0
-
-
-def _is_neutral_max(step: Equation, operand: int) -> bool:
-    """`max(-inf, x)`, which a softmax computes, changes nothing."""
-    others = [constant_of(v) for i, v in enumerate(step.inputs) if i != operand]
-    return [*map(str, others), *map(str, step.constants)] == ["-inf"]
 
 
 def _selected_relu_operand(step: Equation) -> int | None:

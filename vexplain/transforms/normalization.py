@@ -68,7 +68,7 @@ def is_statistic(value: Value) -> bool:
         if maker.kind in (*_OF_ONE_VALUE, "div"):
             value = maker.inputs[0]
         elif maker.kind in ("add", "mul", "sub", "max"):
-            value = _first_of_images(maker)
+            value = next((v for v in maker.inputs if v.depends_on_images), maker.inputs[0])
         else:
             return False
     return False
@@ -188,10 +188,6 @@ def _main_input(step: Equation) -> Value:
     if a.depends_on_images and b.depends_on_images:
         return b if is_statistic(a) else a
     return a if a.depends_on_images else b
-
-
-def _first_of_images(step: Equation) -> Value:
-    return next((v for v in step.inputs if v.depends_on_images), step.inputs[0])
 
 
 def _is_square(step: Equation | None) -> bool:

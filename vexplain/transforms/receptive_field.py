@@ -197,14 +197,8 @@ def _reduce_window(step: Equation, value: Value, geometry: Geometry) -> Geometry
     return Geometry(geometry.batch_axis, (fields[0], fields[1]))
 
 
-def _reduce(step: Equation, value: Value, geometry: Geometry) -> Geometry:
-    gone = step.params["axes"]
-    left = [a for a in range(len(value.shape)) if a not in gone]
-    return geometry.mapped({a: i for i, a in enumerate(left)}, value.shape)
-
-
-def _squeeze(step: Equation, value: Value, geometry: Geometry) -> Geometry:
-    gone = step.params["dimensions"]
+def _without_axes(step: Equation, value: Value, geometry: Geometry) -> Geometry:
+    gone = step.params["dimensions" if step.kind == "squeeze" else "axes"]
     left = [a for a in range(len(value.shape)) if a not in gone]
     return geometry.mapped({a: i for i, a in enumerate(left)}, value.shape)
 
@@ -299,7 +293,7 @@ _RULES: dict[str, Any] = {
     "conv_general_dilated": _conv,
     "dot_general": _dot_general,
     "reshape": _reshape,
-    "squeeze": _squeeze,
+    "squeeze": _without_axes,
     "transpose": _transpose,
     "broadcast_in_dim": _broadcast_in_dim,
     "pad": _pad,
@@ -310,7 +304,9 @@ _RULES: dict[str, Any] = {
         ("reduce_window_max", "reduce_window_min", "reduce_window_sum", "reduce_window"),
         _reduce_window,
     ),
-    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin"), _reduce),
+    **dict.fromkeys(
+        ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin"), _without_axes
+    ),
     **dict.fromkeys(("cumsum", "cummax", "cumprod", "cummin", "sort", "cumlogsumexp"), _along_axis),
     # a gather, scatter or dynamic slice may fetch from anywhere
     **dict.fromkeys(("gather", "scatter", "dynamic_slice", "cond", "while", "fft"), lambda *_: None),

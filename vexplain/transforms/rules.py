@@ -3,16 +3,10 @@
 `with_rules(fn, GUIDED | RESAMPLED_STRIDE)` computes what `fn` computes, bit for bit; only what reverse-mode
 differentiation (`jax.grad`, `jax.vjp`) sends back through the matched steps is changed.
 
-With x the input of a ReLU, g what arrives at its output and h what is sent on:
-
-    gradient                h = g · [x > 0]
-    GUIDED                  h = g · [x > 0] · [g > 0]      Springenberg et al., 2015
-    DECONVNET               h = g · [g > 0]                Zeiler and Fergus, 2014
-
 A convolution of stride s spreads its cotangent over a lattice of spacing s, and a grid appears in the
 heatmap. RESAMPLED_STRIDE (*paper*, Oramas et al., 2019, Section 3.3; here for every strided convolution,
 not only the first) enlarges g to the size that stride 1 would give, by nearest neighbors, and sends it back
-through the same kernel with stride 1.
+through the same kernel with stride 1. `Rule` has the formulas of the others.
 """
 
 import dataclasses
@@ -22,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vexplain._checks import check_choice
 from vexplain.transforms.interpreter import IN_COND, Equation, Path, Replacement, evaluate
 from vexplain.transforms.layer_kinds import LINEAR_KINDS
 from vexplain.transforms.layer_table import Layer, LayerTable, Obstacle, traced_layers
@@ -33,7 +28,7 @@ Backward = Callable[[Equation, Layer, Callable[..., Any], Sequence[Any], Any], S
 class Rule:
     """One backward rule: what reverse-mode differentiation sends back through the steps that it matches.
 
-    With x the input of a step and g what arrives at its output:
+    With x the input of a step and g what arrives at its output, where the gradient of a ReLU is g · [x > 0]:
 
         GUIDED            through a ReLU, g · [x > 0] · [g > 0]      Springenberg et al., 2015
         DECONVNET         through a ReLU, g · [g > 0]                Zeiler and Fergus, 2014
@@ -116,12 +111,8 @@ def with_rules(
         0.0
     """
     chosen = Rules((rules,)) if isinstance(rules, Rule) else rules
-    for option, value, allowed in (
-        ("on_uncovered", on_uncovered, ("raise", "gradient")),
-        ("on_unmatched", on_unmatched, ("raise", "ignore")),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{option} is {value!r}: expected one of {allowed}")
+    check_choice("on_uncovered", on_uncovered, ("raise", "gradient"))
+    check_choice("on_unmatched", on_unmatched, ("raise", "ignore"))
 
     def ruled(variables, images, *rest):
         args = (variables, images, *rest)
@@ -193,15 +184,13 @@ def _check_covered(
     table: LayerTable, obstacles: Sequence[Obstacle], rules: Rules, matched: dict[Path, Any]
 ) -> None:
     covering = [rule.name for rule in rules.rules if rule.covers_activations]
-    if not covering:
-        return
     left = {
         layer.name: layer.kind
         for layer in table
         if layer.kind not in LINEAR_KINDS and layer.step_path not in matched
     }
     left |= {f"the call {o.what!r}": "a program that cannot be looked into" for o in obstacles}
-    if left:
+    if covering and left:
         names = ", ".join(f"{name} ({kind})" for name, kind in left.items())
         raise ValueError(
             f"{' | '.join(covering)} says nothing of these non-linear steps: {names}; "
