@@ -66,7 +66,14 @@ def _published(name: str, weights: Path | None) -> Any:
 
 
 def _of_function(name: str, weights: Path | None) -> tuple[ApplyFn, Variables, Resizing | None]:
-    made = _called(name, network_function(name), weights)
+    function, path = network_function(name), None if weights is None else str(weights)
+    try:
+        made = function(path)
+    except TypeError as error:
+        raise ValueError(
+            f"--model {name} failed when it was called with {path!r}: {error}; it takes one argument, the "
+            f"path of the weights or None, and returns {_RETURNS}"
+        ) from error
     if isinstance(made, nnx.Module):
         return (*functionalize(made), None)
     if isinstance(made, tuple) and len(made) in (2, 3) and callable(made[0]):
@@ -75,16 +82,6 @@ def _of_function(name: str, weights: Path | None) -> tuple[ApplyFn, Variables, R
         if resizing is None or isinstance(resizing, Resizing):
             return apply, variables, resizing
     raise ValueError(f"--model {name} returned a {_described(made)}: expected {_RETURNS}")
-
-
-def _called(name: str, function: Any, weights: Path | None) -> Any:
-    try:
-        return function(None if weights is None else str(weights))
-    except TypeError as error:
-        raise ValueError(
-            f"--model {name} failed when it was called with {None if weights is None else str(weights)!r}: "
-            f"{error}; it takes one argument, the path of the weights or None, and returns {_RETURNS}"
-        ) from error
 
 
 def _described(value: Any) -> str:
