@@ -32,10 +32,8 @@ class Model(NamedTuple):
 def load_model(name: str, weights: Path | None = None, size: int | None = None) -> Model:
     """Returns the network that a name stands for; a published one without weights has shapes only.
 
-    Args:
-        name: one of `vexplain.classifiers.NAMES`, or `package.module:function`.
-        weights: the file of weights.
-        size: of the images, in pixels; needed where the network does not come with a `Resizing`.
+    Names are those of `vexplain.classifiers.NAMES`, or `package.module:function`. The size of the images, in
+    pixels, is needed where the network does not come with a `Resizing`.
 
     Raises:
         ValueError: no such function, something else returned than it should, no size where it is needed, or a
