@@ -45,6 +45,14 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     return write_whole(path, (json.dumps(plain_json(content), indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def read_json(path: Path) -> Any:
+    """Returns the content of a JSON file; `None` where there is no file, or one that is no JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def plain_json(content: Any) -> Any:
     """Returns what a JSON file gives back: NaN and infinities are `None`, what JSON does not know is text.
 

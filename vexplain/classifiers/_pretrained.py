@@ -112,7 +112,8 @@ def pretrained(
         mean = tuple(average.reshape(-1, 3).mean(0) / 255) if average is not None else IMAGENET_MEAN
         given |= {"mean": tuple(map(float, mean)), "std": (1 / 255,) * 3}
     given |= options
-    scores = _score_layer(_abstract(make, 1, given), dialect)
+    names = getattr(_abstract(make, 1, given), f"{dialect}_names")()
+    scores = names["fc"] if "fc" in names else names["fc8"]
     known = len(arrays.get(f"{scores}.bias", range(1000)))
     if num_classes is not None and num_classes != known:
         arrays = _with_new_scores(arrays, scores, num_classes, seed)
@@ -135,12 +136,6 @@ def _preprocessing(name: str, dialect: str) -> tuple[Resizing, Any, Any]:
 def _abstract(make: Callable[..., nnx.Module], num_classes: int, options: Any) -> Any:
     """The module with abstract weights, as drawing them takes seconds."""
     return nnx.eval_shape(lambda: make(num_classes, rngs=nnx.Rngs(0), **options))
-
-
-def _score_layer(module: Any, dialect: str) -> str:
-    """The name of the layer of the class scores in a file."""
-    names = getattr(module, f"{dialect}_names")()
-    return names["fc"] if "fc" in names else names["fc8"]
 
 
 def _with_new_scores(arrays: Any, scores: str, num_classes: int, seed: int) -> dict[str, Any]:

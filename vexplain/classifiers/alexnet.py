@@ -1,7 +1,8 @@
 """AlexNet as torchvision has it, and VGG-F, the AlexNet-like network of the paper's ImageNet experiments.
 
 Both begin with an 11×11 convolution of stride 4, which leaves a grid in gradients; `RESAMPLED_STRIDE` avoids
-it. Dropout, which does nothing at evaluation, is left out.
+it. Dropout, which does nothing at evaluation, is left out. `widths` are the channels of the convolutions,
+`hidden` the units of the two dense layers.
 """
 
 from collections.abc import Sequence
@@ -52,11 +53,6 @@ class _FiveConvolutions(nnx.Module):
 class AlexNet(_FiveConvolutions):
     """AlexNet in torchvision's form (the one-tower variant of 2014): 61 million parameters.
 
-    Args:
-        num_classes: of the scores.
-        widths: channels of the five convolutions.
-        hidden: units of the two dense layers.
-
     References:
         Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014.
     """
@@ -81,7 +77,6 @@ class AlexNet(_FiveConvolutions):
         return self._scores_of(x)
 
     def torchvision_names(self) -> dict[str, str]:
-        """Torchvision's names of the layers."""
         convolutions = {f"conv{n}": f"features.{place}" for n, place in enumerate((0, 3, 6, 8, 10), start=1)}
         return convolutions | {f"fc{n}": f"classifier.{place}" for n, place in ((6, 1), (7, 4), (8, 6))}
 
@@ -97,9 +92,6 @@ class VGGF(_FiveConvolutions):
     Its images are 224 × 224: 54, 27, 13, and 6 positions a side after the first convolution and the poolings.
 
     Args:
-        num_classes: of the scores.
-        widths: channels of the five convolutions.
-        hidden: units of the two dense layers.
         normalization: (size, κ, α, β) of the local response normalizations; the default is that of the
             released weights.
 
@@ -139,5 +131,4 @@ class VGGF(_FiveConvolutions):
         return self._scores_of(x, (0, 1))
 
     def matconvnet_names(self) -> dict[str, str]:
-        """MatConvNet's names of the layers, which are the same."""
         return {name: name for name in (*(f"conv{n}" for n in range(1, 6)), "fc6", "fc7", "fc8")}

@@ -22,7 +22,6 @@ class ConvNeXt(nnx.Module):
 
     Args:
         depths: blocks of each stage.
-        num_classes: of the scores.
         widths: channels of each stage.
 
     References:
@@ -64,7 +63,6 @@ class ConvNeXt(nnx.Module):
             return self.fc(self.norm(x.mean((1, 2))))
 
     def torchvision_names(self) -> dict[str, str]:
-        """Torchvision's names of the layers."""
         return self._names(
             ends={"norm": "classifier.0", "fc": "classifier.2"},
             stem="features.0",
@@ -74,7 +72,6 @@ class ConvNeXt(nnx.Module):
         )
 
     def timm_names(self) -> dict[str, str]:
-        """Timm's names of the layers."""
         return self._names(
             ends={"norm": "head.norm", "fc": "head.fc"},
             stem="stem",

@@ -43,12 +43,13 @@ def convolution(
     return _convolution(inputs, kernel, pads, options.get("precision"))
 
 
+@jax.custom_vjp
 def max_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch _height _width channels"]:
     """Returns the maximum over windows of 2×2 pixels at stride 2; a last odd row or column is left out.
 
     Where several pixels of a window are the maximum, the derivative goes to the first, as XLA's does.
     """
-    return _max_pool(x)
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
 def _plain_convolution(inputs, kernel, pads, precision):
@@ -103,13 +104,8 @@ def _kernel_gradient(inputs, cotangent, *, kernel_shape, pads, precision):
 _convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
-@jax.custom_vjp
-def _max_pool(x):
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-
-
 def _max_pool_forward(x):
-    out = _max_pool(x)
+    out = max_pool(x)
     return out, (x, out)
 
 
@@ -128,4 +124,4 @@ def _max_pool_backward(saved, cotangent):
     return (jnp.pad(sent, ((0, 0), (0, x.shape[1] - height), (0, x.shape[2] - width), (0, 0))),)
 
 
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)

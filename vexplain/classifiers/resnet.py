@@ -17,7 +17,6 @@ class ResNet(nnx.Module):
 
     Args:
         depths: blocks of each stage: (2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) ResNet-50.
-        num_classes: of the scores.
         uses_bottlenecks: blocks of 1×1, 3×3, 1×1 instead of two 3×3 convolutions.
         width: channels of the stem.
 

@@ -1,6 +1,7 @@
 """The small networks, which train in minutes on a CPU: those of the ICLR 2019 paper, and one without pooling.
 
-Images are in [0, 1]; the mean that the authors subtract is taken to be mid gray and subtracted inside.
+Images are in [0, 1], `image_size` pixels high and wide, of `num_channels` channels; the mean that the authors
+subtract is taken to be mid gray and subtracted inside.
 """
 
 from collections.abc import Callable
@@ -20,11 +21,6 @@ class LeNet(nnx.Module):
     """The MNIST network of MatConvNet: conv 5×5, pool, conv 5×5, pool, conv to 1×1, ReLU, class scores.
 
     The widths 20, 50 and 500 are those of MatConvNet's example, which the paper's MNIST model has.
-
-    Args:
-        num_classes: of the scores.
-        image_size: height and width in pixels, 28 for MNIST.
-        num_channels: of the images.
     """
 
     def __init__(self, num_classes: int = 10, *, image_size: int = 28, num_channels: int = 1, rngs: nnx.Rngs):
@@ -53,9 +49,7 @@ class FlowerNet(nnx.Module):
     network similar to the one for MNIST and uses the outputs of eight layers as features.
 
     Args:
-        num_classes: of the scores.
-        image_size: height and width in pixels, a multiple of 4.
-        num_channels: of the images.
+        image_size: a multiple of 4.
         widths: channels of the two convolutions and of the dense layer.
     """
 
@@ -90,11 +84,9 @@ class AllConvNet(nnx.Module):
     """A small all-convolutional network: every spatial reduction is a strided convolution.
 
     conv 5×5 stride 2, conv 3×3, conv 3×3 stride 2, conv 3×3, conv 3×3 stride 2, each with ReLU | class scores
-    of every position | mean. All three strides leave a grid in gradients.
+    of every position | mean. All three strides leave a grid in gradients. Images may have any size.
 
     Args:
-        num_classes: of the scores.
-        num_channels: of the images, which may have any size.
         width: channels of the first two convolutions; doubled at the second and at the third stride.
 
     References:
@@ -152,7 +144,6 @@ def build_small(
 
     Example:
         >>> apply, variables = build_small("flower_net", 6, image_size=16, width=4)
-        >>> import jax.numpy as jnp
         >>> apply(variables, jnp.zeros((2, 16, 16, 3))).shape
         (2, 6)
     """

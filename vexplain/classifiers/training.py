@@ -48,7 +48,6 @@ def supervised(
     A step whose loss is not finite leaves the variables as they were; `training_report` raises for it.
 
     Args:
-        apply: the network.
         optimizer: from optax.
         loss_fn: `(logits, labels) -> (batch,)`; softmax cross-entropy if left out.
         trainable: `(path, leaf) -> bool` for every array of the variables, with its path of keys as
@@ -66,7 +65,11 @@ def supervised(
     loss_fn = loss_fn or optax.softmax_cross_entropy_with_integer_labels
 
     def init(variables: Variables) -> TrainState:
-        _check_statistics(variables, trainable)
+        if trainable is None and isinstance(variables, Mapping) and _STATISTICS in variables:
+            raise ValueError(
+                f"variables hold {_STATISTICS!r}, running statistics that an optimizer must not change: pass "
+                f'trainable=lambda path, leaf: "{_STATISTICS}" not in str(path)'
+            )
         trained, _ = _parted(variables, trainable)
         if not jax.tree.leaves(trained):
             raise ValueError("trainable: it is False for every variable; nothing would be trained")
@@ -119,8 +122,6 @@ def train(
     What Flax NNX calls `mean` and `var` and Linen `batch_stats` are statistics, and stay as they are.
 
     Args:
-        apply: the network.
-        variables: to begin with.
         source: labeled images.
         epochs: passes over them.
         batch_size: images a step; what does not fill a batch is left out of an epoch.
@@ -189,12 +190,8 @@ def confusion(
 ) -> tuple[Callable[[], Array], Callable[[Array, Batch, Variables], Array]]:
     """Returns the pair (init, update) that counts predictions: rows are true classes, columns predicted.
 
-    Args:
-        apply: the network.
-        num_classes: C.
-
     Returns:
-        `init() -> (C, C)` zeros and `update(counts, batch, variables) -> counts`.
+        `init()` -> (num_classes, num_classes) zeros, and `update(counts, batch, variables) -> counts`.
 
     Example:
         >>> init, update = confusion(lambda v, x: x, 2)
@@ -217,14 +214,6 @@ def confusion(
 def accuracy(counts: Float[Array, "classes classes"]) -> float:
     """Returns the share of right predictions of a confusion matrix, in [0, 1]."""
     return float(jnp.trace(counts) / jnp.maximum(counts.sum(), 1))
-
-
-def _check_statistics(variables: Variables, trainable: Trainable | None) -> None:
-    if trainable is None and isinstance(variables, Mapping) and _STATISTICS in variables:
-        raise ValueError(
-            f"variables hold {_STATISTICS!r}, running statistics that an optimizer must not change: pass "
-            f'trainable=lambda path, leaf: "{_STATISTICS}" not in str(path)'
-        )
 
 
 def _parted(variables: Variables, trainable: Trainable | None) -> tuple[PyTree, PyTree]:

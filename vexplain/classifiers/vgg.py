@@ -22,7 +22,6 @@ class VGG(nnx.Module):
 
     Args:
         depths: convolutions of each stage: (2, 2, 3, 3, 3) is VGG-16, (2, 2, 4, 4, 4) VGG-19.
-        num_classes: of the scores.
         widths: channels of each stage.
         hidden: units of the two dense layers.
 
@@ -63,15 +62,12 @@ class VGG(nnx.Module):
         return self.fc8(x)
 
     def torchvision_names(self) -> dict[str, str]:
-        """Torchvision's names of the layers."""
         return self._places() | {f"fc{n}": f"classifier.{place}" for n, place in ((6, 0), (7, 3), (8, 6))}
 
     def timm_names(self) -> dict[str, str]:
-        """Timm's names of the layers."""
         return self._places() | {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"}
 
     def matconvnet_names(self) -> dict[str, str]:
-        """MatConvNet's names of the layers, which are the same."""
         return {name: name for name in self.torchvision_names()}
 
     @property

@@ -16,7 +16,6 @@ class VisionTransformer(nnx.Module):
     """Patches with positions, blocks of attention, scores of the class token; the default is ViT-B/16.
 
     Args:
-        num_classes: of the scores.
         image_size: height and width of the images, a multiple of `patch_size`.
         patch_size: height and width of a patch.
         depth: blocks.
@@ -71,7 +70,6 @@ class VisionTransformer(nnx.Module):
             return self.fc(self.norm(x)[:, 0])
 
     def torchvision_names(self) -> dict[str, str]:
-        """Torchvision's names of the layers."""
         names = {
             "patches": "conv_proj",
             "class_token": "class_token",
@@ -91,7 +89,6 @@ class VisionTransformer(nnx.Module):
         return names | self._parts("encoder.layers.encoder_layer_", parts)
 
     def timm_names(self) -> dict[str, str]:
-        """Timm's names of the layers."""
         names = {
             "patches": "patch_embed.proj",
             "class_token": "cls_token",

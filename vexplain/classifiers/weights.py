@@ -1,7 +1,8 @@
 """Weights from files of other frameworks, converted to the names, axes and shapes of a module here.
 
 `.safetensors` with the names of torchvision or timm, and `.mat` of MatConvNet. Files that hold programs
-(pickles: `.pth`, `.pt`, `.bin`) are refused, for reading them would run them.
+(pickles: `.pth`, `.pt`, `.bin`) are refused, for reading them would run them. A module tells the names of its
+layers in another framework by `torchvision_names()`, `timm_names()` and `matconvnet_names()`.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ _LEAVES = {
     "var": "running_var",
 }
 _PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt")
-_COUNTERS = ("num_batches_tracked",)  # PyTorch's batch normalization counts what nothing reads
+_IGNORED = ("num_batches_tracked", ".param")  # counters of PyTorch that nothing reads; options of a layer
 _SHOWN = 12  # names in a message
 
 _CONVERSION = (
@@ -81,7 +82,7 @@ def place_weights(
     flattened = getattr(module, "flattened", {})
     _, _, state = nnx.split(module, nnx.RngState, ...)
     leaves, structure = jax.tree.flatten_with_path(nnx.to_pure_dict(state))
-    missing, misfits, used, filled = [], [], set(), []
+    missing, misfits, used, filled = [], [], {"average_image"}, []
     for keys, leaf in leaves:
         path = jax.tree_util.keystr(keys, simple=True, separator=".")
         name = _foreign_name(path, table)
@@ -94,7 +95,7 @@ def place_weights(
         elif name != "average_image":
             missing.append(name)
         filled.append(leaf)
-    unknown = [name for name in arrays if name not in used and not _is_ignored(name)]
+    unknown = [name for name in arrays if name not in used and not name.endswith(_IGNORED)]
     _check(missing, misfits, unknown, f"{source}, read with the names of {dialect},")
     return jax.tree.unflatten(structure, filled)
 
@@ -203,10 +204,6 @@ def _foreign_name(path: str, table: Mapping[str, str]) -> str:
         return table[path]
     layer, _, leaf = path.rpartition(".")
     return f"{table[layer]}.{_LEAVES[leaf]}" if layer in table else "average_image"
-
-
-def _is_ignored(name: str) -> bool:
-    return name.endswith(_COUNTERS) or name == "average_image" or name.endswith(".param")
 
 
 def _check(missing: list[str], misfits: list[str], unknown: list[str], what: str) -> None:

@@ -35,10 +35,7 @@ class Predictions(NamedTuple):
 def open_folder(root: Path, model: Model, classes: Path | None = None) -> Folder:
     """Returns the images of a folder, labeled where its folders are classes of the network.
 
-    Args:
-        root: a folder of images, or of one folder for each class.
-        model: the network.
-        classes: a file of class names, one a line in the order of the scores.
+    `classes` is a file of class names, one a line in the order of the scores.
 
     Raises:
         ValueError: no image, or another number of names than the network has classes.
@@ -88,7 +85,9 @@ def predict(model: Model, folder: Folder, batch_size: int) -> Predictions:
         scores = np.asarray(score(model.variables, batch["images"]))
         found[here] = scores[np.asarray(batch["weights"]) > 0]
         is_readable[here] = True
-    _check_readable(folder, is_readable)
+    if not is_readable.any():
+        first = next(iter(folder.source.skipped.values()), "")
+        raise ValueError(f"--images: none of {len(is_readable)} files can be read as an image; {first}")
     kept = np.flatnonzero(is_readable)
     _check_finite(folder, found, kept)
     predicted = found[kept].argmax(1).astype(np.int32)
@@ -106,14 +105,10 @@ def predict(model: Model, folder: Folder, batch_size: int) -> Predictions:
         predicted,
         found[kept, predicted],
         {
-            _relative(name, folder.root): reason.removeprefix(f"{name} ")
+            Path(name).relative_to(folder.root).as_posix(): reason.removeprefix(f"{name} ")
             for name, reason in source.skipped.items()
         },
     )
-
-
-def _relative(name: str, root: Path) -> str:
-    return Path(name).relative_to(root).as_posix()
 
 
 def _source(files, labels, names, model: Model) -> ImageFiles:
@@ -141,12 +136,6 @@ def _note(has_labels, is_flat, folders, names, model: Model) -> str:
         + (": pass --classes to name these" if names is None else " in --classes")
         + "; images count for the class that they are predicted as"
     )
-
-
-def _check_readable(folder: Folder, is_readable: np.ndarray) -> None:
-    if not is_readable.any():
-        first = next(iter(folder.source.skipped.values()), "")
-        raise ValueError(f"--images: none of {len(is_readable)} files can be read as an image; {first}")
 
 
 def _check_finite(folder: Folder, scores: np.ndarray, kept: np.ndarray) -> None:

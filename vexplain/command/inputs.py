@@ -22,9 +22,6 @@ _PATHS = (
 def check_inputs(arguments: Arguments) -> None:
     """Raises where the network, a file or a folder of a command line does not exist.
 
-    Args:
-        arguments: of the subcommand.
-
     Raises:
         ValueError: an unknown network, one without weights, or a module without the function.
         FileNotFoundError: there is no such file or folder.

@@ -32,10 +32,8 @@ class Model(NamedTuple):
 def load_model(name: str, weights: Path | None = None, size: int | None = None) -> Model:
     """Returns the network that a name stands for; a published one without weights has shapes only.
 
-    Args:
-        name: one of `vexplain.classifiers.NAMES`, or `package.module:function`.
-        weights: the file of weights.
-        size: of the images, in pixels; needed where the network does not come with a `Resizing`.
+    Names are those of `vexplain.classifiers.NAMES`, or `package.module:function`. The size of the images, in
+    pixels, is needed where the network does not come with a `Resizing`.
 
     Raises:
         ValueError: no such function, something else returned than it should, no size where it is needed, or a
@@ -66,7 +64,14 @@ def _published(name: str, weights: Path | None) -> Any:
 
 
 def _of_function(name: str, weights: Path | None) -> tuple[ApplyFn, Variables, Resizing | None]:
-    made = _called(name, network_function(name), weights)
+    function, path = network_function(name), None if weights is None else str(weights)
+    try:
+        made = function(path)
+    except TypeError as error:
+        raise ValueError(
+            f"--model {name} failed when it was called with {path!r}: {error}; it takes one argument, the "
+            f"path of the weights or None, and returns {_RETURNS}"
+        ) from error
     if isinstance(made, nnx.Module):
         return (*functionalize(made), None)
     if isinstance(made, tuple) and len(made) in (2, 3) and callable(made[0]):
@@ -75,16 +80,6 @@ def _of_function(name: str, weights: Path | None) -> tuple[ApplyFn, Variables, R
         if resizing is None or isinstance(resizing, Resizing):
             return apply, variables, resizing
     raise ValueError(f"--model {name} returned a {_described(made)}: expected {_RETURNS}")
-
-
-def _called(name: str, function: Any, weights: Path | None) -> Any:
-    try:
-        return function(None if weights is None else str(weights))
-    except TypeError as error:
-        raise ValueError(
-            f"--model {name} failed when it was called with {None if weights is None else str(weights)!r}: "
-            f"{error}; it takes one argument, the path of the weights or None, and returns {_RETURNS}"
-        ) from error
 
 
 def _described(value: Any) -> str:

@@ -1,7 +1,6 @@
 """Explanations of the images, and heatmaps and average images as PNG files."""
 
 import io
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from vexplain._files import write_json, write_whole
+from vexplain._files import read_json, write_json, write_whole
 from vexplain.command.arguments import Explain
 from vexplain.datasets.sources import epoch_batches, subset
 from vexplain.figures import class_sheet, explanation_sheet, save_figure
@@ -61,11 +60,11 @@ def explain_images(arguments: Explain, found: Any) -> Explained:
 
 def save_class_sheets(folder: Path, views: Sequence[FeatureView]) -> dict[str, Path]:
     """Returns, by class, the PNG file that now shows its relevant features."""
-    names = list(dict.fromkeys(view.class_name for view in views))
-    return {
-        name: save_figure(class_sheet(views, class_name=name), folder / f"{n:04d}-{_file_name(name)}.png")
-        for n, name in enumerate(names)
-    }
+    sheets = {}
+    for n, name in enumerate(dict.fromkeys(view.class_name for view in views)):
+        words = "-".join(re.findall(r"\w+", name))[:60] or "class"
+        sheets[name] = save_figure(class_sheet(views, class_name=name), folder / f"{n:04d}-{words}.png")
+    return sheets
 
 
 def relative_file(found: Any, place: int) -> str:
@@ -112,11 +111,8 @@ def _kept(arguments: Explain, found: Any, places: np.ndarray) -> dict[int, dict[
     kept = {}
     for place in places.tolist():
         heatmap, row, note = _files(arguments.out, relative_file(found, place))
-        try:
-            content = json.loads(note.read_text("utf-8"))
-        except (FileNotFoundError, ValueError):
-            continue
-        if content["key"] == _key(arguments, found) and heatmap.is_file() and row.is_file():
+        content = read_json(note) or {}
+        if content.get("key") == _key(arguments, found) and heatmap.is_file() and row.is_file():
             kept[place] = content["record"]
     return kept
 
@@ -146,7 +142,3 @@ def _spread(predicted: np.ndarray, places: np.ndarray, count: int) -> np.ndarray
     """Indices of images for the report: one of each class, then a second of each, ..."""
     turn = [int((predicted[places[:n]] == predicted[place]).sum()) for n, place in enumerate(places)]
     return places[np.argsort(turn, kind="stable")[:count]]
-
-
-def _file_name(name: str) -> str:
-    return "-".join(re.findall(r"\w+", name))[:60] or "class"

@@ -56,14 +56,14 @@ def _results(
     arguments: Explain, found: Any, explained: Explained, sheets: Mapping[str, Path]
 ) -> dict[str, Any]:
     names, predictions = found.relevance.class_names, found.predictions
-    images = []
+    has_labels, images = found.folder.has_labels, []
     for place in range(len(predictions.source)):
         image = {
             "file": relative_file(found, place),
             "predicted": names[predictions.predicted[place]],
             "probability": round(float(predictions.probabilities[place]), 6),
         }
-        if found.folder.has_labels:
+        if has_labels:
             image["label"] = names[predictions.truth[place]]
         images.append(image | explained.records.get(place, {"heatmap": None, "features": []}))
     occurring = set(predictions.predicted.tolist())
@@ -72,7 +72,7 @@ def _results(
         "num_images": len(images),
         "num_skipped": len(predictions.skipped),
         "skipped": predictions.skipped,
-        "accuracy": _accuracy(found),
+        "accuracy": float(np.mean(predictions.truth == predictions.predicted)) if has_labels else None,
         "num_candidates": relevance.layout_size(found.relevance.layout),
         "relevant_features": {
             name: [feature._asdict() for feature in relevance.features(found.relevance, c)]
@@ -87,12 +87,6 @@ def _results(
         "settings": plain_json(vars(arguments)),
         "devices": f"{len(jax.devices())} × {jax.devices()[0].device_kind}",
     }
-
-
-def _accuracy(found: Any) -> float | None:
-    if not found.folder.has_labels:
-        return None
-    return float(np.mean(found.predictions.truth == found.predictions.predicted))
 
 
 def _short(name: str) -> str:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from vexplain import relevance
-from vexplain._files import write_json, write_whole
+from vexplain._files import read_json, write_json, write_whole
 from vexplain.command.arguments import Arguments, Explain, Features, Interpret, Layers
 from vexplain.command.images import Folder, Predictions, open_folder, paths_of, predict
 from vexplain.command.model import Model, load_model
@@ -101,7 +101,7 @@ def find_features(arguments: Features, say: Say) -> Found:
 def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[str, Path]:
     """Returns, by class, the picture of its relevant features: average images and their best image parts."""
     path, key = arguments.out / "interpretation.json", [found.fingerprint, arguments.num_exemplars]
-    kept = _read_json(path)
+    kept = read_json(path)
     if kept is not None and kept["key"] == key:
         sheets = {name: arguments.out / file for name, file in kept["sheets"].items()}
         if all(sheet.is_file() for sheet in sheets.values()):
@@ -174,7 +174,7 @@ def _fingerprint(arguments: Features, model: Model, folder: Folder, table: Layer
 
 def _kept(out: Path, fingerprint: str, folder: Folder, model: Model) -> tuple[Predictions, Relevance] | None:
     """The results of an earlier run with the same fingerprint."""
-    notes, path = _read_json(out / "features.json"), out / "relevance.npz"
+    notes, path = read_json(out / "features.json"), out / "relevance.npz"
     if notes is None or notes.get("fingerprint") != fingerprint or not path.is_file():
         return None
     learned, images = relevance.load_relevance(path), notes["images"]
@@ -191,12 +191,13 @@ def _kept(out: Path, fingerprint: str, folder: Folder, model: Model) -> tuple[Pr
 
 def _write_features(out, learned: Relevance, predictions: Predictions, root: Path, fingerprint: str) -> None:
     relevance.save_relevance(learned, out / "relevance.npz")
+    features = {name: relevance.features(learned, c) for c, name in enumerate(learned.class_names)}
     write_json(
         out / "features.json",
         {
             "fingerprint": fingerprint,
             "mu": float(learned.mu),
-            "features": features_by_class(learned),
+            "features": {name: [f._asdict() for f in here] for name, here in features.items() if here},
             "left_out": left_out(learned, predictions),
             "skipped": predictions.skipped,
             "images": [
@@ -214,12 +215,6 @@ def _write_features(out, learned: Relevance, predictions: Predictions, root: Pat
             ],
         },
     )
-
-
-def features_by_class(learned: Relevance) -> dict[str, list[dict[str, Any]]]:
-    """Returns the relevant features by the name of the class, for JSON; classes without any are left out."""
-    found = {name: relevance.features(learned, c) for c, name in enumerate(learned.class_names)}
-    return {name: [feature._asdict() for feature in here] for name, here in found.items() if here}
 
 
 def left_out(learned: Relevance, predictions: Predictions) -> list[str]:
@@ -249,10 +244,3 @@ def _write_layers(out: Path, table: LayerTable) -> None:
         for row in table
     ]
     write_json(out / "layers.json", rows)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None

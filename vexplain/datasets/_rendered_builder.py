@@ -42,9 +42,10 @@ class RenderedBuilderConfig(tfds.core.BuilderConfig):
 class RenderedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """TFDS builder of renderings: "image" and "mask" as PNG of 8 bits, "label", and "index" in the source.
 
-    The mask is coverage times 255. The same settings give the same PNG bytes on one kind of device; another
-    kind may round a value of 8 bits differently. Checksums of whole files differ, as protobuf orders the
-    fields of a record anew in each run. Records are `array_record` files: random access, no TensorFlow.
+    Images are (height, width, 3), masks (height, width, 1), the coverage by what tells the class times 255.
+    The same settings give the same PNG bytes on one kind of device; another kind may round a value of 8 bits
+    differently. Checksums of whole files differ, as protobuf orders the fields of a record anew in each run.
+    Records are `array_record` files: random access, no TensorFlow. `data_dir` is where TFDS keeps its sets.
     """
 
     VERSION = tfds.core.Version("1.0.0")  # to be raised when the renderer draws other images

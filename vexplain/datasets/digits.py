@@ -46,8 +46,11 @@ def digits_source(*, split: Literal["train", "test"] = "train", size: int = 32, 
         members = np.random.default_rng((seed, n)).permutation(np.flatnonzero(labels == n))
         is_test[members[: round(_TEST_SHARE * len(members))]] = True
     chosen = np.flatnonzero(is_test == (split == "test"))
-    pixels = np.stack([_enlarged(image, size) for image in images[chosen]])[..., None]
-    return ArraySource(pixels, labels[chosen], class_names=tuple("0123456789"))
+    bilinear = Image.Resampling.BILINEAR
+    larger = [np.asarray(Image.fromarray(image).resize((size, size), bilinear)) for image in images[chosen]]
+    return ArraySource(
+        np.clip(np.stack(larger), 0, 1)[..., None], labels[chosen], class_names=tuple("0123456789")
+    )
 
 
 def _originals() -> tuple[np.ndarray, np.ndarray]:
@@ -59,8 +62,3 @@ def _originals() -> tuple[np.ndarray, np.ndarray]:
         ) from error
     pixels, labels = load_digits(return_X_y=True)
     return np.asarray(pixels, np.float32).reshape(-1, 8, 8) / 16, np.asarray(labels, np.int32)
-
-
-def _enlarged(image: np.ndarray, size: int) -> np.ndarray:
-    larger = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
-    return np.clip(np.asarray(larger), 0, 1)

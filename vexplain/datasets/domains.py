@@ -2,6 +2,12 @@
 
 A batch holds images only. No label, mask or index goes with them, so that nothing of the truth, and nothing
 that would pair the domains, can leak into training.
+
+In all functions:
+    source_a: domain A.
+    source_b: domain B, images of the same size and channels.
+    batch_size: images of each domain in a batch, at most as many as a domain has.
+    seed: of the permutations.
 """
 
 import numpy as np
@@ -19,12 +25,6 @@ def unpaired_batches(
     Batch t is a function of (seed, t). Each domain goes through permutations of its own: all of its images
     (but those that do not fill a last batch) are seen before one is seen again, also where the other domain
     has fewer. An epoch is one pass over the smaller domain.
-
-    Args:
-        source_a: domain A.
-        source_b: domain B, images of the same size and channels.
-        batch_size: images of each domain in a batch, at most as many as a domain has.
-        seed: of the permutations.
 
     Raises:
         ValueError: the images differ in size or channels, or `batch_size` is out of range.
@@ -50,13 +50,8 @@ def unpaired_batches(
 def paired_batches(source_a: Source, source_b: Source, batch_size: int, *, seed: int) -> tuple[BatchFn, int]:
     """Returns (batch_fn, steps an epoch); in batch t, image i of "a" and image i of "b" are partners.
 
-    For a supervised upper bound of a translation. Batch t is a function of (seed, t).
-
-    Args:
-        source_a: images of domain A.
-        source_b: their partners in domain B, at the same indices.
-        batch_size: pairs in a batch.
-        seed: of the permutations.
+    For a supervised upper bound of a translation. Batch t is a function of (seed, t). Partners have the same
+    index in both sources.
 
     Raises:
         ValueError: the domains differ in number, size or channels of their images, or `batch_size` is out of

@@ -14,7 +14,6 @@ def gaussian_blur(
     The kernel exp(-n² / 2 sigma²), |n| <= radius, sums to one, so that a constant image stays as it is.
 
     Args:
-        images: (batch, height, width, channels).
         sigma: standard deviation of the Gaussian in pixels.
         radius: half the width of the kernel in pixels.
 
@@ -32,10 +31,7 @@ def ssim_map(images: Images, truth: Images) -> Float[Array, "batch height width 
 
     (2 μ_x μ_y + C₁)(2 σ_xy + C₂) / ((μ_x² + μ_y² + C₁)(σ_x² + σ_y² + C₂)) with moments under a Gaussian of
     11 x 11 pixels and standard deviation 1.5, C₁ = 0.01², C₂ = 0.03², for data in [0, 1]; mirrored borders.
-
-    Args:
-        images: (batch, height, width, channels) in [0, 1].
-        truth: the same of the images to compare with; the two may be exchanged.
+    The two arguments may be exchanged.
 
     References:
         Wang, Bovik, Sheikh, Simoncelli, Image quality assessment: from error visibility to structural

@@ -24,9 +24,6 @@ def estimate_masks(images: Images) -> Masks:
     On renderings of T-shirts and trousers the mean IoU with the true region, which no translation can exceed,
     is 0.995 at 64 px and 0.985 at 32 px; with Gaussian noise of 0.05 it is 0.992 and 0.984.
 
-    Args:
-        images: (batch, height, width, channels) in [0, 1], an object on a background of one color.
-
     References:
         Otsu, A threshold selection method from gray-level histograms, 1979.
 
@@ -36,17 +33,13 @@ def estimate_masks(images: Images) -> Masks:
         12.0
     """
     images = jnp.asarray(images)
-    background = jnp.median(_border(images), axis=1)[:, None, None]
+    sides = images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]
+    background = jnp.median(jnp.concatenate(sides, axis=1), axis=1)[:, None, None]
     distances = jnp.linalg.norm(gaussian_blur(images, sigma=0.5, radius=2) - background, axis=-1)
     flat = jnp.sort(distances.reshape(len(images), -1), axis=1)
     threshold = jnp.minimum(_otsu_threshold(flat), flat[:, round(0.95 * (flat.shape[1] - 1))] / 2)
     threshold = jnp.maximum(threshold, LEAST_DISTANCE)
     return (distances > threshold[:, None, None]).astype(images.dtype)
-
-
-def _border(images: Array) -> Float[Array, "batch pixels channels"]:
-    sides = images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]
-    return jnp.concatenate(sides, axis=1)
 
 
 def _otsu_threshold(ascending: Float[Array, "batch values"]) -> Float[Array, " batch"]:

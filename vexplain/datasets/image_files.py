@@ -2,6 +2,11 @@
 
 An image is turned upright, made RGB, resized and cropped, in the order and with the filters of the framework
 that a network was trained in; a Resizing says which.
+
+In all functions:
+    size: height and width of the images in pixels, or the `Resizing` that a network wants.
+    on_unreadable: what to do about a broken file: "skip" (weight 0, named in the log and in `skipped`) or
+        "raise".
 """
 
 import dataclasses
@@ -110,9 +115,6 @@ def image_folder(
 
     Args:
         path: the folder.
-        size: height and width of the images in pixels, or the `Resizing` that a network wants.
-        on_unreadable: what to do about a broken file: "skip" (weight 0, named in the log and in `skipped`) or
-            "raise".
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -149,10 +151,8 @@ def class_folders(
 
     Args:
         path: the folder of folders.
-        size: as in `image_folder`.
         classes: names of the folders, in the order of the labels; all of them, sorted, if left out. A mapping
             gives each folder the name of its class.
-        on_unreadable: as in `image_folder`.
 
     Raises:
         FileNotFoundError: there is no such folder.

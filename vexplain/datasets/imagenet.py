@@ -56,11 +56,11 @@ def imagenet_archives(
     Args:
         path: of the folder with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`, or of one of them.
         split: "train" or "validation".
-        size: as in `image_folder`.
+        size: as in the module `image_files`.
         classes: the synsets to keep ("n02123045"), in the order of their labels; a mapping gives each the
             name of its class, as `IMAGENET_CATS` does.
         index_folder: where to keep the index of the archive's headers; beside the archive if left out.
-        on_unreadable: as in `image_folder`.
+        on_unreadable: as in the module `image_files`.
 
     Raises:
         FileNotFoundError: there is no such archive.

@@ -2,6 +2,11 @@
 
 A source is random access, so that batch t of an epoch is a function of (seed, t) alone. That makes resuming
 exact, needs no shuffle buffer, and lets the images that an analysis found be fetched again by their index.
+
+In all functions:
+    source: the images.
+    batch_size: examples a batch.
+    progress: wraps the range of steps, for instance `tqdm.tqdm`.
 """
 
 import abc
@@ -155,7 +160,6 @@ def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
     """Returns the source of some examples; "indices" in its batches are positions in the subset.
 
     Args:
-        source: the images.
         indices: which of them, in order.
 
     Raises:
@@ -173,7 +177,6 @@ def with_extras(source: Source, extras: Mapping[str, np.ndarray]) -> Source:
     """Returns a source with other arrays in its batches too.
 
     Args:
-        source: the images.
         extras: arrays with a row an example, under the names that they have in a batch; 8-bit integers become
             floats in [0, 1].
 
@@ -188,10 +191,6 @@ def epoch_batches(source: Source, batch_size: int) -> tuple[BatchFn, int]:
     """Returns (batch_fn, number of steps) that visits every example once, in order.
 
     The last batch is filled up with examples of weight 0, so that one compiled program serves all.
-
-    Args:
-        source: the images.
-        batch_size: examples a batch.
 
     Raises:
         ValueError: the source is empty or `batch_size` below 1.
@@ -221,7 +220,6 @@ def shuffled_batches(source: Source, batch_size: int, *, seed: int) -> tuple[Bat
     Batch t is a function of (seed, t); the examples that do not fill the last batch of an epoch are left out.
 
     Args:
-        source: the images.
         batch_size: examples a batch, from 1 to as many as there are, else a ValueError.
         seed: of the permutations.
     """
@@ -243,13 +241,7 @@ def shuffled_indices(count: int, batch_size: int, t: int, seed: tuple[int, ...])
 
 
 def gather(source: Source, *, batch_size: int = 64, progress: Callable[[Any], Any] = iter) -> dict[str, Any]:
-    """Returns all readable examples of a source as one batch of NumPy arrays, images and masks in 8 bits.
-
-    Args:
-        source: the images; all must fit into memory.
-        batch_size: examples fetched at once.
-        progress: wraps the range of steps, for instance `tqdm.tqdm`.
-    """
+    """Returns all readable examples of a source as one batch of NumPy arrays, images and masks in 8 bits."""
     batch_fn, num_steps = epoch_batches(source, min(batch_size, len(source)))
     parts: dict[str, list[np.ndarray]] = {}
     for t in progress(range(num_steps)):
@@ -264,13 +256,7 @@ def gather(source: Source, *, batch_size: int = 64, progress: Callable[[Any], An
 
 
 def in_memory(source: Source, *, batch_size: int = 64, progress: Callable[[Any], Any] = iter) -> ArraySource:
-    """Returns a source with its images held in memory, 8 bits a value: for many epochs over a small set.
-
-    Args:
-        source: the images.
-        batch_size: as in `gather`.
-        progress: as in `gather`.
-    """
+    """Returns a source with its images held in memory, 8 bits a value: for many epochs over a small set."""
     found = gather(source, batch_size=batch_size, progress=progress)
     images, labels, masks = found.pop("images"), found.pop("labels"), found.pop("masks", None)
     found.pop("indices", None)  # places in memory are the indices now

@@ -52,7 +52,7 @@ def from_tfds(
         size: the `Resizing` that a network wants, which keeps the proportions and cuts the middle out, for 8
             bits in the arithmetic of `decode_image`; or (height, width) to stretch images and masks to,
             bilinear with antialiasing. If left out, all images must have one size.
-        on_unreadable: what to do about bytes that are no image, as in `image_folder`.
+        on_unreadable: what to do about bytes that are no image, as in the module `image_files`.
 
     Raises:
         TypeError: `data_sources` is a dictionary of splits, or a record is not a mapping.

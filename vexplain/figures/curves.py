@@ -32,10 +32,8 @@ class Line(NamedTuple):
 def iou_curves(scores: Mapping[str, Score]) -> Figure:
     """Returns the mean IoU of each method over the thresholds, in percent, the largest area listed first.
 
-    The paper's method is bold, our own map dark, controls gray and dashed.
-
-    Args:
-        scores: by name of the method, what `evaluation.summarize` returned.
+    The paper's method is bold, our own map dark, controls gray and dashed. The scores are what
+    `evaluation.summarize` returned, by name of the method.
 
     Raises:
         ValueError: `scores` is empty.

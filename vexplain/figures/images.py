@@ -14,10 +14,7 @@ from vexplain.typing import AnyArray, Float
 
 
 def pixels(image: AnyArray) -> Float[np.ndarray, "height width 3"]:
-    """Returns an image as red, green and blue in [0, 1]; pixels with NaN are light gray.
-
-    Args:
-        image: (height, width, 1 or 3) in [0, 1]; values beyond are clipped.
+    """Returns red, green and blue of an image (height, width, 1 or 3), clipped to [0, 1]; light gray for NaN.
 
     Raises:
         ValueError: another number of axes or channels.

@@ -127,10 +127,7 @@ def rendered(report: Report) -> str:
 
 
 def package_versions(names: Sequence[str]) -> dict[str, str]:
-    """Returns the version of Python and of each package, by name.
-
-    Args:
-        names: as in `pip install`; a package that is not there is said to be not installed.
+    """Returns the version of Python and of each package, by its name in `pip install`.
 
     Example:
         >>> package_versions(["no-such-package"])["no-such-package"]

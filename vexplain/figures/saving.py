@@ -31,9 +31,6 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
 def png_bytes(figure: Figure) -> bytes:
     """Returns the figure as a PNG file in memory.
 
-    Args:
-        figure: any figure of matplotlib.
-
     Example:
         >>> png_bytes(Figure(figsize=(1, 1)))[1:4]
         b'PNG'

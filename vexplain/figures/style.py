@@ -5,7 +5,7 @@ One strong color marks the paper's method, everything else is muted. Layers go f
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import matplotlib
 import numpy as np
@@ -51,7 +51,7 @@ def context() -> Iterator[None]:
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a figure looks the same whatever style its caller uses
-        matplotlib.rcParams.update(cast(Any, _settings()))
+        matplotlib.rcParams.update({"font.family": _families(), **_SETTINGS})
         yield
 
 
@@ -105,19 +105,17 @@ def _families() -> list[str]:
     return list(dict.fromkeys((*found[:1], "DejaVu Sans")))  # the second for signs the first lacks
 
 
-def _settings() -> dict[str, Any]:
-    return {
-        "font.family": _families(),
-        "font.size": 9,
-        "text.color": INK,
-        "text.hinting": "none",  # widths as the font has them
-        "text.parse_math": False,  # a $ in a class name is a $
-        "axes.labelcolor": MUTED,
-        "axes.unicode_minus": True,
-        "axes.titlesize": 10,
-        "axes.titleweight": "bold",
-        "axes.titlecolor": INK,
-        "axes.titlelocation": "left",
-        "savefig.dpi": "figure",
-        "savefig.facecolor": "auto",
-    }
+_SETTINGS: Any = {
+    "font.size": 9,
+    "text.color": INK,
+    "text.hinting": "none",  # widths as the font has them
+    "text.parse_math": False,  # a $ in a class name is a $
+    "axes.labelcolor": MUTED,
+    "axes.unicode_minus": True,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "savefig.dpi": "figure",
+    "savefig.facecolor": "auto",
+}

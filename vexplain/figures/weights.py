@@ -26,9 +26,6 @@ def weights_overview(relevance: Relevance) -> Figure:
     The length of a part is the size of its weight, the number in it the channel; a negative weight is hollow.
     Layers go from light to dark in the order of the network.
 
-    Args:
-        relevance: what `learn_relevance` returned.
-
     Raises:
         ValueError: no class has a relevant feature.
 

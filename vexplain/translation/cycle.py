@@ -21,11 +21,7 @@ LEAST_ERROR = 0.5 / 255  # half a step of 8 bits: below it a cycle is closed, an
 
 
 def cycle_error(images: Images, cycled: Images) -> Float[Array, " batch"]:
-    """Returns the mean absolute difference between images and what came back, in [0, 1].
-
-    Args:
-        cycled: the images, translated there and back.
-    """
+    """Returns the mean absolute difference, in [0, 1], of images and the same translated there and back."""
     return jnp.abs(images - cycled).mean((1, 2, 3))
 
 

@@ -12,7 +12,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 from flax import nnx
 
-from vexplain._checks import check_images
+from vexplain._checks import check_choice, check_images
 from vexplain.translation.networks import DOMAINS, Discriminator, Generator, Latents, NetworkSettings
 from vexplain.typing import Array, Float, Images, Key, PyTree, Variables
 
@@ -72,8 +72,7 @@ class Translator:
         Raises:
             ValueError: an unknown direction; images of another rank, range or size.
         """
-        if direction not in DIRECTIONS:
-            raise ValueError(f"direction is {direction!r}: expected one of {tuple(DIRECTIONS)}")
+        check_choice("direction", direction, DIRECTIONS)
         source, target = DIRECTIONS[direction]
         return self._decoded(generator, images, source, target)
 
@@ -92,8 +91,7 @@ class Translator:
         )(shares)
 
     def _decoded(self, generator, images, source: str, target: str):
-        if source not in DOMAINS:
-            raise ValueError(f"domain is {source!r}: expected one of {DOMAINS}")
+        check_choice("domain", source, DOMAINS)
         check_images(images)
         size = self.settings.image_size
         if images.shape[1:] != (size, size, 3):

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vexplain._checks import check_choice, check_positive
 from vexplain.typing import Array, Float, Images
 
 DOMAINS = ("a", "b")
@@ -49,16 +50,13 @@ class NetworkSettings:
 
     def __post_init__(self):
         for name, kind in (("latent", Latent), ("sharing", Sharing), ("variance", Variance)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {get_args(kind)}")
+            check_choice(name, getattr(self, name), get_args(kind))
         size = self.image_size
         if size < 16 or size & (size - 1):
             raise ValueError(f"image_size is {size}: expected a power of 2, at least 16")
         if self.grid > size // 2:
             raise ValueError(f"latent is {self.latent!r}: too fine for image_size {size}")
-        for name in ("width", "latent_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_positive(width=self.width, latent_size=self.latent_size)
 
     @property
     def grid(self) -> int:

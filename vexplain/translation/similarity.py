@@ -109,10 +109,6 @@ def latent_distance(a: Latents, b: Latents) -> Float[Array, " batch"]:
     """Returns the mean squared distance of the latent of an image and that of its translation (candidate S4).
 
     By itself it cannot anchor the appearance: any orthogonal change of one domain's latent leaves it zero.
-
-    Args:
-        a: of the images.
-        b: of their translations.
     """
     return ((a - b) ** 2).mean(tuple(range(1, a.ndim)))
 

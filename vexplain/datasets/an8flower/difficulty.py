@@ -56,10 +56,7 @@ def part_names(difficulty: str) -> tuple[str, ...]:
 
 
 def names_of_classes(variant: str, difficulty: str) -> tuple[str, ...]:
-    """Returns the names of the classes of a variant under a difficulty.
-
-    Raises:
-        ValueError: an unknown variant or difficulty.
+    """Returns the names of the classes of a variant under a difficulty; an unknown one raises ValueError.
 
     Example:
         >>> names_of_classes("single_6c", "context")[:2]

@@ -76,7 +76,6 @@ def render(
     part, never the color. The same key and arguments give the same bytes.
 
     Args:
-        key: of the factors.
         label: class, 0 to 5 for `single_6c` (color of the petals), 0 to 11 for `double_12c` (petals, then
             leaves).
         variant: `"single_6c"` or `"double_12c"`.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain._checks import check_positive
+from vexplain._checks import check_choice, check_positive
 from vexplain.datasets.an8flower.difficulty import View, names_of_classes
 from vexplain.datasets.an8flower.interventions import Interventions, intervene
 from vexplain.datasets.an8flower.renderer import draw_view, render_factors
@@ -27,14 +27,11 @@ class RenderedSource(LazySource):
     For a test of what a network learned from the patch, take the same set with `cue_probability` 1 (all
     congruent) and 0 (none): the flowers and folds are the same.
 
+    Variant, size, samples, difficulty and cue_probability are those of `render`.
+
     Args:
-        variant: `"single_6c"` or `"double_12c"`.
         num_per_class: images a class.
-        size: height and width in pixels.
-        samples: rays a pixel along each axis.
         seed: of the keys.
-        difficulty: one of `DIFFICULTIES`.
-        cue_probability: for `"shortcut"`, that the patch shows the class.
 
     Raises:
         ValueError: an unknown variant or difficulty, or a number out of range.
@@ -120,8 +117,7 @@ def fold_indices(source: RenderedSource, fold: int) -> tuple[np.ndarray, np.ndar
     Raises:
         ValueError: the fold is not 0 to 4.
     """
-    if not 0 <= fold < NUM_FOLDS:
-        raise ValueError(f"fold is {fold}: expected 0 to {NUM_FOLDS - 1}")
+    check_choice("fold", fold, range(NUM_FOLDS))
     folds = folds_of(source, np.arange(len(source)))
     return np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
 

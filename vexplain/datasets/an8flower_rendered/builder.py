@@ -37,13 +37,11 @@ class RenderedConfig(RenderedBuilderConfig):
 class An8flowerRendered(RenderedBuilder):
     """TFDS builder of the rendered an8Flower, in configs `single_6c` and `double_12c` of 1000 images a class.
 
-    Features: "image" (height, width, 3) and "mask" (height, width, 1), both PNG of 8 bits, the mask being
-    coverage of the part that tells the class, times 255; "label"; "fold", 0 to 4, a hash of the example's
-    random key; "index" in the `RenderedSource`. Splits: `fold_0` to `fold_4`.
+    Features: those of `RenderedBuilder`, and "fold", 0 to 4, a hash of the example's random key. Splits:
+    `fold_0` to `fold_4`.
 
     Args:
         config: `"single_6c"`, `"double_12c"`, or a `RenderedConfig`.
-        data_dir: where TFDS keeps its datasets.
 
     Raises:
         ValueError: while preparing, if so few images are asked for that a fold is empty.

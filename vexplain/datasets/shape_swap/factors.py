@@ -79,7 +79,6 @@ def draw_factors(key: Key, *, level: int = 4, variant: str = "U") -> Factors:
     unequal modes (many reds, fewer greens, few blues): a turned hue is seen.
 
     Args:
-        key: of the factors.
         level: 1 to 4. Shape factors are constant where a level does not use them: aspect 1 but at level 2, 4
             corners and 5 spikes but at level 3.
         variant: `"U"` or `"N"`.

@@ -14,6 +14,12 @@ image cuts the tips of the largest objects that lie far out.
 
 In canonical units each shape has area pi and its center at the origin, y down: size cannot tell the domain.
 The pairs of level 1 and 2 overlap so well that a copy of the input looks good; level 4 is the test.
+
+In all functions:
+    domain: 0 for A, 1 for B.
+    level: which shapes, 1 to 4.
+    size: height and width in pixels; objects grow with it.
+    samples: points a pixel along each axis.
 """
 
 import functools
@@ -60,13 +66,7 @@ def render(
     their images are partners; for unpaired sets use different keys.
 
     Args:
-        key: of the factors.
-        domain: 0 for A, 1 for B.
-        level: which shapes: 1 disc and square, 2 ellipse and rectangle, 3 polygon and star, 4 T-shirt and
-            trousers.
         variant: `"U"`, all hues equally likely, or `"N"`, skewed.
-        size: height and width in pixels; objects grow with it.
-        samples: points a pixel along each axis.
 
     Returns:
         image (size, size, 3) in [0, 1]; mask (size, size), coverage by the object in [0, 1]; `Factors`.
@@ -93,10 +93,6 @@ def render_factors(
 
     Args:
         factors: of one object; the factors of an image of the other domain give its true partner.
-        domain: as in `render`.
-        level: as in `render`.
-        size: as in `render`.
-        samples: as in `render`.
     """
     x, y = _canonical_points(factors, size, samples)
     is_object = is_inside(x, y, factors, domain, level=level)
@@ -113,11 +109,7 @@ def render_factors(
 
 
 def shape_names(level: int) -> tuple[str, str]:
-    """Returns the names of the shapes of domains A and B.
-
-    Raises:
-        ValueError: an unknown level.
-    """
+    """Returns the names of the shapes of domains A and B; an unknown level raises ValueError."""
     check_choice("level", level, LEVELS)
     return LEVELS[level]
 

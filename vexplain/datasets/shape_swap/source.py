@@ -34,13 +34,10 @@ class ShapeSwapSource(LazySource):
     truth of an evaluation, never seen in training, and `"partners"`, on which a supervised upper bound is
     trained. Images are rounded to 8 bits, as those of the same set stored as files are.
 
+    Domain, level, variant, size and samples are those of `render`.
+
     Args:
-        domain: 0 for A, 1 for B.
-        level: which shapes, 1 to 4.
-        variant: `"U"`, all hues equally likely, or `"N"`, skewed.
         num_images: how many.
-        size: height and width in pixels.
-        samples: points a pixel along each axis.
         seed: of the keys.
         split: `"train"`, `"validation"`, `"test"`, `"pairs"` or `"partners"`.
 

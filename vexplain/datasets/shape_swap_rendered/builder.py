@@ -64,14 +64,11 @@ class ShapeSwapConfig(RenderedBuilderConfig):
 class ShapeSwapRendered(RenderedBuilder):
     """TFDS builder of shape swap, in configs `level_1_U`, `level_1_N`, ..., `level_4_N` at 64 pixels.
 
-    Features: "image" (height, width, 3) and "mask" (height, width, 1), both PNG of 8 bits, the mask being
-    coverage by the object times 255; "label", the domain; "index" in the `ShapeSwapSource`; "factors", a
-    dictionary of all `Factors`. Splits: `train_a`, `train_b`, `validation_a`, `validation_b`, and `test_a`
-    and `test_b`, whose records are pairs.
+    Features: those of `RenderedBuilder`, and "factors", a dictionary of all `Factors`; "label" is the domain.
+    Splits: `train_a`, `train_b`, `validation_a`, `validation_b`, and `test_a` and `test_b`, records of pairs.
 
     Args:
         config: a name as above, or a `ShapeSwapConfig`.
-        data_dir: where TFDS keeps its datasets.
 
     Example:
         >>> builder = ShapeSwapRendered(config=ShapeSwapConfig(level=3, num_train=50, size=48))
