@@ -1,4 +1,4 @@
-"""The main job, in its smallest preset: everything is written."""
+"""The main job in its smallest preset, run once, from the notebook: everything is written."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import an8flower, an8flower_report
+from tests.test_notebooks import NOTEBOOKS, program
 from vexplain.catalog import title_of
 from vexplain.datasets.an8flower import class_names
 from vexplain.evaluation import CONTROLS, Score
@@ -19,8 +20,19 @@ SMOKE = dataclasses.replace(an8flower.PRESETS["smoke"][1], devices=2)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("an8flower")
-    return out, an8flower.main(dataclasses.replace(SMOKE, out=out))
+    """(folder of results, metrics); the cells of the notebook run in order, in one namespace."""
+    folder, (notebook,) = tmp_path_factory.mktemp("an8flower"), NOTEBOOKS
+    namespace = {"__name__": notebook.stem}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("VEXPLAIN_PRESET", "smoke")
+        exec(compile(program(notebook), str(notebook), "exec"), namespace)
+    return folder / "runs" / "colab", namespace["metrics"]
+
+
+def test_the_notebook_explains_a_network_of_its_own(run):
+    out, _ = run
+    assert (out / "my_network.png").stat().st_size > 5_000
 
 
 def test_the_folder_holds_metrics_figures_and_report(run):

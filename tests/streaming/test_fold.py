@@ -111,7 +111,7 @@ def test_a_finished_fold_returns_at_once(tmp_path):
 
 _SCRIPT = """
 import sys, time
-from tests.test_streaming import walk, start, batch_fn
+from tests.streaming.test_fold import walk, start, batch_fn
 from vexplain.streaming import Checkpoint, fold
 def slow(t):
     time.sleep(0.05)
@@ -122,7 +122,7 @@ fold(walk, start(), slow, num_steps=60, checkpoint=Checkpoint(sys.argv[1], every
 
 
 def test_a_killed_process_resumes_bit_for_bit(tmp_path):
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", _SCRIPT, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True
     )

@@ -72,7 +72,7 @@ def build(name: str, *, num_classes: int = 1000, seed: int = 0, **options: Any) 
 
     Example:
         >>> apply, variables, resizing = build("resnet18", num_classes=10, width=4)
-        >>> apply(variables, jnp.zeros((2, 32, 32, 3))).shape
+        >>> jax.eval_shape(apply, variables, jnp.zeros((2, 32, 32, 3))).shape
         (2, 10)
     """
     module = _network(name)(num_classes, rngs=nnx.Rngs(seed), **options)

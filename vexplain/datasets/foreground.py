@@ -14,6 +14,7 @@ from vexplain.typing import Array, Float, Images, Masks
 LEAST_DISTANCE = 0.04  # of an object from its background, in RGB: ten 8-bit steps
 
 
+@jax.jit
 def estimate_masks(images: Images) -> Masks:
     """Returns the region of each image that differs from its plain background, as zeros and ones.
 
