@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vexplain import METHODS
 from vexplain.__main__ import main
 from vexplain.command import pictures, steps
 from vexplain.command.arguments import parse
@@ -48,6 +49,11 @@ def call(command, images, out, *options, model="sized", classes=True):
     line += ["--classes", str(images / "classes.txt")] if classes else []
     line += ["--num-shown", "3"] if command == "explain" else []
     return main([*line, "--batch-size", "4", *options])
+
+
+def test_methods_lists_the_catalog(capsys):
+    assert main(["methods"]) == 0
+    assert capsys.readouterr().out == f"{METHODS}\n"
 
 
 def test_layers_shows_the_table_and_the_size_of_the_search(tmp_path, capsys):

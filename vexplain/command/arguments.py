@@ -114,7 +114,12 @@ class Explain(Interpret):
     gradient."""
 
 
-Arguments = Layers | Features | Interpret | Explain
+@dataclasses.dataclass(frozen=True)
+class Methods:
+    """The methods of explanation that the library has: names, what they need and cost, and their papers."""
+
+
+Arguments = Methods | Layers | Features | Interpret | Explain
 
 
 def parse(arguments: Sequence[str] | None = None) -> Arguments:
@@ -124,7 +129,13 @@ def parse(arguments: Sequence[str] | None = None) -> Arguments:
         >>> parse(["layers", "--model", "vgg16"]).model
         'vgg16'
     """
-    subcommands = {"layers": Layers, "features": Features, "interpret": Interpret, "explain": Explain}
+    subcommands = {
+        "methods": Methods,
+        "layers": Layers,
+        "features": Features,
+        "interpret": Interpret,
+        "explain": Explain,
+    }
     return tyro.extras.subcommand_cli_from_dict(
         subcommands,
         args=arguments,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vexplain.classifiers.names import NAMES
-from vexplain.command.arguments import Arguments, Layers
+from vexplain.command.arguments import Arguments, Layers, Methods
 
 _PATHS = (
     ("weights", Path.exists, "file"),
@@ -27,6 +27,8 @@ def check_inputs(arguments: Arguments) -> None:
         FileNotFoundError: there is no such file or folder.
         ModuleNotFoundError: the module of the network cannot be imported.
     """
+    if isinstance(arguments, Methods):
+        return
     for name, exists, kind in _PATHS:
         path = getattr(arguments, name, None)
         if path is not None and not exists(path):

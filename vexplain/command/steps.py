@@ -15,7 +15,8 @@ import numpy as np
 
 from vexplain import relevance
 from vexplain._files import read_json, write_json, write_whole
-from vexplain.command.arguments import Arguments, Explain, Features, Interpret, Layers
+from vexplain.catalog import METHODS
+from vexplain.command.arguments import Arguments, Explain, Features, Interpret, Layers, Methods
 from vexplain.command.images import Folder, Predictions, open_folder, paths_of, predict
 from vexplain.command.model import Model, load_model
 from vexplain.command.pictures import explain_images, save_class_sheets
@@ -44,6 +45,9 @@ def run(arguments: Arguments, say: Say) -> None:
     Raises:
         ValueError: the model, the images or a setting cannot be used; says which and what to do.
     """
+    if isinstance(arguments, Methods):
+        say(str(METHODS))
+        return
     if isinstance(arguments, Layers):
         return show_layers(arguments, say)
     found = find_features(arguments, say)
