@@ -162,12 +162,12 @@ def _explanation(
     images: Array,
     targets: Targets,
     relevance: Relevance,
-    num_features: int,
-    rules: Rule | Rules,
+    num_features: Any,  # the options are as the user gave them
+    rules: Any,
     *,
-    on_uncovered: str,
-    signal: str,
-    combination: str,
+    on_uncovered: Any,
+    signal: Any,
+    combination: Any,
 ) -> Explanation:
     check_options(num_features, rules, on_uncovered, signal, combination)
     check_relevance(relevance, network.score)
