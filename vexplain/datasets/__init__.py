@@ -1,6 +1,6 @@
 """Labeled images: sources with random access, renderers with known truth, TFDS builders.
 
-The builders `an8flower_rendered`, `an8flower_release` and `shape_swap_rendered` of this room are imported by
+The builders `an8flower_rendered`, `an8flower_release` and `shape_swap_rendered` are imported by
 name, which registers them with TFDS; nothing here imports TFDS.
 """
 

@@ -1,7 +1,7 @@
 """Checkpoints of a fold: its state and the number of steps done, written whole by Orbax.
 
 A checkpoint says which settings and which structure it belongs to; one of another computation is refused, one
-that is damaged is named with the way out.
+that is damaged is named, with what to do about it.
 """
 
 import contextlib

@@ -42,7 +42,7 @@ def read(fn: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
         raise TypeError(f"names is the text {names!r}: pass a list of layer names, [{names!r}]")
     names = tuple(dict.fromkeys(names))
 
-    def reading(variables, images, *rest):
+    def read_fn(variables, images, *rest):
         found: dict[str, Any] = {}
 
         def keep(value, here):
@@ -52,7 +52,7 @@ def read(fn: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
         out = _evaluated(fn, (variables, images, *rest), names, "read", keep)
         return out, {name: found[name] for name in names}
 
-    return reading
+    return read_fn
 
 
 def edit(fn: Callable[..., Any], changes: Mapping[str, Callable[[Array], Array]]) -> Callable[..., Any]:

@@ -26,7 +26,7 @@ Replacement = Callable[[Callable[..., Any], Sequence[Any]], Any]  # (original, i
 # Calls that are looked into and, where nothing is touched, bound again whole.
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat")
 _CUSTOM = ("custom_jvp_call", "custom_vjp_call")
-IN_COND = "a cond"  # rules reach in here, readings do not
+IN_COND = "a cond"  # rules reach in here, reads do not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def evaluate(
     """Runs a program with the equations at some paths replaced, by functions of the original and its inputs.
 
     With `keeps_calls` a touched `remat` or `scan` stays one. Only replacements that let no value out (rules,
-    not readings) allow it.
+    not what reads them) allow it.
     """
     values = _run(program.jaxpr, jax.tree.leaves(args), (), replacements, keeps_calls)
     return jax.tree.unflatten(program.out_tree, values)

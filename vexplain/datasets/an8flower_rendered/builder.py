@@ -2,7 +2,7 @@
 
 The examples are those of `RenderedSource`. They come in one split a fold, because that is the unit that TFDS
 can add: the paper's test set of fold 0 is `split="fold_0"` and its training set
-`split="fold_1+fold_2+fold_3+fold_4"`, with no reading and dropping of examples. The fold is also a feature.
+`split="fold_1+fold_2+fold_3+fold_4"`, with no example read in vain. The fold is also a feature.
 """
 
 import dataclasses
