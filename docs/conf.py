@@ -18,6 +18,7 @@ extensions = [
     "mathml",
     "methods",
     "rooms",
+    "signatures",
 ]
 exclude_patterns = ["_build"]
 html_math_renderer = "mathml"
@@ -26,7 +27,6 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # shapes stand in the text; the annotations of jaxtyping are too long to read
-autodoc_preserve_defaults = True
 add_module_names = False
 autodoc_class_signature = "mixed"
 napoleon_google_docstring = True
