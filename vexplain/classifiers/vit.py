@@ -70,48 +70,35 @@ class VisionTransformer(nnx.Module):
             return self.fc(self.norm(x)[:, 0])
 
     def torchvision_names(self) -> dict[str, str]:
-        names = {
-            "patches": "conv_proj",
-            "class_token": "class_token",
-            "positions": "encoder.pos_embedding",
-            "norm": "encoder.ln",
-            "fc": "heads.head",
-        }
-        parts = {
-            "norm1": "ln_1",
-            "qkv.kernel": "self_attention.in_proj_weight",
-            "qkv.bias": "self_attention.in_proj_bias",
-            "out": "self_attention.out_proj",
-            "norm2": "ln_2",
-            "expand": "mlp.0",
-            "reduce": "mlp.3",
-        }
-        return names | self._parts("encoder.layers.encoder_layer_", parts)
+        qkv = {"qkv.kernel": "self_attention.in_proj_weight", "qkv.bias": "self_attention.in_proj_bias"}
+        return self._names(0, "encoder.layers.encoder_layer_", qkv)
 
     def timm_names(self) -> dict[str, str]:
-        names = {
-            "patches": "patch_embed.proj",
-            "class_token": "cls_token",
-            "positions": "pos_embed",
-            "norm": "norm",
-            "fc": "head",
-        }
-        parts = {
-            "norm1": "norm1",
-            "qkv": "attn.qkv",
-            "out": "attn.proj",
-            "norm2": "norm2",
-            "expand": "mlp.fc1",
-            "reduce": "mlp.fc2",
-        }
-        return names | self._parts("blocks.", parts)
+        return self._names(1, "blocks.", {"qkv": "attn.qkv"})
 
-    def _parts(self, prefix: str, parts: dict[str, str]) -> dict[str, str]:
-        return {
+    def _names(self, library: int, prefix: str, qkv: dict[str, str]) -> dict[str, str]:
+        parts = {own: names[library] for own, names in _BLOCK_NAMES.items()} | qkv
+        return {own: names[library] for own, names in _NAMES.items()} | {
             f"blocks.{n}.{own}": f"{prefix}{n}.{foreign}"
             for n in range(len(self.blocks))
             for own, foreign in parts.items()
         }
+
+
+_NAMES = {  # of torchvision, and of timm
+    "patches": ("conv_proj", "patch_embed.proj"),
+    "class_token": ("class_token", "cls_token"),
+    "positions": ("encoder.pos_embedding", "pos_embed"),
+    "norm": ("encoder.ln", "norm"),
+    "fc": ("heads.head", "head"),
+}
+_BLOCK_NAMES = {
+    "norm1": ("ln_1", "norm1"),
+    "out": ("self_attention.out_proj", "attn.proj"),
+    "norm2": ("ln_2", "norm2"),
+    "expand": ("mlp.0", "mlp.fc1"),
+    "reduce": ("mlp.3", "mlp.fc2"),
+}
 
 
 class _Block(nnx.Module):
