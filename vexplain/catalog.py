@@ -118,7 +118,7 @@ _GRADIENT, _CAM, _RELEVANT = "gradient", "class activation map", "relevant featu
 # fmt: off
 METHODS = Catalog([  # one row a method; the papers in full are in the documentation of the functions
     Method(relevance.relevant_features, "relevant features (paper)", _RELEVANT, "f + K b", "positive",
-           "Oramas et al., ICLR 2019", ("relevance", "ReLUs",)),
+           "Oramas et al., ICLR 2019", ("relevance", "ReLUs")),
     Method(relevance.relevant_evidence, "relevant evidence (ours)", _RELEVANT, "f + 3 b", "positive",
            "this library", ("relevance",)),
     Method(attribution.gradient, "gradient", _GRADIENT, "f + b", "signed",
@@ -142,9 +142,9 @@ METHODS = Catalog([  # one row a method; the papers in full are in the documenta
     Method(attribution.upsampled_activation, "upsampled activation", _CAM, "f", "positive",
            "Oramas et al., ICLR 2019", ("layer",)),
     Method(attribution.guided_grad_cam, "guided Grad-CAM", _CAM, "2 (f + b)", "signed",
-           "Selvaraju et al., ICCV 2017", ("layer", "ReLUs",)),
+           "Selvaraju et al., ICCV 2017", ("layer", "ReLUs")),
     Method(attribution.guided_grad_cam_plus_plus, "guided Grad-CAM++", _CAM, "2 (f + b)", "signed",
-           "Chattopadhay et al., WACV 2018", ("layer", "ReLUs",)),
+           "Chattopadhay et al., WACV 2018", ("layer", "ReLUs")),
     Method(attribution.occlusion, "occlusion", "perturbation", "(windows + 1) f", "signed",
            "Zeiler and Fergus, ECCV 2014", ("baseline",)),
     Method(attribution.random_map, "random map", "control", "none", "positive",

@@ -247,12 +247,12 @@ def _mixes(program: _Program, rest: Any, examples: Any, size: int) -> bool:
     """
     count = len(examples[-1])
     given = _rows(examples, np.arange(size) % count)
-    kept = min(count, size - 1)
-    is_other = (np.arange(size) >= kept)[:, None, None, None]
+    num_kept = min(count, size - 1)
+    is_other = (np.arange(size) >= num_kept)[:, None, None, None]
     changed = (np.where(is_other, 1 - np.asarray(given[0]), given[0]), *given[1:])
     (first, _), (second, _) = (program.compiled(*rest, *batch) for batch in (given, changed))
     pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
-    return not all(_is_close(np.asarray(a)[:kept], np.asarray(b)[:kept]) for a, b in pairs)
+    return not all(_is_close(np.asarray(a)[:num_kept], np.asarray(b)[:num_kept]) for a, b in pairs)
 
 
 def _is_close(first: np.ndarray, second: np.ndarray) -> bool:

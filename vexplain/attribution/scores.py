@@ -107,7 +107,7 @@ def class_outputs(outputs: Any) -> Any:
     shape = getattr(outputs, "shape", None)
     if shape is not None and len(shape) == 2 and shape[1] > 1:
         return outputs
-    if shape is not None and (len(shape) == 1 or shape[1:] == (1,)):
+    if _is_one_an_image(outputs):
         raise ValueError(
             f"apply returned shape {shape}, one output an image: expected (batch, classes); for a network of "
             "two classes with one logit pass score=vexplain.binary, else a score of your own"
@@ -153,13 +153,17 @@ class _Against:
 
 
 def _one_output(outputs: Any) -> Float[Array, " batch"]:
-    shape = getattr(outputs, "shape", None)
-    if shape is None or not (len(shape) == 1 or shape[1:] == (1,)):
+    if not _is_one_an_image(outputs):
         raise ValueError(
             f"apply returned {_described(outputs)}: score=binary is for one output an image, (batch,) or "
             "(batch, 1); for class scores pass score=vexplain.logit"
         )
-    return outputs.reshape(shape[0])
+    return outputs.reshape(len(outputs))
+
+
+def _is_one_an_image(outputs: Any) -> bool:
+    shape = getattr(outputs, "shape", None)
+    return shape is not None and (len(shape) == 1 or shape[1:] == (1,))
 
 
 def _described(outputs: Any) -> str:
