@@ -164,7 +164,7 @@ def evidence_layers(table: LayerTable) -> tuple[Layer, ...]:
         >>> [layer.name for layer in evidence_layers(layers(apply, None, jnp.ones((1, 4, 4, 3))))]
         ['relu_1', 'pool_1']
     """
-    spatial = [r for r in table if r.num_positions > 1 and r.batch_axis is not None and not r.inside]
+    spatial = [row for row in table if row.num_positions > 1 and row.is_readable]
     if not spatial:
         raise ValueError(
             "apply: no layer of this network has positions (two spatial axes), so that evidence has no place"
