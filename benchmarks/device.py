@@ -8,7 +8,8 @@
 Parts, most valuable first: `checks` (numeric tests of the library on the device), `methods` (images a second
 of every method), `explain_vgg16` (VGG-16 beside Captum, where PyTorch and Captum are installed), `statistics`
 (the pass that sums G = Σ x xᵀ beside the plain product), `solver` (the mu-lasso beside LARS), `an8flower`
-(the main job at 112 px), `shape_translation` (the full model at 64 px, for the time that is left), `first_calls`.
+(the main job at 112 px), `shape_translation` (the full model at 64 px, for the time that is left),
+`first_calls` (of every method on ResNet-18).
 
 Each part is a process with a limit in time. Its results are in the JSON file as soon as they are known, and a
 part that fails or runs out of time is noted there and does not stop the next. A second call does what is
@@ -38,7 +39,7 @@ from vexplain._files import read_json, write_json
 LIMITS = {  # seconds of a part; the last ones take what is left
     "checks": 110,
     "methods": 80,
-    "explain_vgg16": 110,
+    "explain_vgg16": 130,
     "statistics": 45,
     "solver": 45,
     "an8flower": 200,
@@ -79,7 +80,8 @@ def main(config: Config) -> int:
     end = time.monotonic() + 60 * config.minutes
     file = config.out / "device.json"
     record: dict[str, Any] = read_json(file) or {"parts": {}}
-    record |= {"preset": config.preset, "commit": config.commit or _commit(), "host": _host()}
+    record |= {"preset": config.preset, "host": _host()}
+    commit = config.commit or _commit()
     bad = []
     for name in config.parts:
         before = record["parts"].get(name, {})
@@ -91,7 +93,7 @@ def main(config: Config) -> int:
             print(f"{name}: not begun, no time is left", flush=True)
             continue
         for part in _measured(config, name, seconds):
-            record["parts"][name] = part
+            record["parts"][name] = part | {"commit": commit}
             write_json(file, record)
         part = record["parts"][name]
         bad += [name] if part["status"] not in ("done", "to be continued") else []
@@ -119,7 +121,7 @@ def _measured(config: Config, name: str, seconds: float) -> Iterator[dict[str, A
                     known = found
                     yield {"status": "running", "seconds": time.monotonic() - started, "result": known}
     known = read_json(result) or {}
-    for key, path in known.pop("files", {}).items():
+    for key, path in known.pop("read_after", {}).items():
         known[key] = read_json(Path(path))
     part: dict[str, Any] = {"status": "done", "seconds": time.monotonic() - started, "result": known}
     if part["seconds"] >= seconds:

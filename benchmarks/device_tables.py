@@ -37,7 +37,7 @@ def _heading(name: str, part: Mapping[str, Any], record: Mapping[str, Any]) -> s
     jax = host.get("versions", {}).get("jax", "?")
     status = "" if part["status"] in ("done", "to be continued") else f"; {part['status']}"
     command = f"python -m benchmarks.device {record['preset']} --parts {name}"
-    about = f"On {kind}, jax {jax}, commit `{record.get('commit', '?')}` (`{command}`{status}):"
+    about = f"On {kind}, jax {jax}, commit `{part.get('commit', '?')}` (`{command}`{status}):"
     return f"### {HEADINGS[name]}\n\n{about}"
 
 

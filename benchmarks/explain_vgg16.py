@@ -6,9 +6,9 @@
 
 Each row is a process of its own, one after the other, on the first accelerator or on all cores: after one
 batch for warming up (compilation), the images by the clock, from the host and to the end of each batch.
-Memory is the largest the process had, libraries and weights (0.55 GB) included; on an accelerator, the largest
-that was allocated there. Weights are random: time does not depend on them. PyTorch and JAX both let a GPU multiply
-float32 with 10 bits in convolutions by default; `--precision float32` asks both for all of them.
+Memory is the largest the process had, libraries and weights (0.55 GB) included; on an accelerator, the
+largest that was allocated there. Weights are random: time does not depend on them. PyTorch and JAX both let a
+GPU multiply float32 with 10 bits in convolutions by default; `--precision float32` asks both for all bits.
 """
 
 import dataclasses

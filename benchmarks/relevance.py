@@ -58,8 +58,8 @@ def passes(config: Config) -> Iterator[dict[str, Any]]:
     count, m = config.num_images, config.num_features
     padded = -(-count // max(config.batch_sizes)) * max(config.batch_sizes)
     responses, logits = _drawn(padded, m, config.num_classes)
-    weights = jnp.arange(padded) < count
-    responses = jnp.where(weights[:, None], responses, 0)
+    weights = (jnp.arange(padded) < count).astype(jnp.float32)
+    responses *= weights[:, None]
     doubled = np.asarray(responses, np.float64)
     expected = doubled[:, :_CHECKED].T @ doubled
     del doubled
