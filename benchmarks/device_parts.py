@@ -21,13 +21,13 @@ from vexplain._files import write_json
 ROOT = Path(__file__).parent.parent
 TESTS = {
     "smoke": ("tests/relevance/test_lasso.py",),
-    "accelerator": (
-        "tests/transforms",
+    "accelerator": (  # most valuable first
+        "tests/relevance/test_statistics.py",
         "tests/attribution/test_values.py",
         "tests/attribution/test_oracles.py",
         "tests/attribution/test_parity.py",
         "tests/relevance/test_lasso.py",
-        "tests/relevance/test_statistics.py",
+        "tests/transforms",
     ),
 }
 
@@ -57,7 +57,7 @@ def checks(run: Run) -> dict[str, Any]:
 
     platform = {"gpu": "cuda,cpu"}.get(jax.default_backend(), jax.default_backend())
     end = time.monotonic() + run.seconds
-    workers = min(8, os.cpu_count() or 1) if run.preset == "accelerator" else 0
+    workers = min(14, os.cpu_count() or 1) if run.preset == "accelerator" else 0
     log = run.work / "outcomes.jsonl"
     reserve = run.seconds / 5  # for those that fail
     command = _pytest(TESTS[run.preset], log, workers, platform, end - reserve - time.monotonic())

@@ -100,7 +100,10 @@ def gram_distance(a: Images, b: Images, *, key: Key, num_features: int = 32) -> 
         features = jax.nn.relu(features)
         mask = soft_foreground(images)
         total = jnp.maximum(mask.sum((1, 2)), 1)
-        return jnp.einsum("nhw,nhwc,nhwd->ncd", mask, features, features, precision="highest") / total[:, None, None]
+        return (
+            jnp.einsum("nhw,nhwc,nhwd->ncd", mask, features, features, precision="highest")
+            / total[:, None, None]
+        )
 
     return ((gram(a) - gram(b)) ** 2).mean((1, 2)) * num_features
 
