@@ -32,7 +32,8 @@ from typing import Any
 
 import tyro
 
-from benchmarks.device_parts import PARTS, ROOT
+from benchmarks.device_checks import ROOT
+from benchmarks.device_parts import PARTS
 from benchmarks.device_tables import tables
 from vexplain._files import read_json, write_json
 

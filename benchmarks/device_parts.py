@@ -4,21 +4,18 @@ A part is `part(run) -> dict`: it saves what it knows by `run.save` as soon as i
 `run.seconds`, and may say `"continues": True` where another call would go on with it.
 """
 
-import collections
 import dataclasses
-import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.device_checks import run_tests
 from vexplain._files import write_json
 
-ROOT = Path(__file__).parent.parent
 TESTS = {
     "smoke": ("tests/relevance/test_lasso.py",),
     "accelerator": (  # most valuable first
@@ -56,30 +53,12 @@ def checks(run: Run) -> dict[str, Any]:
     import jax
 
     platform = {"gpu": "cuda,cpu"}.get(jax.default_backend(), jax.default_backend())
-    end = time.monotonic() + run.seconds
     workers = min(14, os.cpu_count() or 1) if run.preset == "accelerator" else 0
-    log = run.work / "outcomes.jsonl"
-    reserve = run.seconds / 5  # for those that fail
-    command = _pytest(TESTS[run.preset], log, workers, platform, end - reserve - time.monotonic())
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    result: dict[str, Any] = {"device": device_facts()} | command
-    counts: dict[str, collections.Counter] = {}
-    for line in lines:
-        counts.setdefault(line["test"].partition("::")[0], collections.Counter())[line["outcome"]] += 1
-    result["files"] = {name: dict(found) for name, found in sorted(counts.items())}
-    result["failures"] = [
-        {k: line[k] for k in ("test", "error")} for line in lines if line["outcome"] == "failed"
-    ]
-    run.save(result)
-    if result["failures"] and (left := end - time.monotonic()) > 10:
-        again, failed = run.work / "again.jsonl", [failure["test"] for failure in result["failures"]]
-        _pytest(
-            failed, again, min(workers, len(failed)), platform, left, JAX_DEFAULT_MATMUL_PRECISION="highest"
-        )
-        lines = again.read_text().splitlines() if again.exists() else []
-        outcomes = {line["test"]: line["outcome"] for line in map(json.loads, lines)}
-        for failure in result["failures"]:
-            failure["in_float32"] = outcomes.get(failure["test"])
+    options = {"folder": run.work, "seconds": run.seconds, "workers": workers, "platform": platform}
+    result: dict[str, Any] = {"device": device_facts()}
+    for found in run_tests(TESTS[run.preset], **options):
+        result |= found
+        run.save(result)
     return result
 
 
@@ -264,42 +243,6 @@ def _training_rate(config: Any, num_classes: int, batch: Any) -> float:
         state = step(state, batch)
     jax.block_until_ready(state)
     return num_steps * config.batch_size / (time.monotonic() - began)
-
-
-def _pytest(
-    tests: Any, log: Path, workers: int, platform: str, seconds: float, **environment: str
-) -> dict[str, Any]:
-    """Runs tests and says how it ended; the outcome of each is in the log."""
-    log.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "benchmarks.outcomes",
-        "--tb=line",
-        "--continue-on-collection-errors",
-        *tests,
-    ]
-    command += ["-n", str(workers)] if workers else []
-    settings = {
-        "OUTCOMES": str(log.absolute()),
-        "VEXPLAIN_TEST_PLATFORM": platform,
-    }
-    if platform != "cpu":
-        settings["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"  # what users run
-    if platform.startswith("cuda"):  # many small programs, each of which runs once
-        settings["VEXPLAIN_TEST_XLA_FLAGS"] = "--xla_gpu_autotune_level=0"
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **settings, **environment})
-    try:
-        return {"exit": process.wait(timeout=max(seconds, 1)), "in_time": True}
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        return {"exit": None, "in_time": False}
 
 
 def main(arguments: list[str]) -> None:
