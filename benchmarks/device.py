@@ -2,7 +2,7 @@
 
     make device                                                     one GPU; leaves runs/device/device.json
     python -m benchmarks.device accelerator --parts checks methods  some of it
-    python -m benchmarks.device smoke                               does it run? 2 minutes on 2 CPU cores
+    python -m benchmarks.device smoke                               does it run? minutes on 2 CPU cores
     python -m benchmarks.device tables runs/device/device.json      the tables of the documentation, from it
 
 Parts, most valuable first: `checks` (numeric tests of the library on the device), `methods` (images a second
@@ -71,7 +71,7 @@ class Config:
 
 
 PRESETS = {
-    "smoke": ("Does everything run? 2 minutes on 2 CPU cores.", Config("smoke", Path("runs/device-smoke"))),
+    "smoke": ("Does everything run? Minutes on 2 CPU cores.", Config("smoke", Path("runs/device-smoke"))),
     "accelerator": ("What the documentation publishes, on one GPU.", Config("accelerator")),
 }
 
