@@ -212,7 +212,8 @@ def _contributions(
 
     found = jnp.concatenate([of_layer(name) for name in relevance.layers], axis=1)
     is_relevant = jnp.asarray(relevance.weights > 0, scores.dtype)
-    return jnp.where(scores @ is_relevant.T > 0, found, 0)
+    counts = jnp.matmul(scores, is_relevant.T, precision="highest") > 0
+    return jnp.where(counts, found, 0)
 
 
 def _beside(chosen: AnyArray, like: Array) -> Array:
