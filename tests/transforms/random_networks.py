@@ -1,0 +1,348 @@
+"""Random networks whose truth is known: what they compute, what a guided ReLU sends back, which axis is which.
+
+A network is a list of operations, each on earlier values; `draw` makes one from an integer, `build` makes a
+function `apply(variables, images)` of it. The same operations are built in several modes: as a user would write
+them ("plain"), with `custom_vjp` activations ("guided", "deconvnet": the references of the rules), or with the name
+`v3` on value 3 ("named"), so that a checker can ask the layer table about every value. A value carries its layout
+as a word, one letter an axis:
+
+    n images    h rows    w columns    c channels    p positions (rows and columns merged)    q the same with a class
+    token before them    k heads or groups of channels    d channels of a head    m images and windows merged
+    b images and positions merged    g windows
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+
+MAX_ELEMENTS = 1600  # of a value, without the batch
+
+
+class DoesNotFit(Exception):
+    """An operation cannot take these values."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One operation: `kind` names it in `KINDS`; `inputs` are values, where 0 are the images."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    options: tuple[tuple[str, Any], ...]
+    seed: int
+
+    def __str__(self) -> str:
+        options = [f"{name}={value!r}" for name, value in self.options]
+        return f"{self.kind}({', '.join([f'v{i}' for i in self.inputs] + options)})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Operations on images; the last value is the output."""
+
+    image_shape: tuple[int, int, int, int]
+    dtype: str
+    ops: tuple[Op, ...]
+    seed: int
+
+    def __str__(self) -> str:
+        lines = [f"v0 = images  # {self.image_shape} {self.dtype}"]
+        try:
+            values = forms(self)
+        except DoesNotFit:
+            values = []
+        for i, op in enumerate(self.ops, 1):
+            note = f"  # {values[i].array.shape} {values[i].layout}" if values else ""
+            lines.append(f"v{i} = {op}{note}")
+        return "\n".join(lines)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(op.kind for op in self.ops)
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """An array and what its builder knows of it.
+
+    Attributes:
+        layout: a letter an axis.
+        local: along height and width, whether a position sees less than the whole image; `None`: either may be said.
+        mixed: the images of the batch are mixed: it has no batch axis any more.
+        moved: the positions are no longer those of the image (a dense map along space): an axis may be said or not.
+    """
+
+    array: Any
+    layout: str
+    local: tuple[bool | None, bool | None] = (True, True)
+    mixed: bool = False
+    moved: bool = False
+
+    def axis(self, letter: str) -> int:
+        if letter not in self.layout:
+            raise DoesNotFit(f"{self.layout} has no {letter}")
+        return self.layout.index(letter)
+
+    def size(self, letter: str) -> int:
+        return self.array.shape[self.axis(letter)]
+
+    def to(self, array: Any, layout: str | None = None, **changes: Any) -> "Value":
+        return dataclasses.replace(self, array=array, layout=layout or self.layout, **changes)
+
+    @property
+    def is_map(self) -> bool:
+        return sorted(self.layout) == sorted("nhwc")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of operation.
+
+    Attributes:
+        run: `run(building, value, ..., **options) -> Value`.
+        draw: `draw(rng, values) -> (inputs, options)`; it raises DoesNotFit.
+        role: `covered`: a rule for ReLUs accepts it (linear, a norm, max pooling, a ReLU); `uncovered`: such a rule must
+            refuse it; `flexible`: refusing it is right, and so is keeping its gradient.
+        weight: how often it is drawn.
+    """
+
+    run: Callable[..., Value]
+    draw: Callable[..., tuple[tuple[int, ...], dict[str, Any]]]
+    role: str
+    weight: float
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def operation(role: str, draw: Callable[..., Any], weight: float = 1.0) -> Callable[[Any], Any]:
+    """Registers `run` under its own name."""
+
+    def register(run):
+        KINDS[run.__name__] = Kind(run, draw, role, weight)
+        return run
+
+    return register
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    """A ReLU of a network: at which operation it is, what left it, and whether a rule may take it for something else."""
+
+    place: str
+    array: Any
+    is_relu6: bool
+    may_be_refused: bool
+
+
+class Building:
+    """What an operation sees while a network is built: the mode, its weights, and ReLUs as the mode writes them."""
+
+    def __init__(self, mode: str, dtype: Any, variables: Any = None, *, plain_at: frozenset[str] = frozenset()):
+        self.mode, self.dtype = mode, dtype
+        self.plain_at = plain_at  # operations whose ReLUs in disguise keep their derivative in every mode
+        self.is_drawing = variables is None
+        self.variables = {} if variables is None else variables
+        self.place, self.seed = "", 0
+        self.relus: list[Activation] = []
+
+    def at(self, index: int, op: Op) -> None:
+        self.place, self.seed = f"v{index}", op.seed
+        if self.is_drawing:
+            self.variables[self.place] = {}
+
+    def weight(self, name: str, shape: tuple[int, ...], scale: float | None = None, mean: float = 0.0) -> Any:
+        """A weight of the operation: normal, of deviation sqrt(2 / inputs) where no `scale` is given."""
+        if self.is_drawing:
+            rng = np.random.default_rng([self.seed, len(self.variables[self.place])])
+            fan_in = max(1, int(np.prod(shape[:-1])))
+            scale = float(np.sqrt(2 / fan_in)) if scale is None else scale
+            drawn = mean + scale * rng.normal(size=shape)
+            self.variables[self.place][name] = np.asarray(drawn).astype(self.dtype)
+        return self.variables[self.place][name]
+
+    def relu(self, x: Any, spelling: str, upper: float | None = None) -> Any:
+        """A ReLU or ReLU6, in one of the spellings of `network_activations`."""
+        from tests.transforms.network_activations import MAY_BE_REFUSED, RELU6S, RELUS, ruled_relu
+
+        may = spelling in MAY_BE_REFUSED
+        if self.mode in ("guided", "deconvnet") and not (may and self.place in self.plain_at):
+            found = ruled_relu(self.mode, upper)(x)
+        else:
+            found = (RELUS if upper is None else RELU6S)[spelling](x)
+        self.relus.append(Activation(self.place, found, upper is not None, may))
+        return found
+
+    def conv(self, x, kernel, strides, padding, dilation, numbers, groups) -> Any:
+        return jax.lax.conv_general_dilated(
+            x, kernel, strides, padding, (1, 1), dilation, numbers, feature_group_count=groups
+        )
+
+    def nonlinear(self, fn: Callable[[Any], Any], x: Any, stand_in: Callable[[Any], Any] = lambda x: x) -> Any:
+        """What no rule for ReLUs covers; in the mode "linear", something linear of the same form."""
+        return stand_in(x) if self.mode == "linear" else fn(x)
+
+
+def run_all(network: Network, building: Building, images: Any) -> list[Value]:
+    """All values of a network."""
+    values = [Value(images.astype(network.dtype), "nhwc")]
+    for i, op in enumerate(network.ops, 1):
+        values.append(_run(op, i, building, values))
+    return values
+
+
+def _run(op: Op, index: int, building: Building, values: list[Value]) -> Value:
+    building.at(index, op)
+    found = KINDS[op.kind].run(building, *(values[i] for i in op.inputs), **dict(op.options))
+    if building.mode == "named":
+        found = found.to(checkpoint_name(found.array, f"v{index}"))
+    return found
+
+
+def forms(network: Network, building: Building | None = None) -> list[Value]:
+    """The values without numbers, as `jax.ShapeDtypeStruct`s; raises DoesNotFit."""
+    building = building or Building("plain", network.dtype)
+    found: list[Value] = []
+
+    def run(images):
+        values = run_all(network, building, images)
+        found.extend(values)
+        return [value.array for value in values]
+
+    try:
+        arrays = jax.eval_shape(run, jax.ShapeDtypeStruct(network.image_shape, jnp.float32))
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise DoesNotFit(str(error)) from error
+    return [value.to(array) for value, array in zip(found, arrays, strict=True)]
+
+
+def variables_of(network: Network) -> Any:
+    building = Building("plain", network.dtype)
+    forms(network, building)
+    return building.variables
+
+
+def build(network: Network, mode: str = "plain", **options: Any) -> Callable[[Any, Any], Any]:
+    """Returns `apply(variables, images)`: the outputs, in float32."""
+
+    def apply(variables, images):
+        building = Building(mode, network.dtype, variables, **options)
+        return run_all(network, building, images)[-1].array.astype(jnp.float32)
+
+    return apply
+
+
+# ------------------------------------------------------------------------------------------- drawing
+
+BATCHES, HEIGHTS, WIDTHS, CHANNELS = (2, 3), (6, 7, 8, 9, 10), (8, 9, 10, 11, 12), (2, 3, 4, 5)
+
+
+def draw(seed: int) -> Network:
+    """Returns the network of a seed: 5 to 30 operations, the last one a head."""
+    from tests.transforms import (  # noqa: F401  (they register their operations)
+        network_activations,
+        network_blocks,
+        network_norms,
+        network_operations,
+    )
+
+    rng = np.random.default_rng(seed)
+    sizes = [int(rng.choice(choices)) for choices in (BATCHES, HEIGHTS, WIDTHS, CHANNELS)]
+    dtype = str(rng.choice(["float32", "bfloat16", "float16"], p=[0.9, 0.05, 0.05]))
+    network = Network(tuple(sizes), dtype, (), seed)  # type: ignore[arg-type]
+    style = str(rng.choice(["covered", "one uncovered", "flexible", "any"], p=[0.45, 0.25, 0.2, 0.1]))
+    length = int(rng.integers(5, 36))
+    place = int(rng.integers(0, length)) if style == "one uncovered" else -1
+    values = forms(network)
+    for i in range(length):
+        roles = {"flexible": ("covered", "flexible"), "any": ("covered", "flexible", "uncovered")}
+        allowed = ("uncovered",) if i == place else roles.get(style, ("covered",))
+        network, values = _grown(network, values, rng, allowed)
+    network, values = _grown(network, values, rng, ("head",))
+    return pruned(network)
+
+
+def _grown(network: Network, values: list[Value], rng, roles: tuple[str, ...]) -> tuple[Network, list[Value]]:
+    names = [name for name, kind in KINDS.items() if kind.role in roles]
+    weights = np.array([KINDS[name].weight for name in names])
+    for _ in range(60):
+        name = str(rng.choice(names, p=weights / weights.sum()))
+        try:
+            inputs, options = KINDS[name].draw(rng, values)
+            op = Op(name, inputs, tuple(options.items()), int(rng.integers(2**31)))
+            value = _form(op, len(values), network, values)
+        except DoesNotFit:
+            continue
+        if int(np.prod(value.array.shape)) <= MAX_ELEMENTS * network.image_shape[0]:
+            return dataclasses.replace(network, ops=(*network.ops, op)), [*values, value]
+    return network, values
+
+
+def _form(op: Op, index: int, network: Network, values: list[Value]) -> Value:
+    found: list[Value] = []
+    building = Building("plain", network.dtype)
+
+    def run(*arrays):
+        given = [v.to(a) for v, a in zip(values, arrays, strict=True)]
+        found.append(_run(op, index, building, given))
+        return found[0].array
+
+    try:
+        array = jax.eval_shape(run, *(v.array for v in values))
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise DoesNotFit(str(error)) from error
+    if 0 in array.shape:
+        raise DoesNotFit("empty")
+    return found[0].to(array)
+
+
+def pruned(network: Network) -> Network:
+    """Without what does not reach the output."""
+    needed, waiting = set(), [len(network.ops)]
+    while waiting:
+        i = waiting.pop()
+        if i and i not in needed:
+            needed.add(i)
+            waiting.extend(network.ops[i - 1].inputs)
+    return without(network, [i for i in range(1, len(network.ops) + 1) if i not in needed])
+
+
+def without(network: Network, dropped: list[int]) -> Network:
+    """Without some operations: what used them takes their first input."""
+    place = {0: 0}
+    ops: list[Op] = []
+    for i, op in enumerate(network.ops, 1):
+        if i in dropped:
+            place[i] = place[op.inputs[0]]
+        else:
+            ops.append(dataclasses.replace(op, inputs=tuple(place[j] for j in op.inputs)))
+            place[i] = len(ops)
+    return dataclasses.replace(network, ops=tuple(ops))
+
+
+def shrunk(network: Network, fails: Callable[[Network], bool], most_tries: int = 150) -> Network:
+    """Returns a smaller network that still fails: operations are dropped while that lasts."""
+    tries = 0
+    for size in (8, 4, 2, 1, 1):
+        last = len(network.ops)
+        while last > 0 and tries < most_tries:
+            candidate = pruned(without(network, list(range(max(1, last - size + 1), last + 1))))
+            last -= size
+            if 0 < len(candidate.ops) < len(network.ops) and _is_valid(candidate):
+                tries += 1
+                if fails(candidate):
+                    network, last = candidate, min(last, len(candidate.ops))
+    return network
+
+
+def _is_valid(network: Network) -> bool:
+    try:
+        forms(network)
+    except DoesNotFit:
+        return False
+    return True
