@@ -227,7 +227,7 @@ ELEMENTWISE = {
     "logaddexp(x, 1)": lambda x: jnp.logaddexp(x, 1.0),
     "2 ** x": lambda x: jnp.exp2(jnp.clip(x, -3, 3)),
     "hypot": lambda x: jnp.sqrt(x * x + jnp.square(x - 1)),
-    "sort by itself": lambda x: jnp.where(x > x.mean(), x, 0),
+    "x * (x > 0.5)": lambda x: x * (x > 0.5),
     "x * abs(x)": lambda x: x * jnp.abs(x),
     "polynomial": lambda x: x + 0.2 * x * x - 0.1 * x**3,
 }
