@@ -229,6 +229,14 @@ ELEMENTWISE = {
     "hypot": lambda x: jnp.sqrt(x * x + jnp.square(x - 1)),
     "x * (x > 0.5)": lambda x: x * (x > 0.5),
     "x * abs(x)": lambda x: x * jnp.abs(x),
+    "where(x > 0, 1, 0)": lambda x: jnp.where(x > 0, 1.0, 0.0).astype(x.dtype) + 0.1 * x,
+    "x + heaviside(x)": lambda x: x + jnp.heaviside(x, 0.5),
+    "relu(x) * sign": lambda x: jnp.where(x > 0, x, -x),
+    "-relu shifted": lambda x: jnp.maximum(x, -0.5),
+    "where(x > 0, x + 1, 0)": lambda x: jnp.where(x > 0, x + 1, 0),
+    "where(x < 0, x, 0)": lambda x: jnp.where(x < 0, x, 0),
+    "minimum(x, 0)": lambda x: jnp.minimum(x, 0),
+    "nan_to_num of log": lambda x: jnp.log(jnp.abs(x) + 0.5),
     "polynomial": lambda x: x + 0.2 * x * x - 0.1 * x**3,
 }
 
@@ -385,7 +393,9 @@ def squeeze_excite(net: Building, v: Value, gate, spelling):
         pooled = lax.conv_general_dilated(pooled, down[None, None], (1, 1), "VALID", dimension_numbers=numbers)
     else:
         pooled = pooled @ down
-    weights = net.relu(pooled, "jax.nn.relu") @ up
+    hidden_layout = "nhwc" if keeps else "nc"
+    squeezed = x.to(net.relu(pooled, "jax.nn.relu"), hidden_layout, local=(False, False), moved=True)
+    weights = net.mark(squeezed).array @ up
     weights = {"sigmoid": jax.nn.sigmoid, "hard_sigmoid": jax.nn.hard_sigmoid, "tanh": jnp.tanh}[gate](weights)
     weights = weights if keeps else weights[:, None, None, :]
     return arranged(x.to(x.array * weights, local=(False, False)), v.layout)

@@ -90,10 +90,10 @@ def scanned(net: Building, v: Value, block, steps, how):
     return arranged(x.to(found), v.layout)
 
 
-@operation("covered", on_last(block=INNER, steps=[2, 3]), weight=0.7)
+@operation("covered", on_last(block=INNER, steps=[2, 3]), weight=0.8)
 def looped(net: Building, v: Value, block, steps):
     x, ws = prepared(net, v, steps)
-    found = lax.fori_loop(0, steps, lambda i, x: inner(net, x, ws[i], block), x.array)
+    found = lax.fori_loop(0, steps, lambda i, x: inner(net, x, jnp.asarray(ws)[i], block), x.array)
     return arranged(x.to(found), v.layout)
 
 

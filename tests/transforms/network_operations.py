@@ -18,10 +18,14 @@ def pick(rng: np.random.Generator, choices: Any) -> Any:
 
 def recent(rng: np.random.Generator, values: list[Value], fits=lambda v: True) -> int:
     """The place of a value: mostly the last one, else any that fits."""
+    if rng.random() < 0.85:
+        if not fits(values[-1]):
+            raise DoesNotFit("not the last value")
+        return len(values) - 1
     places = [i for i, v in enumerate(values) if fits(v)]
     if not places:
         raise DoesNotFit("no value fits")
-    return places[-1] if rng.random() < 0.88 else int(rng.choice(places[-6:]))
+    return int(rng.choice(places[-6:]))
 
 
 def on_map(**choices: Any):
@@ -221,7 +225,7 @@ def split(net: Building, v: Value, spelling, then):
     if then == "first":
         return v.to(a)
     if then == "relu":
-        a = net.relu(a, "jax.nn.relu")
+        a = net.mark(v.to(net.relu(a, "jax.nn.relu"))).array
     if then == "add":
         return v.to(a + 2 * b)
     if then == "stack":
@@ -419,7 +423,7 @@ def to_tokens(v: Value) -> Value:
         raise DoesNotFit("rows and columns are apart")
     shape = v.array.shape
     found = v.array.reshape(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
-    return v.to(found, v.layout.replace("hw", "p"))
+    return v.to(found, v.layout.replace("hw", "p"), grid=shape[axis : axis + 2])
 
 
 def from_tokens(v: Value, height: int, width: int) -> Value:
@@ -435,20 +439,25 @@ def token_detour(net: Building, v: Value, swaps, then, features):
         tokens = arranged(tokens, "ncp" if tokens.layout == "npc" else "npc")
     if then != "relu":
         w = net.weight("kernel", (v.size("c"), features), 1 / math.sqrt(v.size("c")))
-        tokens = _dense(net, tokens, w, features, "einsum", False)
+        tokens = net.mark(_dense(net, tokens, w, features, "einsum", False))
     if then != "dense":
-        tokens = tokens.to(net.relu(tokens.array, "jax.nn.relu"))
+        tokens = net.mark(tokens.to(net.relu(tokens.array, "jax.nn.relu")))
     if swaps:
         tokens = arranged(tokens, "ncp" if tokens.layout == "npc" else "npc")
     return from_tokens(tokens, v.size("h"), v.size("w"))
 
 
-@operation("covered", on_map(), weight=0.6)
+@operation("covered", on_map(), weight=1.5)
 def tokens(net: Building, v: Value):
     return to_tokens(v)
 
 
-@operation("covered", on_any(lambda v: v.layout == "npc"), weight=0.6)
+@operation("covered", on_any(lambda v: "p" in v.layout), weight=2)
+def map_of_tokens(net: Building, v: Value):
+    return from_tokens(v, *v.grid)
+
+
+@operation("covered", on_any(lambda v: v.layout == "npc"), weight=1.5)
 def class_token(net: Building, v: Value):
     if v.layout != "npc":
         raise DoesNotFit("no tokens")
@@ -457,30 +466,39 @@ def class_token(net: Building, v: Value):
     return v.to(jnp.concatenate([token, v.array], 1), "nqc", local=(None, None))
 
 
+@operation("covered", on_any(lambda v: v.layout == "nqc"), weight=1.5)
+def without_class_token(net: Building, v: Value):
+    return v.to(v.array[:, 1:], "npc")
+
+
 @operation("covered", on_map(features=[3, 4]), weight=0.7)
 def class_token_detour(net: Building, v: Value, features):
     """Tokens with a class token before them, a dense layer, and the map again."""
     tokens = to_tokens(arranged(v, "nhwc"))
     with_class = class_token(net, tokens)
     w = net.weight("kernel", (v.size("c"), features), 1 / math.sqrt(v.size("c")))
-    found = _dense(net, with_class, w, features, "@", False)
+    found = net.mark(_dense(net, with_class, w, features, "@", False))
     back = found.to(found.array[:, 1:], "npc")
     return from_tokens(back, v.size("h"), v.size("w"))
 
 
-@operation("covered", on_map(window=[(2, 2), (3, 2), (2, 4)], then=["dense", "relu"]), weight=1)
-def windows(net: Building, v: Value, window, then):
+@operation("covered", on_map(window=[(2, 2), (3, 2), (2, 4)], then=["dense", "relu"], keeps=[True, False]), weight=1)
+def windows(net: Building, v: Value, window, then, keeps):
     """Windows merged into the batch (Swin), and back."""
     x = arranged(v, "nhwc")
     (n, h, w, c), (a, b) = x.array.shape, window
     if h % a or w % b:
         raise DoesNotFit("windows")
-    parts = x.array.reshape(n, h // a, a, w // b, b, c).transpose(0, 1, 3, 2, 4, 5).reshape(-1, a * b, c)
+    parts = x.array.reshape(n, h // a, a, w // b, b, c).transpose(0, 1, 3, 2, 4, 5)
+    if keeps:
+        inside = x.to(parts.reshape(-1, a, b, c), "muzc", local=(None, None))
+    else:
+        inside = x.to(parts.reshape(-1, a * b, c), "mpc", local=(None, None))
     if then == "dense":
-        parts = parts @ net.weight("kernel", (c, c), 1 / math.sqrt(c))
-    parts = net.relu(parts, "jax.nn.relu")
-    back = parts.reshape(n, h // a, w // b, a, b, c).transpose(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
-    return arranged(x.to(back, local=(None, None)), v.layout)
+        inside = inside.to(inside.array @ net.weight("kernel", (c, c), 1 / math.sqrt(c)))
+    inside = net.mark(inside.to(net.relu(inside.array, "jax.nn.relu")))
+    parts = inside.array.reshape(n, h // a, w // b, a, b, c).transpose(0, 1, 3, 2, 4, 5)
+    return arranged(x.to(parts.reshape(n, h, w, c), local=(None, None)), v.layout)
 
 
 @operation("covered", on_map(), weight=0.7)
@@ -489,7 +507,8 @@ def merged_batch(net: Building, v: Value):
     x = arranged(v, "nhwc")
     c = v.size("c")
     flat = x.array.reshape(-1, c) @ net.weight("kernel", (c, c), 1 / math.sqrt(c))
-    return arranged(x.to(net.relu(flat, "jax.nn.relu").reshape(x.array.shape)), v.layout)
+    inside = net.mark(x.to(net.relu(flat, "jax.nn.relu"), "bc", local=(None, None)))
+    return arranged(x.to(inside.array.reshape(x.array.shape)), v.layout)
 
 
 @operation("covered", on_any(lambda v: has_channels(v) and not v.mixed), weight=0.3)

@@ -2,13 +2,14 @@
 
 A network is a list of operations, each on earlier values; `draw` makes one from an integer, `build` makes a
 function `apply(variables, images)` of it. The same operations are built in several modes: as a user would write
-them ("plain"), with `custom_vjp` activations ("guided", "deconvnet": the references of the rules), or with the name
-`v3` on value 3 ("named"), so that a checker can ask the layer table about every value. A value carries its layout
+them ("plain"), with a `custom_vjp` where a rule has its own derivative ("guided", "deconvnet", "resampled": the references
+of the rules), with something linear for what a rule must refuse ("linear"), or with the name `v3` on value 3 and `v3.1` on
+a value inside operation 3 ("named"), so that a checker can ask the layer table about every value. A value carries its layout
 as a word, one letter an axis:
 
     n images    h rows    w columns    c channels    p positions (rows and columns merged)    q the same with a class
     token before them    k heads or groups of channels    d channels of a head    m images and windows merged
-    b images and positions merged    g windows
+    b images and positions merged    u, z rows and columns of a window
 """
 
 import dataclasses
@@ -75,6 +76,7 @@ class Value:
         local: along height and width, whether a position sees less than the whole image; `None`: either may be said.
         mixed: the images of the batch are mixed: it has no batch axis any more.
         moved: the positions are no longer those of the image (a dense map along space): an axis may be said or not.
+        grid: rows and columns that were merged into tokens.
     """
 
     array: Any
@@ -82,6 +84,7 @@ class Value:
     local: tuple[bool | None, bool | None] = (True, True)
     mixed: bool = False
     moved: bool = False
+    grid: tuple[int, int] = (0, 0)
 
     def axis(self, letter: str) -> int:
         if letter not in self.layout:
@@ -150,11 +153,23 @@ class Building:
         self.variables = {} if variables is None else variables
         self.place, self.seed = "", 0
         self.relus: list[Activation] = []
+        self.marked: dict[str, Value] = {}
 
     def at(self, index: int, op: Op) -> None:
         self.place, self.seed = f"v{index}", op.seed
         if self.is_drawing:
             self.variables[self.place] = {}
+
+    def mark(self, value: Value) -> Value:
+        """Tells the checker of a value inside an operation (but not inside of a call)."""
+        number = sum(name.startswith(f"{self.place}.") for name in self.marked) + 1
+        return self.keep(value, f"{self.place}.{number}")
+
+    def keep(self, value: Value, name: str) -> Value:
+        if self.mode == "named":
+            value = value.to(checkpoint_name(value.array, name))
+        self.marked[name] = value
+        return value
 
     def weight(self, name: str, shape: tuple[int, ...], scale: float | None = None, mean: float = 0.0) -> Any:
         """A weight of the operation: normal, of deviation sqrt(2 / inputs) where no `scale` is given."""
@@ -179,9 +194,32 @@ class Building:
         return found
 
     def conv(self, x, kernel, strides, padding, dilation, numbers, groups) -> Any:
-        return jax.lax.conv_general_dilated(
-            x, kernel, strides, padding, (1, 1), dilation, numbers, feature_group_count=groups
-        )
+        """A convolution; in the mode "resampled" with the derivative of Oramas et al. (2019), Section 3.3."""
+
+        def run(strides, padding):
+            return lambda x, w: jax.lax.conv_general_dilated(
+                x, w, strides, padding, (1, 1), dilation, numbers, feature_group_count=groups
+            )
+
+        if self.mode != "resampled" or max(strides) == 1:
+            return run(strides, padding)(x, kernel)
+        pads = padding
+        if isinstance(padding, str):
+            sizes = [(x.shape[numbers[0].index(a)], kernel.shape[i]) for i, a in enumerate("HW")]
+            taps = [(k - 1) * d + 1 for (_, k), d in zip(sizes, dilation, strict=True)]
+            pads = jax.lax.padtype_to_pads([n for n, _ in sizes], taps, strides, padding)
+
+        @jax.custom_vjp
+        def conv(x, w):
+            return run(strides, padding)(x, w)
+
+        def backward(kept, g):
+            x, w = kept
+            out, send = jax.vjp(run((1, 1), pads), x, w)
+            return send(jax.image.resize(g, out.shape, "nearest").astype(out.dtype))[0], jnp.zeros_like(w)
+
+        conv.defvjp(lambda x, w: (conv(x, w), (x, w)), backward)
+        return conv(x, kernel)
 
     def nonlinear(self, fn: Callable[[Any], Any], x: Any, stand_in: Callable[[Any], Any] = lambda x: x) -> Any:
         """What no rule for ReLUs covers; in the mode "linear", something linear of the same form."""
@@ -199,9 +237,7 @@ def run_all(network: Network, building: Building, images: Any) -> list[Value]:
 def _run(op: Op, index: int, building: Building, values: list[Value]) -> Value:
     building.at(index, op)
     found = KINDS[op.kind].run(building, *(values[i] for i in op.inputs), **dict(op.options))
-    if building.mode == "named":
-        found = found.to(checkpoint_name(found.array, f"v{index}"))
-    return found
+    return building.keep(found, f"v{index}")
 
 
 def forms(network: Network, building: Building | None = None) -> list[Value]:
@@ -210,6 +246,7 @@ def forms(network: Network, building: Building | None = None) -> list[Value]:
     found: list[Value] = []
 
     def run(images):
+        building.marked.clear()
         values = run_all(network, building, images)
         found.extend(values)
         return [value.array for value in values]
@@ -249,6 +286,7 @@ def draw(seed: int) -> Network:
         network_blocks,
         network_norms,
         network_operations,
+        network_structures,
     )
 
     rng = np.random.default_rng(seed)
@@ -296,8 +334,9 @@ def _form(op: Op, index: int, network: Network, values: list[Value]) -> Value:
         array = jax.eval_shape(run, *(v.array for v in values))
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise DoesNotFit(str(error)) from error
-    if 0 in array.shape:
-        raise DoesNotFit("empty")
+    sizes = dict(zip(found[0].layout, array.shape, strict=True))
+    if 0 in array.shape or min(sizes.get("h", 2), sizes.get("w", 2)) < 2:
+        raise DoesNotFit("too small")
     return found[0].to(array)
 
 
