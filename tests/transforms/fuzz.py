@@ -1,7 +1,9 @@
-"""Checks many random networks and says what was found: `python -m tests.transforms.fuzz --number 10000 --workers 2`.
+"""Checks many random networks and says what was found.
 
-About half a second of one core a network. The report has the share of networks that are understood fully, what
-is wrong, refused or unknown and how often, and the smallest network that shows each fault.
+    python -m tests.transforms.fuzz --number 10000 --workers 2
+
+About half a second of one core a network. The report has the share of networks that are understood fully,
+what is wrong, refused or unknown and how often, and the smallest network that shows each fault.
 """
 
 import argparse
@@ -20,8 +22,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 
-from tests.transforms.check_network import Degenerate, Finding, check
-from tests.transforms.random_networks import Network, draw, shrunk
+from tests.transforms.check_network import check
+from tests.transforms.network_case import Degenerate, Finding
+from tests.transforms.network_graph import Network
+from tests.transforms.random_networks import draw, shrunk
 
 CHUNK = 10
 NETWORKS_A_PROCESS = 60  # chunks, before its memory is given back
@@ -80,10 +84,14 @@ def report(results: list[Checked]) -> str:
         for found in {(f.kind, f.what) for f in result.findings}:
             seeds[found].append(result.seed)
     ops = [r.num_ops for r in good]
-    lines = [f"{len(good)} networks of {min(ops)} to {max(ops)} operations ({sum(ops) / len(ops):.1f} on average)"]
+    lines = [
+        f"{len(good)} networks of {min(ops)} to {max(ops)} operations ({sum(ops) / len(ops):.1f} on average)"
+    ]
     for name in ("understood fully", "wrong", "refused", "unknown"):
         lines.append(f"{name:20} {shares[name]:6}  {shares[name] / len(good):7.2%}")
-    for (kind, what), those in sorted(seeds.items(), key=lambda item: (item[0][0] != "wrong", item[0][0], -len(item[1]))):
+    for (kind, what), those in sorted(
+        seeds.items(), key=lambda item: (item[0][0] != "wrong", item[0][0], -len(item[1]))
+    ):
         lines.append(f"{len(those):6}  {kind:8} {what}  (seeds {', '.join(map(str, those[:4]))})")
     return "\n".join(lines)
 
@@ -93,7 +101,9 @@ def main(arguments: Any = None) -> int:
     parser.add_argument("--number", type=int, default=1000, help="of networks")
     parser.add_argument("--first", type=int, default=0, help="seed")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--shrink", type=int, default=10, help="how many faults are shrunk to a small network")
+    parser.add_argument(
+        "--shrink", type=int, default=10, help="how many faults are shrunk to a small network"
+    )
     options = parser.parse_args(arguments)
     last = options.first + options.number
     chunks = [range(a, min(a + CHUNK, last)) for a in range(options.first, last, CHUNK)]
@@ -104,10 +114,15 @@ def main(arguments: Any = None) -> int:
             results += done
             if len(results) % 200 < CHUNK:
                 wrong = sum(any(f.kind == "wrong" for f in r.findings) for r in results)
-                print(f"{len(results)} of {options.number}, {wrong} wrong, {time.monotonic() - start:.0f} s", flush=True)
+                print(
+                    f"{len(results)} of {options.number}, {wrong} wrong, {time.monotonic() - start:.0f} s",
+                    flush=True,
+                )
         results.sort(key=lambda r: r.seed)
         print(report(results), flush=True)
-        faults = {(f.kind, f.what): r.seed for r in reversed(results) for f in r.findings if f.kind != "unknown"}
+        faults = {
+            (f.kind, f.what): r.seed for r in reversed(results) for f in r.findings if f.kind != "unknown"
+        }
         ordered = sorted(faults.items(), key=lambda item: item[0][0] != "wrong")[: options.shrink]
         for text in pool.imap(_smallest, [(seed, *what) for what, seed in ordered]):
             print(text, flush=True)

@@ -1,113 +1,16 @@
-"""The activation functions of random networks: ReLUs in many spellings, and what a rule for ReLUs must refuse."""
+"""The activation functions of random networks: ReLUs, and what a rule for them must refuse."""
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tests.transforms.network_operations import arranged, has_channels, on_any, on_map, on_two, shaped, union
-from tests.transforms.random_networks import Building, DoesNotFit, Value, operation
+from tests.transforms.network_choices import has_channels, on_any, on_map, on_two, shaped, union
+from tests.transforms.network_graph import Building, DoesNotFit, Value, operation
+from tests.transforms.relu_spellings import MAY_BE_REFUSED, RELU6S, RELUS
 
-
-@functools.cache
-def ruled_relu(mode: str, upper: float | None):
-    """The reference of a rule: a ReLU (or, with `upper`, a ReLU6) whose derivative is written down."""
-
-    @jax.custom_vjp
-    def relu(x):
-        return jnp.clip(x, 0, upper)
-
-    def backward(x, g):
-        passes = g > 0
-        if mode == "guided":
-            passes &= x > 0
-            passes &= True if upper is None else x < upper
-        return (jnp.where(passes, g, jnp.zeros_like(g)),)
-
-    relu.defvjp(lambda x: (relu(x), x), backward)
-    return relu
-
-
-@jax.custom_jvp
-def _own_relu(x):
-    return jnp.maximum(x, 0)
-
-
-_own_relu.defjvp(lambda xs, ts: (_own_relu(*xs), ts[0] * (xs[0] > 0)))
-
-
-@jax.custom_jvp
-def _own_where(x):
-    return jnp.where(x > 0, x, 0)
-
-
-_own_where.defjvp(lambda xs, ts: (_own_where(*xs), jnp.where(xs[0] > 0, ts[0], 0)))
-
-
-@jax.custom_vjp
-def _own_vjp_relu(x):
-    return jnp.maximum(x, 0)
-
-
-_own_vjp_relu.defvjp(lambda x: (_own_vjp_relu(x), x), lambda x, g: (g * (x > 0),))
-
-RELUS = {
-    "jax.nn.relu": jax.nn.relu,
-    "maximum(x, 0)": lambda x: jnp.maximum(x, 0),
-    "maximum(0, x)": lambda x: jnp.maximum(0, x),
-    "maximum(x, 0.)": lambda x: jnp.maximum(x, 0.0),
-    "lax.max(x, 0)": lambda x: lax.max(x, jnp.zeros((), x.dtype)),
-    "where(x > 0, x, 0)": lambda x: jnp.where(x > 0, x, 0),
-    "where(x >= 0, x, 0)": lambda x: jnp.where(x >= 0, x, 0),
-    "where(x <= 0, 0, x)": lambda x: jnp.where(x <= 0, 0, x),
-    "where(x < 0, 0, x)": lambda x: jnp.where(x < 0, 0, x),
-    "where(0 < x, x, 0)": lambda x: jnp.where(0 < x, x, 0),
-    "where(x > 0, x, zeros_like)": lambda x: jnp.where(x > 0, x, jnp.zeros_like(x)),
-    "select": lambda x: lax.select(x > 0, x, jnp.zeros_like(x)),
-    "(x + abs(x)) / 2": lambda x: (x + jnp.abs(x)) / 2,
-    "0.5 * (abs(x) + x)": lambda x: 0.5 * (jnp.abs(x) + x),
-    "-minimum(-x, 0)": lambda x: -jnp.minimum(-x, 0),
-    "maximum(x, zeros_like)": lambda x: jnp.maximum(x, jnp.zeros_like(x)),
-    "maximum(x, zeros(C))": lambda x: jnp.maximum(x, jnp.zeros(x.shape[-1], x.dtype)),
-    "clip(x, 0, None)": lambda x: jnp.clip(x, 0, None),
-    "clip(x, min=0)": lambda x: jnp.clip(x, min=0),
-    "clamp(0, x, inf)": lambda x: lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), jnp.inf, x.dtype)),
-    "jit(maximum)": jax.jit(lambda x: jnp.maximum(x, 0)),
-    "custom_jvp(maximum)": _own_relu,
-    "custom_jvp(where)": _own_where,
-    "custom_vjp(maximum)": _own_vjp_relu,
-    "x * (x > 0)": lambda x: x * (x > 0),
-    "x - minimum(x, 0)": lambda x: x - jnp.minimum(x, 0),
-    "stack([x, 0 * x]).max(0)": lambda x: jnp.stack([x, 0 * x]).max(0),
-    "x * heaviside(x)": lambda x: x * jnp.heaviside(x, 0),
-    "where(x > 0, 1, 0) * x": lambda x: jnp.where(x > 0, 1, 0).astype(x.dtype) * x,
-}
-
-# A rule may refuse these, or know them; with on_uncovered="gradient" it may keep their derivative.
-MAY_BE_REFUSED = {
-    "x * (x > 0)",
-    "x - minimum(x, 0)",
-    "stack([x, 0 * x]).max(0)",
-    "x * heaviside(x)",
-    "where(x > 0, 1, 0) * x",
-    "clamp(0, x, inf)",
-    "custom_vjp(maximum)",
-    "may",
-}
-
-RELU6S = {
-    "jax.nn.relu6": jax.nn.relu6,
-    "clip(x, 0, 6)": lambda x: jnp.clip(x, 0, 6),
-    "minimum(maximum(x, 0), 6)": lambda x: jnp.minimum(jnp.maximum(x, 0), 6),
-    "maximum(minimum(x, 6), 0)": lambda x: jnp.maximum(jnp.minimum(x, 6), 0),
-    "minimum(relu(x), 6)": lambda x: jnp.minimum(jax.nn.relu(x), 6),
-    "clamp(0, x, 6)": lambda x: lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype)),
-}
-RELUS["may"] = RELUS["maximum(x, 0)"]
-RELU6S["may"] = RELU6S["clip(x, 0, 6)"]
 _SPELLINGS = [s for s in RELUS if s not in MAY_BE_REFUSED]
 
 
@@ -333,7 +236,18 @@ def chosen(net: Building, a: Value, b: Value):
 
 @operation(
     "uncovered",
-    on_map(function=["energy", "variance", "norm", "prototype", "square", "deviation", "mean square", "max of squares"]),
+    on_map(
+        function=[
+            "energy",
+            "variance",
+            "norm",
+            "prototype",
+            "square",
+            "deviation",
+            "mean square",
+            "max of squares",
+        ]
+    ),
     weight=3,
 )
 def relu_of_energy(net: Building, v: Value, function):
@@ -362,93 +276,3 @@ def relu_of_energy(net: Building, v: Value, function):
     found = net.relu(ways[function](), "maximum(x, 0)")
     found = jnp.broadcast_to(found, x.shape) if whole else found
     return v.to(found, local=(False, False) if whole else v.local)
-
-
-# --------------------------------------------------------------------- products, gates, and attention
-
-
-@operation("flexible", on_two, weight=1)
-def product(net: Building, a: Value, b: Value):
-    if a.layout != b.layout or a.array.shape != b.array.shape:
-        raise DoesNotFit("forms differ")
-    return b.to(a.array * b.array, **union(a, b))
-
-
-@operation("flexible", on_two, weight=0.5)
-def gated(net: Building, a: Value, b: Value):
-    if a.layout != b.layout or a.array.shape != b.array.shape:
-        raise DoesNotFit("forms differ")
-    return b.to(a.array * jax.nn.sigmoid(b.array), **union(a, b))
-
-
-@operation("flexible", on_map(gate=["sigmoid", "hard_sigmoid", "tanh"], spelling=["reduce", "keepdims", "conv"]), weight=1.5)
-def squeeze_excite(net: Building, v: Value, gate, spelling):
-    x = arranged(v, "nhwc")
-    c, hidden = v.size("c"), 3
-    down, up = net.weight("down", (c, hidden)), net.weight("up", (hidden, c))
-    keeps = spelling != "reduce"
-    pooled = x.array.mean((1, 2), keepdims=keeps)
-    if spelling == "conv":
-        numbers = ("NHWC", "HWIO", "NHWC")
-        pooled = lax.conv_general_dilated(pooled, down[None, None], (1, 1), "VALID", dimension_numbers=numbers)
-    else:
-        pooled = pooled @ down
-    hidden_layout = "nhwc" if keeps else "nc"
-    squeezed = x.to(net.relu(pooled, "jax.nn.relu"), hidden_layout, local=(False, False), moved=True)
-    weights = net.mark(squeezed).array @ up
-    weights = {"sigmoid": jax.nn.sigmoid, "hard_sigmoid": jax.nn.hard_sigmoid, "tanh": jnp.tanh}[gate](weights)
-    weights = weights if keeps else weights[:, None, None, :]
-    return arranged(x.to(x.array * weights, local=(False, False)), v.layout)
-
-
-@operation("flexible", on_map(), weight=0.5)
-def spatial_gate(net: Building, v: Value):
-    """One number a position scales its channels."""
-    found = jax.nn.sigmoid(v.array.mean(v.axis("c"), keepdims=True))
-    return v.to(v.array * found)
-
-
-@operation("flexible", on_any(lambda v: v.layout in ("npc", "nqc"), heads=[1, 2, 3], spelling=["einsum", "matmul", "jax.nn"]), weight=2.5)
-def attention(net: Building, v: Value, heads, spelling):
-    return _attention(net, v, heads, spelling)
-
-
-@operation("flexible", on_map(heads=[1, 2], spelling=["einsum", "matmul", "jax.nn"]), weight=1)
-def attention_over_positions(net: Building, v: Value, heads, spelling):
-    from tests.transforms.network_operations import from_tokens, to_tokens
-
-    tokens = to_tokens(arranged(v, "nhwc"))
-    found = from_tokens(_attention(net, tokens, heads, spelling), v.size("h"), v.size("w"))
-    return arranged(found, v.layout)
-
-
-def _attention(net: Building, v: Value, heads: int, spelling: str) -> Value:
-    n, positions, c = v.array.shape
-    d = 2
-    q, k, u = (
-        (v.array @ net.weight(name, (c, heads * d), 1 / math.sqrt(c))).reshape(n, positions, heads, d)
-        for name in ("query", "key", "value")
-    )
-    if spelling == "jax.nn":
-        found = jax.nn.dot_product_attention(q, k, u)
-    elif spelling == "einsum":
-        scores = jnp.einsum("nphd,nqhd->nhpq", q, k) / math.sqrt(d)
-        found = jnp.einsum("nhpq,nqhd->nphd", jax.nn.softmax(scores), u)
-    else:
-        q, k, u = (t.transpose(0, 2, 1, 3) for t in (q, k, u))
-        scores = q @ jnp.swapaxes(k, -1, -2) * d**-0.5
-        scores = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
-        found = (scores / scores.sum(-1, keepdims=True) @ u).transpose(0, 2, 1, 3)
-    out: Any = found.reshape(n, positions, heads * d) @ net.weight("out", (heads * d, c), 1 / math.sqrt(heads * d))
-    return v.to(v.array + out, local=(False, False))
-
-
-@operation("flexible", on_any(has_channels, function=["softmax", "log_softmax", "by hand", "logsumexp"]), weight=0.7)
-def softmax(net: Building, v: Value, function):
-    axis = v.axis("c")
-    if function == "by hand":
-        found = jnp.exp(v.array - lax.stop_gradient(v.array.max(axis, keepdims=True)))
-        return v.to(found / found.sum(axis, keepdims=True))
-    if function == "logsumexp":
-        return v.to(jax.nn.logsumexp(v.array, axis, keepdims=True))
-    return v.to({"softmax": jax.nn.softmax, "log_softmax": jax.nn.log_softmax}[function](v.array, axis))

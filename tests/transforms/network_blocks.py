@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from tests.transforms.network_choices import arranged, has_channels, on_any
+from tests.transforms.network_graph import Building, DoesNotFit, Value, operation
 from tests.transforms.network_norms import NORMS, normalized
-from tests.transforms.network_operations import arranged, has_channels, on_any
-from tests.transforms.random_networks import Building, DoesNotFit, Value, operation
 
 INNER = ["relu", "residual", "norm relu", "linear", "two relus"]
 
@@ -45,7 +45,17 @@ SPELLINGS = ["jax.nn.relu", "maximum(x, 0)", "where(x > 0, x, 0)"]
 @operation(
     "covered",
     on_last(
-        wrapper=["jit", "checkpoint", "vmap", "named_scope", "jit(checkpoint)", "checkpoint(jit)", "jit(jit)", "closed_call", "policy"],
+        wrapper=[
+            "jit",
+            "checkpoint",
+            "vmap",
+            "named_scope",
+            "jit(checkpoint)",
+            "checkpoint(jit)",
+            "jit(jit)",
+            "closed_call",
+            "policy",
+        ],
         block=INNER,
         spelling=SPELLINGS,
     ),
@@ -75,7 +85,9 @@ def wrapped(net: Building, v: Value, wrapper, block, spelling):
     return arranged(x.to(ways[wrapper](x.array, w)), v.layout)
 
 
-@operation("covered", on_last(block=INNER, steps=[2, 3], how=["carry", "reverse", "rows", "unroll"]), weight=1.5)
+@operation(
+    "covered", on_last(block=INNER, steps=[2, 3], how=["carry", "reverse", "rows", "unroll"]), weight=1.5
+)
 def scanned(net: Building, v: Value, block, steps, how):
     """One block after the other, in a scan over their weights."""
     x, ws = prepared(net, v, steps)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tests.transforms.network_operations import arranged, has_channels, on_any, on_map, shaped
-from tests.transforms.random_networks import Building, DoesNotFit, Value, operation
+from tests.transforms.network_choices import arranged, has_channels, on_any, on_map, shaped
+from tests.transforms.network_graph import Building, DoesNotFit, Value, operation
 
 EPSILON = 0.05
 
@@ -28,17 +28,30 @@ def batch_norm(net: Building, v: Value, spelling):
         "flax": lambda: (x - mean) * (lax.rsqrt(var + EPSILON) * scale) + shift,
         "torch": lambda: (x - mean) / std * scale + shift,
         "folded": lambda: x * (scale / std) + (shift - mean * scale / std),
-        "keras": lambda: x * (lax.rsqrt(var + EPSILON) * scale) + (shift - mean * (lax.rsqrt(var + EPSILON) * scale)),
+        "keras": lambda: (
+            x * (lax.rsqrt(var + EPSILON) * scale) + (shift - mean * (lax.rsqrt(var + EPSILON) * scale))
+        ),
         "div": lambda: (x - mean) / std,
     }
     return v.to(ways[spelling]())
 
 
-NORMS = ["torch", "flax", "keras", "rsqrt", "var", "equinox", "no affine", "max guard", "haiku", "half affine"]
+NORMS = [
+    "torch",
+    "flax",
+    "keras",
+    "rsqrt",
+    "var",
+    "equinox",
+    "no affine",
+    "max guard",
+    "haiku",
+    "half affine",
+]
 
 
 def normalized(net: Building, x, axes, spelling: str, scale, shift):
-    """x less its mean over some axes, divided by its deviation, scaled and shifted; as frameworks write it."""
+    """x less its mean over some axes, over its deviation, scaled and shifted; as frameworks write it."""
     mean = x.mean(axes, keepdims=True)
     if spelling == "flax":  # the fast variance, kept from being negative
         var = jnp.maximum(0.0, lax.square(x).mean(axes, keepdims=True) - lax.square(mean)).astype(x.dtype)
@@ -93,7 +106,11 @@ def group_norm(net: Building, v: Value, spelling, groups):
     return arranged(x.to(found * scale + shift, local=(False, False)), v.layout)
 
 
-@operation("covered", on_any(lambda v: has_channels(v) and v.layout[0] == "n", spelling=["flax", "torch"]), weight=0.3)
+@operation(
+    "covered",
+    on_any(lambda v: has_channels(v) and v.layout[0] == "n", spelling=["flax", "torch"]),
+    weight=0.3,
+)
 def batch_norm_in_training(net: Building, v: Value, spelling):
     """With the statistics of this batch: its images are mixed."""
     scale, shift = (shaped(v, "c", t) for t in _scale_and_shift(net, v))

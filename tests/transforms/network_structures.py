@@ -1,4 +1,4 @@
-"""What networks are made of beyond single layers: whole blocks, heads, recurrences, and unusual linear steps."""
+"""What networks have beyond single layers: whole blocks, heads, recurrences, and unusual linear steps."""
 
 import math
 
@@ -7,19 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from tests.transforms.network_axes import from_tokens, to_tokens
+from tests.transforms.network_choices import arranged, has_channels, on_any, on_map, on_two, shaped, union
+from tests.transforms.network_graph import Building, DoesNotFit, Value, operation
 from tests.transforms.network_norms import NORMS, normalized
-from tests.transforms.network_operations import (
-    arranged,
-    from_tokens,
-    has_channels,
-    on_any,
-    on_map,
-    on_two,
-    shaped,
-    to_tokens,
-    union,
-)
-from tests.transforms.random_networks import Building, DoesNotFit, Value, operation
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -39,7 +30,9 @@ def bottleneck(net: Building, v: Value, norm, strides, groups):
     groups = c if groups == "all" else groups
     kernel = _kernel(net, "kernel", 3, 3, c // groups, c)
     y = net.conv(x.array, kernel, strides, "SAME", (1, 1), NHWC, groups)
-    y = net.mark(x.to(net.relu(normalized(net, y, (1, 2), norm, one, 0 * one), "jax.nn.relu"), local=(False, False)))
+    y = net.mark(
+        x.to(net.relu(normalized(net, y, (1, 2), norm, one, 0 * one), "jax.nn.relu"), local=(False, False))
+    )
     y = y.array @ _kernel(net, "out", c, c)
     shortcut = x.array
     if max(strides) > 1:
@@ -148,7 +141,9 @@ def vmapped_conv(net: Building, v: Value):
     w = _kernel(net, "kernel", 3, 3, v.size("c"), 3)
 
     def single(image):
-        return lax.conv_general_dilated(image[None], w, (1, 1), "SAME", dimension_numbers=("NCHW", "HWIO", "NCHW"))[0]
+        return lax.conv_general_dilated(
+            image[None], w, (1, 1), "SAME", dimension_numbers=("NCHW", "HWIO", "NCHW")
+        )[0]
 
     return arranged(x.to(jax.vmap(single)(x.array)), v.layout)
 
@@ -199,7 +194,16 @@ def running_sum(net: Building, v: Value, spelling, letter):
     "covered",
     on_any(
         has_channels,
-        how=["cast", "barrier", "identity", "mask", "where mask", "reduce_precision", "relu of a weight", "swish of a weight"],
+        how=[
+            "cast",
+            "barrier",
+            "identity",
+            "mask",
+            "where mask",
+            "reduce_precision",
+            "relu of a weight",
+            "swish of a weight",
+        ],
     ),
     weight=1.2,
 )
@@ -219,7 +223,22 @@ def linear_step(net: Building, v: Value, how):
     return v.to(ways[how]())
 
 
-@operation("flexible", on_map(how=["at set", "at add", "dynamic_slice", "update", "fft", "roll by a weight", "stop_gradient", "gather rows"]), weight=1.5)
+@operation(
+    "flexible",
+    on_map(
+        how=[
+            "at set",
+            "at add",
+            "dynamic_slice",
+            "update",
+            "fft",
+            "roll by a weight",
+            "stop_gradient",
+            "gather rows",
+        ]
+    ),
+    weight=1.5,
+)
 def unusual_step(net: Building, v: Value, how):
     """Linear, but seldom in networks."""
     x = arranged(v, "nhwc")
@@ -230,7 +249,9 @@ def unusual_step(net: Building, v: Value, how):
         "at add": lambda: y.at[:, 1:].add(y[:, :-1]),
         "dynamic_slice": lambda: lax.dynamic_slice_in_dim(y, start, h - 1, 1),
         "update": lambda: lax.dynamic_update_slice_in_dim(y, 2 * y[:, :2], start, 1),
-        "fft": lambda: jnp.fft.irfft(jnp.fft.rfft(y.astype(jnp.float32), axis=1), n=h, axis=1).astype(y.dtype),
+        "fft": lambda: jnp.fft.irfft(jnp.fft.rfft(y.astype(jnp.float32), axis=1), n=h, axis=1).astype(
+            y.dtype
+        ),
         "roll by a weight": lambda: jnp.roll(y, start, 1),
         "stop_gradient": lambda: y + lax.stop_gradient(0.5 * y),
         "gather rows": lambda: y[:, np.array([1, 0, *range(2, h)])],
@@ -252,9 +273,13 @@ def shared_function(net: Building, v: Value, steps):
 # ------------------------------------------------------------------------------------- what must be refused
 
 
-@operation("uncovered", on_any(lambda v: has_channels(v) and v.size("c") > 1, how=["then added", "then read"]), weight=0.8)
+@operation(
+    "uncovered",
+    on_any(lambda v: has_channels(v) and v.size("c") > 1, how=["then added", "then read"]),
+    weight=0.8,
+)
 def guard_used_twice(net: Building, v: Value, how):
-    """The ReLU that keeps a variance from being negative, used for something else too: it is a ReLU of the network."""
+    """The ReLU that keeps a variance from being negative, used for something else too: no mere guard."""
     axis, x = v.axis("c"), v.array
     square = net.nonlinear(lambda x: x * x, x)
     energy = net.relu(square.mean(axis, keepdims=True) - 0.2, "maximum(x, 0)")
@@ -281,7 +306,7 @@ def own_window(net: Building, v: Value, how):
         if how == "squares":
             zero = np.zeros((), x.dtype)
             return jnp.sqrt(lax.reduce_window(x * x, zero, lax.add, sizes, sizes, "VALID") + 0.1)
-        return -lax.reduce_window(-x, np.array(np.inf, x.dtype), lax.min, sizes, sizes, "VALID") ** 3
+        return -(lax.reduce_window(-x, np.array(np.inf, x.dtype), lax.min, sizes, sizes, "VALID") ** 3)
 
     def linear(x):
         return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, sizes, sizes, "VALID") / 4
@@ -289,7 +314,9 @@ def own_window(net: Building, v: Value, how):
     return v.to(net.nonlinear(fn, v.array, linear))
 
 
-@operation("flexible", on_map(how=["gram", "min-max", "by the sum", "cosine", "min pool", "second order"]), weight=1)
+@operation(
+    "flexible", on_map(how=["gram", "min-max", "by the sum", "cosine", "min pool", "second order"]), weight=1
+)
 def of_itself(net: Building, v: Value, how):
     """Products with, and divisions by, what the images make."""
     x = arranged(v, "nhwc")
@@ -305,7 +332,11 @@ def of_itself(net: Building, v: Value, how):
     ways = {
         "min-max": lambda: (y - low) / (high - low + 0.1),
         "by the sum": lambda: y / (jnp.abs(y).sum(axes, keepdims=True) + 0.1),
-        "cosine": lambda: y @ net.weight("other", (v.size("c"), v.size("c")), 0.5) / (jnp.linalg.norm(y, axis=-1, keepdims=True) + 0.3),
+        "cosine": lambda: (
+            y
+            @ net.weight("other", (v.size("c"), v.size("c")), 0.5)
+            / (jnp.linalg.norm(y, axis=-1, keepdims=True) + 0.3)
+        ),
         "second order": lambda: y * y.mean(axes, keepdims=True),
     }
     return arranged(x.to(ways[how](), local=(False, False)), v.layout)

@@ -1,8 +1,8 @@
 """Evaluates traced programs equation by equation, in NumPy where that is quick, and compiles nothing.
 
 XLA compiles a network of a fuzz run for as long as it takes to check it in all other ways. Two programs that
-compute the same steps give the same bits here; calls and loops are looked into, so that a program that was taken
-apart is compared with one that was not.
+compute the same steps give the same bits here; calls and loops are looked into, so that a program that was
+taken apart is compared with one that was not.
 """
 
 import math
@@ -72,8 +72,16 @@ def _step(eqn, ins) -> Sequence[Any]:
 
 
 def _scan(params, ins) -> list[Any]:
-    body, length, (num_consts, num_carry) = params["jaxpr"], params["length"], (params["num_consts"], params["num_carry"])
-    consts, carry, rows = ins[:num_consts], ins[num_consts : num_consts + num_carry], ins[num_consts + num_carry :]
+    body, length, (num_consts, num_carry) = (
+        params["jaxpr"],
+        params["length"],
+        (params["num_consts"], params["num_carry"]),
+    )
+    consts, carry, rows = (
+        ins[:num_consts],
+        ins[num_consts : num_consts + num_carry],
+        ins[num_consts + num_carry :],
+    )
     order = range(length)[::-1] if params["reverse"] else range(length)
     stacked: list[Any] = [None] * length
     for t in order:
@@ -149,7 +157,10 @@ def _conv(params, x, w):
     x = x[:, :, -top : x.shape[2] + bottom, -left : x.shape[3] + right]
     strides, dilations = p["window_strides"], p["rhs_dilation"]
     taps = w.shape[2:]
-    sizes = [(n - (k - 1) * d - 1) // s + 1 for n, k, d, s in zip(x.shape[2:], taps, dilations, strides, strict=True)]
+    sizes = [
+        (n - (k - 1) * d - 1) // s + 1
+        for n, k, d, s in zip(x.shape[2:], taps, dilations, strides, strict=True)
+    ]
     n, features = x.shape[0], w.shape[0]
     x = x.reshape(n, groups, -1, *x.shape[2:])
     w = w.reshape(groups, features // groups, -1, *taps)
@@ -158,7 +169,9 @@ def _conv(params, x, w):
         for j in range(taps[1]):
             a, b = i * dilations[0], j * dilations[1]
             part = x[
-                ..., a : a + (sizes[0] - 1) * strides[0] + 1 : strides[0], b : b + (sizes[1] - 1) * strides[1] + 1 : strides[1]
+                ...,
+                a : a + (sizes[0] - 1) * strides[0] + 1 : strides[0],
+                b : b + (sizes[1] - 1) * strides[1] + 1 : strides[1],
             ]
             part = part.transpose(1, 0, 3, 4, 2).reshape(groups, n * sizes[0] * sizes[1], -1)
             found += (part @ w[..., i, j].transpose(0, 2, 1)).reshape(found.shape)
@@ -198,19 +211,17 @@ def _iota(params):
     return np.broadcast_to(steps.reshape(shape), params["shape"])
 
 
-def _sqrt(x):
-    return np.sqrt(x)
-
-
-_FLOATS: dict[str, Any] = {
-    "add": np.add, "add_any": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum, "min": np.minimum,
-    "neg": np.negative, "abs": np.abs, "sign": np.sign, "exp": np.exp, "log": np.log, "tanh": np.tanh, "sin": np.sin,
-    "cos": np.cos, "sqrt": _sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "square": np.square, "log1p": np.log1p,
-    "expm1": np.expm1, "logistic": lambda x: 1 / (1 + np.exp(-x)), "floor": np.floor,
-    "gt": np.greater, "ge": np.greater_equal, "lt": np.less, "le": np.less_equal, "eq": np.equal, "ne": np.not_equal,
-    "stop_gradient": lambda x: x, "copy": lambda x: x, "copy_p": lambda x: x, "name": lambda x: x,
-    "and": np.bitwise_and, "or": np.bitwise_or, "not": np.invert,
-}  # fmt: skip
+_ELEMENTWISE: dict[str, Any] = {
+    **{name: getattr(np, name) for name in ("add", "exp", "log", "tanh", "sin", "cos", "sqrt", "square")},
+    **{name: getattr(np, name) for name in ("abs", "sign", "floor", "log1p", "expm1")},
+    **{"add_any": np.add, "sub": np.subtract, "mul": np.multiply, "neg": np.negative},
+    **{"max": np.maximum, "min": np.minimum, "gt": np.greater, "ge": np.greater_equal, "lt": np.less},
+    **{"le": np.less_equal, "eq": np.equal, "ne": np.not_equal},
+    **{"and": np.bitwise_and, "or": np.bitwise_or, "not": np.invert},
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "logistic": lambda x: 1 / (1 + np.exp(-x)),
+    **dict.fromkeys(("stop_gradient", "copy", "copy_p", "name"), lambda x: x),
+}
 
 
 _ERF = np.vectorize(math.erf, otypes=[np.float32])
@@ -229,7 +240,7 @@ def _divide(params, x, y):
 
 
 _KNOWN: dict[str, Any] = {
-    **{name: _quick(fn) for name, fn in _FLOATS.items()},
+    **{name: _quick(fn) for name, fn in _ELEMENTWISE.items()},
     "div": _divide,
     "select_n": _select_n,
     "broadcast_in_dim": _broadcast_in_dim,
@@ -253,9 +264,11 @@ _KNOWN: dict[str, Any] = {
     "pow": _power,
     "stack": lambda params, *xs: np.stack(xs, params["axis"]),
     "split": lambda params, x: np.split(x, np.cumsum(params["sizes"])[:-1], params["axis"]),
-    "cumsum": lambda params, x: np.flip(np.flip(x, params["axis"]).cumsum(params["axis"]), params["axis"])
-    if params["reverse"]
-    else x.cumsum(params["axis"]),
+    "cumsum": lambda params, x: (
+        np.flip(np.flip(x, params["axis"]).cumsum(params["axis"]), params["axis"])
+        if params["reverse"]
+        else x.cumsum(params["axis"])
+    ),
     "erf": lambda params, x: _ERF(x),
     "erfc": lambda params, x: 1 - _ERF(x),
     "is_finite": lambda params, x: np.isfinite(x),
