@@ -5,6 +5,7 @@
 #   make test                      the tests
 #   make lint                      format, lint and types
 #   make docs                      the documentation: docs/_build/html/index.html
+#   make fuzz N=1000               that many random networks against what is known of them: axes, fields, rules, readings
 #   make parity                    logits and maps against torchvision, timm, Captum and pytorch-grad-cam (in .venv-parity)
 #   make device                    all that is measured on a GPU, in 10 minutes: runs/device/device.json
 #   make references                makes again what the tests compare with, by the same libraries
@@ -13,11 +14,12 @@ PYTHON ?= python3
 VARIANT ?= single_6c
 OUT ?= runs/an8flower
 DEVICE_OUT ?= runs/device
+N ?= 1000
 # for CPUs: the PyTorch for Linux that PyPI has brings 4 GB of CUDA along
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: demo test lint docs clean parity references device
+.PHONY: demo test fuzz lint docs clean parity references device
 
 demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
@@ -25,6 +27,9 @@ demo: .venv/.installed
 test: .venv/.installed-test
 	@$(BIN)/python -c 'import platform, jax; print("Python", platform.python_version() + ", jax", jax.__version__)'
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+fuzz: .venv/.installed-test
+	$(BIN)/python -m tests.transforms.fuzz --number $(N)
 
 parity: .venv-parity/.installed
 	.venv-parity/bin/python -m benchmarks.parity

@@ -1,0 +1,112 @@
+"""Checks the rules on a random network: the gradient of the same network written with them, or a refusal."""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.transforms.network_case import TOLERANCE, Case, Finding, traced_once
+from tests.transforms.network_graph import KINDS, build
+from tests.transforms.plain_evaluation import call
+from vexplain.transforms import DECONVNET, GUIDED, RESAMPLED_STRIDE, with_rules
+
+SMALLEST = {"float32": 0.005, "bfloat16": 0.1, "float16": 0.02}  # smaller gradients are compared with these
+
+
+def check_rules(case: Case) -> list[Finding]:
+    findings = check_rule(case, GUIDED, "guided")
+    if case.network.seed % 3 == 0 and not any(r.is_relu6 for r in case.relus):
+        findings += check_rule(case, DECONVNET, "deconvnet")
+    if case.network.seed % 4 == 1:
+        findings += check_rule(case, RESAMPLED_STRIDE, "resampled")
+    return findings
+
+
+def check_rule(case: Case, rule: Any, mode: str) -> list[Finding]:
+    """The gradient is that of the network with custom derivatives, or the network is refused for a reason."""
+    findings: list[Finding] = []
+    case.traces.clear()
+    found = _attempted(case, with_rules(case.apply, rule, on_unmatched="ignore"))
+    findings += traced_once(case, "with_rules")
+    is_refused = isinstance(found, str)
+    covers = mode != "resampled"
+    uncovered = [str(op) for op in case.network.ops if KINDS[op.kind].role == "uncovered" and covers]
+    if is_refused and (case.roles <= {"covered", "head"} or not covers):
+        findings += _refusals(mode, found)
+    if is_refused and uncovered and "flexible" not in case.roles:
+        control = build(case.network, "linear")
+        again = _attempted(case, with_rules(control, rule, on_unmatched="ignore"))
+        if isinstance(again, str):
+            findings += _refusals(mode, again)
+    if not is_refused and uncovered:
+        findings.append(Finding("wrong", f"{mode} passes over {_named(uncovered)}", "; ".join(uncovered)))
+    if not is_refused and not _is_close(case, found, _reference(case, mode)):
+        findings.append(Finding("wrong", f"{mode} gradient", _difference(found, _reference(case, mode))))
+    if not covers or (not is_refused and case.network.seed % 4):
+        return findings  # it would be the same program
+    options = {"on_uncovered": "gradient", "on_unmatched": "ignore"}
+    kept = _attempted(case, with_rules(case.apply, rule, **options))
+    if isinstance(kept, str):
+        if "flexible" not in case.roles and not uncovered:
+            findings += _refusals(f"{mode}, gradients kept", kept)
+    elif not any(_is_close(case, kept, reference) for reference in _references(case, mode)):
+        detail = _difference(kept, _reference(case, mode))
+        findings.append(Finding("wrong", f"{mode} gradient where others are kept", detail))
+    return findings
+
+
+def _named(uncovered: list[str]) -> str:
+    return re.sub(r"\bv[0-9]+, ", "", uncovered[0])
+
+
+def _refusals(mode: str, message: str) -> list[Finding]:
+    """One finding for each kind that an error names, or for its text without the names of layers."""
+    kinds = sorted(set(re.findall(r"\(([a-z_0-9: ]+)\)", message)))
+    reasons = kinds or [re.sub(r"'[^']*'|[0-9]+", "…", message)[:80]]
+    return [Finding("refused", f"{mode}: {reason}", message[:400]) for reason in reasons]
+
+
+def _attempted(case: Case, fn: Callable[..., Any]) -> np.ndarray | str:
+    try:
+        return _gradient(case, fn)
+    except ValueError as error:
+        return str(error)
+
+
+def _gradient(case: Case, fn: Callable[..., Any]) -> np.ndarray:
+    shape = (case.images.shape[0], 5)
+    cotangent = np.random.default_rng([case.network.seed, 4]).normal(0.4, 1, shape).astype(np.float32)
+
+    def pulled_back(images):
+        return jax.vjp(lambda x: fn(case.variables, x), images)[1](jnp.asarray(cotangent))[0]
+
+    return call(pulled_back, case.images)
+
+
+def _reference(case: Case, mode: str, plain_at: frozenset[str] = frozenset()) -> np.ndarray:
+    if (mode, plain_at) not in case.references:
+        found = _gradient(case, build(case.network, mode, plain_at=plain_at))
+        case.references[mode, plain_at] = found
+    return case.references[mode, plain_at]
+
+
+def _references(case: Case, mode: str) -> Iterator[np.ndarray]:
+    """With all ReLUs ruled, then with each choice of those in disguise that keep their derivative."""
+    places = sorted({relu.place for relu in case.relus if relu.may_be_refused})
+    for n in range(len(places) + 1):
+        for chosen in itertools.combinations(places[:4], n):
+            yield _reference(case, mode, frozenset(chosen))
+
+
+def _is_close(case: Case, found: np.ndarray, expected: np.ndarray) -> bool:
+    scale = np.abs(expected[np.isfinite(expected)]).max(initial=SMALLEST[case.network.dtype])
+    near = np.isclose(found, expected, rtol=0, atol=TOLERANCE[case.network.dtype] * scale, equal_nan=True)
+    return bool(near.all())
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> str:
+    return f"differs by {np.abs(found - expected).max():.3g} of {np.abs(expected).max():.3g}"

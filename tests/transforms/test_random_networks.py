@@ -1,0 +1,89 @@
+"""Random networks with known truth: nothing is silently wrong. `make fuzz N=10000` runs many more."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests.transforms.check_axes import axes_findings, field_findings
+from tests.transforms.check_network import check
+from tests.transforms.check_rules import check_rule
+from tests.transforms.network_case import TOLERANCE, make_case
+from tests.transforms.network_graph import KINDS, Network, Op, build, forms, variables_of
+from tests.transforms.plain_evaluation import call
+from tests.transforms.random_networks import draw, shrunk
+from vexplain.transforms import DECONVNET, layers
+
+SEEDS = range(40)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_silently_wrong(seed):
+    network = draw(seed)
+    wrong = [finding for finding in check(network) if finding.kind == "wrong"]
+    assert not wrong, "\n".join(["", *map(str, wrong), str(network)])
+
+
+def small(*ops: tuple[str, dict]) -> Network:
+    """Operations one after the other on the images, then a head."""
+    chain = [Op(kind, (i,), tuple(options.items()), i) for i, (kind, options) in enumerate(ops)]
+    chain.append(Op("head", (len(chain),), (("how", "flat"),), 99))
+    return Network((2, 7, 9, 4), "float32", tuple(chain), 0)
+
+
+RELU = ("relu", {"spelling": "jax.nn.relu"})
+DENSE = ("dense", {"features": 5, "spelling": "@", "bias": True})
+
+
+def test_a_wrong_gradient_is_found():
+    case = make_case(small(DENSE, RELU, DENSE, RELU))
+    assert not check_rule(case, DECONVNET, "deconvnet")
+    found = {f.what for f in check_rule(case, DECONVNET, "guided")}
+    assert found == {"guided gradient", "guided gradient where others are kept"}
+
+
+def test_a_wrong_axis_and_a_small_field_are_found():
+    network = small(DENSE, RELU)
+    case = make_case(network)
+    table = layers(build(network, "named"), case.variables, case.images)
+    row, value = table["v2"], case.values["v2"]
+    assert not list(axes_findings(row, value, network, "v2"))
+    for changes in ({"batch_axis": 1}, {"spatial_axes": (2, 1)}, {"channel_axis": 0}):
+        found = list(axes_findings(dataclasses.replace(row, **changes), value, network, "v2"))
+        assert {f.kind for f in found} == {"wrong"}
+    for changes in ({"batch_axis": None}, {"spatial_axes": (None, 2)}):
+        found = list(axes_findings(dataclasses.replace(row, **changes), value, network, "v2"))
+        assert {f.kind for f in found} == {"unknown"}
+    assert not field_findings(case, {"v2": row})
+    shifted = dataclasses.replace(row.fields[0], start=1)
+    found = field_findings(case, {"v2": dataclasses.replace(row, fields=(shifted, row.fields[1]))})
+    assert {f.what for f in found} == {"a receptive field is too small"}
+
+
+def test_evaluation_without_compiling_computes_the_same(key):
+    for seed in range(100, 106):
+        network = draw(seed)
+        variables, images = variables_of(network), jax.random.normal(key, network.image_shape)
+        expected = build(network)(variables, images)
+        tolerance = TOLERANCE[network.dtype] * np.abs(expected).max()
+        np.testing.assert_allclose(call(build(network), variables, images), expected, rtol=0, atol=tolerance)
+
+
+def test_a_seed_draws_the_same_network():
+    assert draw(7) == draw(7)
+    assert str(draw(7)).startswith("v0 = images")
+
+
+def test_networks_are_of_all_roles():
+    roles = [{KINDS[kind].role for kind in draw(seed).kinds} for seed in SEEDS]
+    assert sum("uncovered" in r for r in roles) > 5
+    assert sum(r == {"covered", "head"} for r in roles) > 10
+
+
+def test_a_network_shrinks_to_what_fails():
+    network = next(n for n in map(draw, range(100)) if len(n.ops) > 12 and "conv" in n.kinds)
+    smallest = shrunk(network, lambda n: "conv" in n.kinds)
+    assert smallest.kinds.count("conv") == 1
+    assert len(smallest.ops) <= 3
+    forms(smallest)
