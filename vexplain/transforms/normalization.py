@@ -27,7 +27,7 @@ _REARRANGED += (
     "gather",
 )
 _POWERS = ("pow", "exp", "exp2", "integer_pow")
-_ROOTS = ("sqrt", "square", "abs", "max", "min", "select_n", "clamp", "cbrt", *_POWERS)
+_ROOTS = ("sqrt", "square", "abs", "max", "min", "select_n", "clamp", "cbrt", "relu", *_POWERS)
 _DIVISORS = ("rsqrt", "sqrt", "pow", "log")  # of what was summed: a deviation, a norm, a log-sum-exp
 _WINDOWS = ("reduce_window_sum", "reduce_window", "cumsum", "slice")  # sums over neighbors
 _OF_NEIGHBORS = (*AFFINE, *_DIVISORS, *_REARRANGED, *_WINDOWS, "exp", "neg", "integer_pow", "concatenate")
@@ -125,7 +125,7 @@ class _Paths:
             if not others:
                 return mode
             return True if divides and is_own else of_sums and (_SHIFT if divides or mode == _SHIFT else mode)
-        if kind in ("max", "min", "select_n", "abs", "clamp") and of_sums:
+        if kind in ("max", "min", "select_n", "abs", "clamp", "relu") and of_sums:
             return mode
         if mode == _LOGARITHM:
             return _POWER if kind in ("exp", "exp2") else False
