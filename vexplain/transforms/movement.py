@@ -12,7 +12,14 @@ from typing import Any
 
 from vexplain.transforms.contraction import accumulated, contracted, mixed_along, reduced, squeezed
 from vexplain.transforms.flow import Flow, limited, stretched, union, unknown
-from vexplain.transforms.joining import after_cond, after_while, concatenated, scan_slice, stacked
+from vexplain.transforms.joining import (
+    after_cond,
+    after_while,
+    concatenated,
+    scan_slice,
+    stacked,
+    stacked_steps,
+)
 from vexplain.transforms.moving import (
     broadcast,
     dynamic_slice,
@@ -89,7 +96,7 @@ _OF_ONE: dict[str, Callable[[Equation, int, Flow], Flow | None]] = {
 _OF_ALL: dict[str, Callable[..., Any]] = {
     "concatenate": concatenated,
     "stack": stacked,
-    SCAN_STACK: lambda step, flows, shape: stacked(step, flows, shape),
+    SCAN_STACK: stacked_steps,
     "split": split_parts,
     "unstack": unstacked,
     "gather": gathered,

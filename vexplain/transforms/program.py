@@ -284,13 +284,15 @@ class _Flattening:
         return [
             *carry,
             *(
-                self.stacked(c[:: -1 if eqn.params["reverse"] else 1], var)
+                self.stacked(c[:: -1 if eqn.params["reverse"] else 1], rows, var)
                 for c, var in zip(columns, eqn.outvars[num_carry:], strict=True)
             ),
         ]
 
-    def stacked(self, column, var) -> Value:
-        return self.of_scan(SCAN_STACK, column, tuple(var.aval.shape), var.aval.dtype)
+    def stacked(self, column, rows, var) -> Value:
+        """What the steps gave, one after the other; after them what each of the steps took a row of."""
+        shape, dtype = tuple(var.aval.shape), var.aval.dtype
+        return self.of_scan(SCAN_STACK, [*column, *rows], shape, dtype, num_steps=len(column))
 
     def of_scan(self, kind, ins, shape, dtype, **params) -> Value:
         out = Value(tuple(shape), dtype)
