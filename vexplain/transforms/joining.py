@@ -55,6 +55,8 @@ def stacked_steps(
 
 def _joined(flows: Sequence[Flow | None], a: int, sizes: Sequence[int], shape: Sequence[int]) -> Flow:
     """Flows one after the other along an axis; `None` for what depends on no image."""
+    flows = [f for f, n in zip(flows, sizes, strict=True) if n]
+    sizes = [n for n in sizes if n]
     parts = [f for f in flows if f is not None]
     outer = [without_axis(f, a) for f in parts]
     rest = functools.reduce(union, outer)

@@ -43,7 +43,9 @@ def flows_after(step: Equation, known: Known, image_shape: Sequence[int]) -> lis
     """Returns the flow of each output of a step, one of whose inputs depends on the images."""
     flows = [known.get(v) for v in step.inputs]
     lost = [unknown(v.shape, image_shape) for v in step.outputs]
-    if any(f is None and v.depends_on_images for f, v in zip(flows, step.inputs, strict=True)):
+    if 0 in step.out.shape or any(
+        f is None and v.depends_on_images for f, v in zip(flows, step.inputs, strict=True)
+    ):
         return lost
     if step.kind in _OF_ALL:
         found = _OF_ALL[step.kind](step, flows, image_shape)

@@ -152,8 +152,21 @@ def closes_norm(step: Equation) -> list[Equation] | None:
     while value.producer is not None and _is_norm_step(value.producer):
         chain.append(value.producer)
         value = _main_input(value.producer)
+    if is_bias(chain[-1]):
+        chain.pop()
     is_norm = len(chain) >= 2 and any(s.kind in ("mul", "div") for s in chain)
     return chain if is_norm else None
+
+
+def is_bias(step: Equation) -> bool:
+    """The addition of one number a channel to what a convolution or matrix product gives."""
+    if step.kind != "add" or len(set(step.inputs)) != 2:
+        return False
+    value, other = step.inputs if step.inputs[0].depends_on_images else step.inputs[::-1]
+    maker = value.producer
+    is_linear = maker is not None and maker.kind in ("conv_general_dilated", "dot_general")
+    is_alone = len(value.consumers) == 1 and not value.is_output and step.out.shape == value.shape
+    return is_linear and is_alone and not other.depends_on_images and is_per_channel(other)
 
 
 def norm_input(chain: list[Equation]) -> Value:
