@@ -5,6 +5,7 @@ compiled without the optimizations that take long, unless JAX_DISABLE_MOST_OPTIM
 run, and kept for both processes and for the next run, beside the kind of processor that they are for.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -26,3 +27,27 @@ import pytest
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def compilations():
+    """A context manager that yields a list with one entry for each program that is compiled within it."""
+    listening: list[list[str]] = []
+
+    def listen(event, duration, **options):
+        if event == "/jax/core/compile/backend_compile_duration":
+            for found in listening:
+                found.append(str(options.get("fun_name", event)))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+
+    @contextlib.contextmanager
+    def counting():
+        found: list[str] = []
+        listening.append(found)
+        try:
+            yield found
+        finally:
+            listening.remove(found)
+
+    return counting
