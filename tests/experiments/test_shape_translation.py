@@ -1,6 +1,7 @@
 """Shape translation in its smallest preset: rungs train, are scored and reported, and go on when called."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -19,8 +20,19 @@ from experiments.shape_translation_scores import (
 from vexplain.datasets import unpaired_batches
 from vexplain.datasets.shape_swap import ShapeSwapSource, paired_test
 from vexplain.streaming import TrainingDiverged
+from vexplain.translation import adversarial_training
 
 SMOKE = dataclasses.replace(shape_translation.PRESETS["smoke"][1], devices=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def equal_trainings_share_a_program():
+    """Calls of the experiment that train the same rung by the same seed are compiled once."""
+    optimizer = shape_translation.optimizer_of(SMOKE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shape_translation, "optimizer_of", lambda config: optimizer)
+        patch.setattr(shape_translation, "adversarial_training", functools.cache(adversarial_training))
+        yield
 
 
 @pytest.fixture(scope="module")

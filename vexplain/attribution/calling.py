@@ -278,6 +278,7 @@ def _found(call: _Call, variables: Any, images: Any, targets: Any) -> _Found:
     fine = jnp.ones(len(images), bool)
     if not call.sees_network:
         return _Found(low, high, is_finite, fine, fine)
+    # XLA finds this forward pass in the method's own and computes it once.
     outputs = call.apply(variables, images)
     targets = predicted_targets(call.score, outputs) if targets is None else targets
     score = call.score(outputs, targets)
