@@ -35,7 +35,7 @@ class Axis:
         is_known: False where the axis could not be followed.
         period: by dimension, the number of rows or columns where these were rolled before they were split:
             the places of several axes are added modulo it.
-        is_part: the channels are a part of those of an axis that was split, which a pixel shuffle joins with rows.
+        is_part: the channels are a part of an axis that was split, which a pixel shuffle joins with rows.
     """
 
     size: int
@@ -169,7 +169,7 @@ def added(axes: Sequence[Axis], d: int, sizes: Sequence[int]) -> np.ndarray | No
 def ranked(axes: Sequence[Axis]) -> list[Axis]:
     """Numbers the rows of an axis that alone has them anew, where some are there several times: a finer grid.
 
-    They are after a repetition, and where rows were joined with a part of the channels, as a pixel shuffle does.
+    They are after a repetition, and where rows were joined with a part of the channels (a pixel shuffle).
     """
     axes = list(axes)
     for d in (ROW, COLUMN):
