@@ -6,6 +6,7 @@
 #   make lint                      format, lint and types
 #   make docs                      the documentation: docs/_build/html/index.html
 #   make parity                    logits and maps against torchvision, timm, Captum and pytorch-grad-cam (in .venv-parity)
+#   make zoo                       layers, maps and guided gradients of the networks of other packages (in .venv-zoo)
 #   make references                makes again what the tests compare with, by the same libraries
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ OUT ?= runs/an8flower
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: demo test lint docs clean parity references
+.PHONY: demo test lint docs clean parity references zoo
 
 demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
@@ -26,6 +27,9 @@ test: .venv/.installed-test
 
 parity: .venv-parity/.installed
 	.venv-parity/bin/python -m benchmarks.parity
+
+zoo: .venv-zoo/.installed
+	.venv-zoo/bin/python -m benchmarks.zoo
 
 references: .venv-parity/.installed
 	.venv-parity/bin/python -m tests.references.make_references
@@ -40,13 +44,20 @@ docs: .venv/.installed-docs
 	@echo docs/_build/html/index.html
 
 clean:
-	rm -rf .venv .venv-parity .compiled dist docs/_build
+	rm -rf .venv .venv-parity .venv-zoo .compiled dist docs/_build
 
 .venv-parity/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m venv --clear .venv-parity
 	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) torch torchvision \
 		|| echo "no PyTorch for CPUs from $(TORCH_INDEX): taking that of PyPI, with 4 GB of CUDA"
 	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[parity]'
+	@touch $@
+
+# eqxvision declares PyTorch, which it needs to read weights only
+.venv-zoo/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv --clear .venv-zoo
+	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[zoo]'
+	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps eqxvision==0.2.8
 	@touch $@
 
 $(BIN)/python:

@@ -16,8 +16,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.zoo.cases import CASES, Case
+from benchmarks.zoo.table import markdown
 
 FOLDER = Path("runs/zoo")
 CPU_SECONDS, SECONDS = 200, 600  # that one network may take
@@ -37,7 +39,19 @@ def main(arguments: list[str]) -> int:
     with concurrent.futures.ThreadPoolExecutor(PROCESSES) as pool:
         for done, line in enumerate(pool.map(_run, left), 1):
             print(f"{done}/{len(left)}  {line}", flush=True)
+    table = markdown((case, found) for case in CASES if (found := _found(case)) is not None)
+    (FOLDER / "table.md").write_text(table)
+    print(table)
     return 0
+
+
+def _found(case: Case) -> dict[str, Any] | str | None:
+    """What was measured of a network, why nothing was, or `None` where it has not been run."""
+    file = _file(case)
+    if file.exists():
+        return json.loads(file.read_text())
+    failed = file.with_suffix(".failed")
+    return failed.read_text().strip().splitlines()[-1][:200] if failed.exists() else None
 
 
 def _file(case: Case) -> Path:

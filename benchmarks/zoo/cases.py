@@ -50,7 +50,7 @@ CASES = (
     _small("keras", "ResNet50", 96, "relu", (3, 3, 2048)),
     _small("keras", "MobileNetV2", 64, "relu6", (2, 2, 1280)),
     _small("keras", "MobileNetV3Small", 64, "hard_silu", (2, 2, 576)),
-    _small("keras", "EfficientNetB0", 64, "silu", (2, 2, 1280)),
+    _by_shapes("keras", "EfficientNetB0", 224, "silu", (7, 7, 1280)),
     _small("keras", "Xception", 96, "relu", (3, 3, 2048)),
     _by_shapes("keras", "VGG16", 224, "relu", (14, 14, 512), "flatten"),
     _by_shapes("keras", "DenseNet121", 224, "relu", (7, 7, 1024)),

@@ -147,7 +147,9 @@ def _fields(probes: list[Any], differs: dict[str, Any], row: int, column: int) -
     for layer in probes:
         axes = (layer.batch_axis, *layer.spatial_axes)
         others = tuple(a for a in range(len(layer.shape)) if a not in axes)
-        reached = differs[layer.name].any(others, keepdims=True).transpose(*axes, *others)[..., *[0] * len(others)]
+        reached = (
+            differs[layer.name].any(others, keepdims=True).transpose(*axes, *others)[..., *[0] * len(others)]
+        )
         claimed = np.zeros(reached.shape[1:], bool)
         for r, c in np.ndindex(*claimed.shape):
             top, left, bottom, right = layer.visible(r, c)

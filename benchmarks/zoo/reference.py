@@ -5,7 +5,7 @@ reference is wanted. It has to run before the packages are imported: many keep t
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,9 +17,10 @@ _calls: list[str] = []
 _guided = False
 
 
-def install() -> None:
-    """Puts the functions in the place of JAX's."""
-    jax.nn.relu, jax.nn.relu6 = _switched("relu"), _switched("relu6")
+def install(put: Callable[..., Any] = setattr) -> None:
+    """Puts the functions in the place of JAX's, by `setattr` or by what undoes it, as pytest's `monkeypatch.setattr`."""
+    for name in _PLAIN:
+        put(jax.nn, name, _switched(name))
 
 
 @contextlib.contextmanager
