@@ -7,16 +7,18 @@
 #   make docs                      the documentation: docs/_build/html/index.html
 #   make parity                    logits and maps against torchvision, timm, Captum and pytorch-grad-cam (in .venv-parity)
 #   make zoo                       layers, maps and guided gradients of the networks of other packages (in .venv-zoo)
+#   make device                    all that is measured on a GPU, in 10 minutes: runs/device/device.json
 #   make references                makes again what the tests compare with, by the same libraries
 
 PYTHON ?= python3
 VARIANT ?= single_6c
 OUT ?= runs/an8flower
+DEVICE_OUT ?= runs/device
 # for CPUs: the PyTorch for Linux that PyPI has brings 4 GB of CUDA along
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: demo test lint docs clean parity references zoo
+.PHONY: demo test lint docs clean parity zoo references device
 
 demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
@@ -30,6 +32,9 @@ parity: .venv-parity/.installed
 
 zoo: .venv-zoo/.installed
 	.venv-zoo/bin/python -m benchmarks.zoo
+
+device: .venv/.installed-device
+	$(BIN)/python -m benchmarks.device accelerator --out $(DEVICE_OUT)
 
 references: .venv-parity/.installed
 	.venv-parity/bin/python -m tests.references.make_references
