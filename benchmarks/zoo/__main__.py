@@ -3,9 +3,9 @@
     make zoo                                        (python -m benchmarks.zoo, in .venv-zoo)
     python -m benchmarks.zoo keras eqxvision/swin_t (only some: a package, or package/network)
 
-Each network runs in a process of its own with a limit of time, two at once, and leaves a file in `runs/zoo`; a run that was
-interrupted goes on with those that have none. In the end the table of all files is written to `runs/zoo/table.md`.
-Weights are random; nothing is downloaded.
+Each network runs in a process of its own with a limit of time, two at once, and leaves a file in `runs/zoo`; a
+run that was interrupted goes on with those that have none. In the end the table of all files is printed and
+written to `runs/zoo/table.md`. Weights are random; nothing is downloaded.
 """
 
 import concurrent.futures
@@ -71,7 +71,8 @@ def _run(case: Case) -> str:
     if failed:
         _file(case).with_suffix(".failed").write_text(failed)
     seconds = time.monotonic() - started
-    return f"{case.name}: {'FAILED ' + failed.strip().splitlines()[-1] if failed else 'measured'} ({seconds:.0f} s)"
+    outcome = f"FAILED {failed.strip().splitlines()[-1]}" if failed else "measured"
+    return f"{case.name}: {outcome} ({seconds:.0f} s)"
 
 
 def _measure(case: Case) -> None:
@@ -82,7 +83,7 @@ def _measure(case: Case) -> None:
     import jax
 
     from benchmarks.zoo import measure
-    from benchmarks.zoo.builders import BUILDERS
+    from benchmarks.zoo.packages import BUILDERS
 
     def build():
         return BUILDERS[case.package](case.network, case.size, **case.options)

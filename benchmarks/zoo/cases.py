@@ -1,4 +1,4 @@
-"""The networks of the zoo, and what is true of each: the shape of the map that its head pools or reads, by hand."""
+"""The networks of the zoo, and what is true of each: the map that its head reduces, said by hand."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,11 +13,13 @@ class Case:
         package: on PyPI.
         network: its name there.
         size: of its images, in pixels.
-        kind: of the layer that the last reduction over positions acts on: the one for class activation maps.
+        kind: of the layer for class activation maps: what the last reduction over positions acts on, before a
+            pooling over windows.
         cam: (rows, columns, channels) of that layer.
-        head: "mean" where the reduction is global average pooling, "flatten" where the classifier reads all positions,
-            "tokens" where a class token is read, or tokens are averaged that are no map: there `cam_layer` may say
-            that there is none.
+        head: "mean" where the reduction is global average pooling of that layer, "flatten" where a pooling
+            over windows or a flattening comes between, "token" where a class token is read: there the last
+            reduction is the last attention.
+        place: of the layers of this kind and size, which it is.
         has_numbers: measured with random weights too; else by shapes alone.
         options: of the constructor.
     """
@@ -28,6 +30,7 @@ class Case:
     kind: str
     cam: tuple[int, int, int]
     head: str = "mean"
+    place: int = -1
     has_numbers: bool = False
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -36,8 +39,8 @@ class Case:
         return f"{self.package}/{self.network}"
 
 
-def _by_shapes(package, network, size, kind, cam, head="mean", **options) -> Case:
-    return Case(package, network, size, kind, cam, head, options=options)
+def _by_shapes(package, network, size, kind, cam, head="mean", place=-1, **options) -> Case:
+    return Case(package, network, size, kind, cam, head, place, options=options)
 
 
 def _small(*arguments, **options) -> Case:

@@ -1,9 +1,9 @@
 """What is measured of one network: its layers, its layer for class activation maps, its guided gradient.
 
-Axes are compared with what the images do: where activations change with one pixel of one image, bit for bit, are the
-images and the positions that depend on it (a pixel that is not a number would be lost in XLA's max pooling on CPUs). The
-layer for class activation maps is right where the logits depend on the images through it
-alone, and on nothing but its mean over the positions (for a head of global average pooling).
+Axes and receptive fields are compared with what the images do: the activations that change with one pixel of
+one image, bit for bit, are those that depend on it. (A pixel that is not a number would be lost in XLA's max
+pooling on CPUs.) The layer for class activation maps is right where the logits depend on the images through it
+alone, and on nothing but its mean over the positions, where the head is global average pooling.
 """
 
 import collections
@@ -19,7 +19,17 @@ from benchmarks.zoo import reference
 from benchmarks.zoo.builders import BATCH, Built, drawn
 from benchmarks.zoo.cases import Case
 from vexplain.attribution import cam_layer
-from vexplain.transforms import GUIDED, LayerTable, edit, layers, read, with_rules
+from vexplain.transforms import (
+    GUIDED,
+    Layer,
+    LayerTable,
+    as_layer_output,
+    channels_last,
+    edit,
+    layers,
+    read,
+    with_rules,
+)
 
 TARGET = 3  # the class whose logit is explained
 NUM_PROBES = 16  # layers whose axes are compared with what a pixel reaches
@@ -70,13 +80,13 @@ def by_numbers(case: Case, built: Built) -> dict[str, Any]:
     return result | _guided(built, variables, images)
 
 
-def _way_through(built: Built, layer: Any, variables: Any, images: Any, logits: Any) -> dict[str, Any]:
-    """Whether the logits know the images through a layer alone, and how much they ask for more than its mean."""
+def _way_through(built: Built, layer: Layer, variables: Any, images: Any, logits: Any) -> dict[str, Any]:
+    """Whether the logits know the images through a layer alone, and how much they ask beyond its mean."""
 
     def change(activation, is_empty):
-        axes = tuple(a for a in layer.spatial_axes if a is not None)
-        mean = jnp.broadcast_to(activation.mean(axes, keepdims=True), activation.shape)
-        return jnp.where(is_empty, 0, mean)
+        maps = channels_last(activation, layer)
+        mean = jnp.broadcast_to(maps.mean((1, 2), keepdims=True), maps.shape)
+        return as_layer_output(jnp.where(is_empty, 0, mean), layer, like=activation)
 
     @jax.jit
     def changed(variables, images, is_empty):
@@ -90,46 +100,43 @@ def _way_through(built: Built, layer: Any, variables: Any, images: Any, logits: 
     }
 
 
-def _before_the_head(table: LayerTable, case: Case) -> list[Any]:
-    """The layers up to the last one of the shape that the head takes, less those that have one position."""
+def _before_the_head(table: LayerTable, case: Case) -> list[Layer]:
+    """The layers up to the last one of the size that the head takes, less those that have one position."""
     rows, columns, channels = case.cam
     maps = sorted((BATCH, rows, columns, channels))
     tokens = [sorted((BATCH, rows * columns + extra, channels)) for extra in range(6)]
-    ends = [n for n, row in enumerate(table) if sorted(row.shape) == maps or sorted(row.shape) in tokens]
+    sizes = [sorted(n for n in row.shape if n > 1) for row in table]
+    ends = [n for n, size in enumerate(sizes) if size == maps or size in tokens]
     before = list(table)[: ends[-1] + 1] if ends else list(table)[:-1]
     return [row for row in before if sum(n > 1 for n in row.shape) > 2]
 
 
-def _is_known(row: Any) -> bool:
-    """True where batch, height, width and channels are all of its axes."""
-    if row.batch_axis is None or None in row.spatial_axes:
-        return False
-    batch = row.shape[row.batch_axis]
-    return int(np.prod(row.shape)) == batch * row.num_positions * row.num_channels
+def _is_known(row: Layer) -> bool:
+    """Are its images, rows, columns and channels known?"""
+    return row.is_readable and row.num_positions > 1
 
 
 def _cam(case: Case, table: LayerTable) -> dict[str, Any]:
-    """`cam_layer`, and whether it is the last layer of the shape and kind that are true of the network."""
+    """`cam_layer`, and whether it is the layer that is true of the network."""
     try:
         row = table[cam_layer(table)]
     except ValueError as error:
-        return {"cam": None, "cam_error": str(error)[:300], "cam_right": case.head == "tokens"}
+        return {"cam": None, "cam_error": str(error)[:300], "cam_right": False}
     shape = _map_shape(row)
     candidates = [row.name for row in table if row.kind == case.kind and _map_shape(row) == case.cam]
-    is_right = candidates[-1:] == [row.name]
+    is_right = len(candidates) >= -case.place and candidates[case.place] == row.name
     return {"cam": row.name, "cam_kind": row.kind, "cam_shape": shape, "cam_right": is_right}
 
 
-def _map_shape(row: Any) -> tuple[int, ...]:
-    axes = (*row.spatial_axes, row.channel_axis)
-    return tuple(1 if axis is None else row.shape[axis] for axis in axes)
+def _map_shape(row: Layer) -> tuple[int, ...]:
+    return (*(n or 1 for n in row.grid), row.num_channels)
 
 
 def _relus(built: Built, images: Any, table: LayerTable) -> dict[str, Any]:
     with reference.guided_by_hand() as calls:
         jax.eval_shape(lambda *arguments: built.apply(*arguments), built.shapes, images)
         called = dict(collections.Counter(calls))
-    return {"relus_called": called, "relus_found": sum("relu" in row.kind for row in table)}
+    return {"relus_called": called, "relus_found": sum(row.bounds is not None for row in table)}
 
 
 def _refusal(built: Built, images: Any) -> dict[str, Any]:
@@ -141,15 +148,11 @@ def _refusal(built: Built, images: Any) -> dict[str, Any]:
     return {"refused": None}
 
 
-def _fields(probes: list[Any], differs: dict[str, Any], row: int, column: int) -> dict[str, Any]:
+def _fields(probes: list[Layer], differs: dict[str, Any], row: int, column: int) -> dict[str, Any]:
     """Where the change of a pixel arrived, beside where the layer table says."""
     mixed, missed, exact, wide = [], [], [], []
     for layer in probes:
-        axes = (layer.batch_axis, *layer.spatial_axes)
-        others = tuple(a for a in range(len(layer.shape)) if a not in axes)
-        reached = (
-            differs[layer.name].any(others, keepdims=True).transpose(*axes, *others)[..., *[0] * len(others)]
-        )
+        reached = np.asarray(channels_last(differs[layer.name], layer)).any(-1)
         claimed = np.zeros(reached.shape[1:], bool)
         for r, c in np.ndindex(*claimed.shape):
             top, left, bottom, right = layer.visible(r, c)

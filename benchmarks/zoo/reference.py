@@ -1,7 +1,8 @@
 """Guided ReLUs put in by hand: what guided backpropagation of a foreign network is compared with.
 
-`install` replaces `jax.nn.relu` and `jax.nn.relu6` by functions that ask, whenever they are traced, whether the
-reference is wanted. It has to run before the packages are imported: many keep the function under a name of their own.
+`install` replaces `jax.nn.relu` and `jax.nn.relu6` by functions that ask, whenever they are traced, whether
+the reference is wanted. It has to run before the packages are imported: many keep the function under a name
+of their own.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ _guided = False
 
 
 def install(put: Callable[..., Any] = setattr) -> None:
-    """Puts the functions in the place of JAX's, by `setattr` or by what undoes it, as pytest's `monkeypatch.setattr`."""
+    """Puts the functions in the place of JAX's, by `setattr` or by pytest's `monkeypatch.setattr`."""
     for name in _PLAIN:
         put(jax.nn, name, _switched(name))
 

@@ -4,16 +4,24 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.zoo.cases import Case
+from vexplain.transforms.layer_kinds import LINEAR_KINDS
 
 HEAD = (
-    "network", "px", "layers", "axes known", "fields exact", "`cam_layer`", "ReLUs", "guided = reference", "s to trace"
-)  # fmt: skip
-_LINEAR = {"conv", "dense", "norm", "pool", "add", "concatenate", "named", "scale", "resize"}
+    "network",
+    "px",
+    "layers",
+    "axes known",
+    "fields exact",
+    "`cam_layer`",
+    "ReLUs",
+    "guided = reference",
+    "s to trace",
+)
 _SMALL = 1e-6  # relative: rounding in float64, some packages keep constants in float32
 
 
 def markdown(measured: Iterable[tuple[Case, Mapping[str, Any] | str]]) -> str:
-    """Returns the table: a line a network, grouped by package; a text in place of numbers says why there are none."""
+    """Returns the table, a line a network, by package; a text in place of numbers says why there are none."""
     lines, package = [_line(HEAD), _line(["---"] * len(HEAD))], None
     for case, found in measured:
         if case.package != package:
@@ -46,9 +54,11 @@ def _fields(found: Mapping[str, Any]) -> str:
 
 def _cam(case: Case, found: Mapping[str, Any]) -> str:
     if found["cam"] is None:
-        return "error" if found["cam_right"] else "**error**"
+        return "**error**"
     shape = " × ".join(map(str, found["cam_shape"]))
-    right = found["cam_right"] and found.get("way_is_whole", True)
+    right = found["cam_right"]
+    if case.head != "token":
+        right = right and found.get("way_is_whole", True)
     if case.head == "mean":
         right = right and found.get("beyond_mean", 0) < _SMALL
     return f"{found['cam_kind']}, {shape}" if right else f"**{found['cam_kind']}, {shape}**"
@@ -56,7 +66,7 @@ def _cam(case: Case, found: Mapping[str, Any]) -> str:
 
 def _guided(case: Case, found: Mapping[str, Any]) -> str:
     """The error against guided ReLUs by hand, and what GUIDED refuses without `on_uncovered`."""
-    others = sorted(kind for kind in found["kinds"] if kind not in _LINEAR and "relu" not in kind)
+    others = sorted(kind for kind in found["kinds"] if kind not in (*LINEAR_KINDS, "relu", "relu6"))
     refusal = f"refused: {', '.join(others)}" if found["refused"] else ""
     if others and not refusal:
         refusal = f"**passes over {', '.join(others)}**"

@@ -1,7 +1,7 @@
-"""Networks of the zoo (`make zoo`) whose packages the tests have: axes and the layer for maps, by shapes alone.
+"""Networks of the zoo (`make zoo`) whose packages the tests have: axes and the layer for maps, by shapes.
 
-What is true of each network stands in `benchmarks.zoo.cases`. Guided gradients are compared with ReLUs that are
-guided by hand, in small ones.
+What is true of each stands in `benchmarks.zoo.cases`. Guided gradients are compared with ReLUs that are
+guided by hand, in small networks.
 """
 
 import jax
@@ -11,8 +11,9 @@ import pytest
 
 import vexplain as vx
 from benchmarks.zoo import measure, reference
-from benchmarks.zoo.builders import BUILDERS, Built, drawn, haiku_module, keras_application
+from benchmarks.zoo.builders import Built, drawn, haiku_module
 from benchmarks.zoo.cases import CASES
+from benchmarks.zoo.packages import BUILDERS, keras_application
 
 NAMES = (
     "keras/ResNet50",
