@@ -3,8 +3,8 @@
     make zoo                                        (python -m benchmarks.zoo, in .venv-zoo)
     python -m benchmarks.zoo keras eqxvision/swin_t (only some: a package, or package/network)
 
-Each network runs in a process of its own with a limit of time, two at once, and leaves a file in `runs/zoo`; a
-run that was interrupted goes on with those that have none. In the end the table of all files is printed and
+Each network runs in a process of its own with a limit of time, two at once, and leaves a file in `runs/zoo`:
+a run that was interrupted goes on with those that have none. In the end the table of all files is printed and
 written to `runs/zoo/table.md`. Weights are random; nothing is downloaded.
 """
 

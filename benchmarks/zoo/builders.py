@@ -3,6 +3,7 @@
 No weights are downloaded or initialized: `drawn` makes random ones where a measurement needs numbers.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -79,14 +80,14 @@ def equinox_module(make: Callable[[], Any], **options: Any) -> Built:
     return Built(apply, shapes)
 
 
-def keras_model(make: Callable[..., Any], **options: Any) -> Built:
-    """A Keras 3 model on the JAX backend, made by `make`; its variables by their paths."""
+def keras_model(make: Callable[..., Any], *, is_eager: bool = False, **options: Any) -> Built:
+    """A Keras 3 model on the JAX backend, made by `make`; `is_eager` where variables are given numbers."""
     import keras
 
     keras.config.set_floatx(str(jnp.result_type(float)))
     keras.config.set_dtype_policy(str(jnp.result_type(float)))
     keras.backend.clear_session()
-    with keras.StatelessScope(initialize_variables=False):
+    with contextlib.nullcontext() if is_eager else keras.StatelessScope(initialize_variables=False):
         model = make(**options)
     groups = (model.trainable_variables, model.non_trainable_variables)
     shapes = tuple(

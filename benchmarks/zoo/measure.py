@@ -2,8 +2,8 @@
 
 Axes and receptive fields are compared with what the images do: the activations that change with one pixel of
 one image, bit for bit, are those that depend on it. (A pixel that is not a number would be lost in XLA's max
-pooling on CPUs.) The layer for class activation maps is right where the logits depend on the images through it
-alone, and on nothing but its mean over the positions, where the head is global average pooling.
+pooling on CPUs.) The layer for class activation maps is right where the logits depend on the images through
+it alone, and on nothing but its mean over the positions, where the head is global average pooling.
 """
 
 import collections
@@ -121,10 +121,11 @@ def _cam(case: Case, table: LayerTable) -> dict[str, Any]:
     try:
         row = table[cam_layer(table)]
     except ValueError as error:
-        return {"cam": None, "cam_error": str(error)[:300], "cam_right": False}
+        return {"cam": None, "cam_error": str(error)[:300], "cam_right": case.head == "none"}
     shape = _map_shape(row)
     candidates = [row.name for row in table if row.kind == case.kind and _map_shape(row) == case.cam]
     is_right = len(candidates) >= -case.place and candidates[case.place] == row.name
+    is_right = is_right and case.head != "none"
     return {"cam": row.name, "cam_kind": row.kind, "cam_shape": shape, "cam_right": is_right}
 
 

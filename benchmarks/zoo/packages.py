@@ -126,13 +126,13 @@ def equimo(network: str, size: int, **options: Any) -> Built:
     return equinox_module(functools.partial(getattr(package, network), **options))
 
 
-def eqxvision(network: str, size: int, eager: bool = False) -> Built:
-    """`eqxvision` in Equinox; `eager` for a network whose constructor computes its widths in JAX."""
+def eqxvision(network: str, size: int, is_eager: bool = False) -> Built:
+    """`eqxvision` in Equinox; `is_eager` for a network whose constructor computes its widths in JAX."""
     _put_back_equinox_experimental()
     import eqxvision.models as package
 
     def make():
-        with jax.ensure_compile_time_eval() if eager else _numbers_at_tracing():
+        with jax.ensure_compile_time_eval() if is_eager else _numbers_at_tracing():
             return getattr(package, network)(num_classes=NUM_CLASSES)
 
     return equinox_module(make)

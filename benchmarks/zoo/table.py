@@ -54,7 +54,7 @@ def _fields(found: Mapping[str, Any]) -> str:
 
 def _cam(case: Case, found: Mapping[str, Any]) -> str:
     if found["cam"] is None:
-        return "**error**"
+        return "error" if found["cam_right"] else "**error**"
     shape = " × ".join(map(str, found["cam_shape"]))
     right = found["cam_right"]
     if case.head != "token":
