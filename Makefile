@@ -5,19 +5,21 @@
 #   make test                      the tests
 #   make lint                      format, lint and types
 #   make docs                      the documentation: docs/_build/html/index.html
-#   make fuzz N=1000               that many random networks against what is known of them: axes, fields, rules, readings
+#   make fuzz N=1000               so many random networks against what is known of them
 #   make parity                    logits and maps against torchvision, timm, Captum and pytorch-grad-cam (in .venv-parity)
+#   make device                    all that is measured on a GPU, in 10 minutes: runs/device/device.json
 #   make references                makes again what the tests compare with, by the same libraries
 
 PYTHON ?= python3
 VARIANT ?= single_6c
 OUT ?= runs/an8flower
 N ?= 1000
+DEVICE_OUT ?= runs/device
 # for CPUs: the PyTorch for Linux that PyPI has brings 4 GB of CUDA along
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint docs clean parity references
+.PHONY: demo test fuzz lint docs clean parity references device
 
 demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
@@ -31,6 +33,9 @@ fuzz: .venv/.installed-test
 
 parity: .venv-parity/.installed
 	.venv-parity/bin/python -m benchmarks.parity
+
+device: .venv/.installed-device
+	$(BIN)/python -m benchmarks.device accelerator --out $(DEVICE_OUT)
 
 references: .venv-parity/.installed
 	.venv-parity/bin/python -m tests.references.make_references

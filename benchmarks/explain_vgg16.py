@@ -1,81 +1,136 @@
-"""Seconds an image and peak memory of explaining 64 images with VGG-16 at 224 px, beside Captum, in one run.
+"""Seconds an image and peak memory of explaining images with VGG-16 at 224 px, beside Captum, in one run.
 
     make .venv-parity/.installed
-    .venv-parity/bin/python -m benchmarks.explain_vgg16
+    .venv-parity/bin/python -m benchmarks.explain_vgg16                        64 images, batches of 8
+    .venv-parity/bin/python -m benchmarks.explain_vgg16 --batch-size 64 --num-images 512
 
-Each row is a process of its own, one after the other, on all cores, in batches of 8: after one batch for
-warming up (compilation), 64 images by the clock. Memory is the largest the process had, libraries and weights
-(0.55 GB) included. Weights are random: time does not depend on them.
+Each row is a process of its own, one after the other, on the first accelerator or on all cores: after one
+batch for warming up (compilation), the images by the clock, from the host and to the end of each batch.
+Memory is the largest the process had, libraries and weights (0.55 GB) included; on an accelerator, the
+largest that was allocated there. Weights are random: time does not depend on them. PyTorch and JAX both let a
+GPU multiply float32 with 10 bits in convolutions by default; `--precision float32` asks both for all bits.
 """
 
+import dataclasses
+import json
+import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import numpy as np
+import tyro
 
-BATCH, NUM_IMAGES, SIZE = 8, 64, 224
-ROWS = {
+Precision = Literal["default", "float32"]
+Row = Literal["captum", "ours", "recipe"]
+TITLES: dict[Row, str] = {
     "captum": "guided backpropagation, Captum",
     "ours": "guided backpropagation, vexplain",
     "recipe": "relevant features (K = 3 maps an image), vexplain",
 }
 
 
-def main(arguments: list[str]) -> None:
-    """Measures the row that is named, or runs a process for each."""
-    if arguments:
-        _measure(MAKERS[arguments[0]]())
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of the benchmark."""
+
+    batch_size: int = 8
+    num_images: int = 64
+    size: int = 224
+    precision: Precision = "default"
+    rows: tuple[Row, ...] = ("captum", "ours", "recipe")
+    here: bool = False  # measure in this process, which prints the numbers as JSON; of one row
+
+
+def main(config: Config) -> None:
+    """Runs a process for each row and prints the table, or measures the one row."""
+    if config.here:
+        print(json.dumps(_measure(config, config.rows[0])))
         return
     print(f"{'method':52}{'s an image':>12}{'peak memory, GB':>18}")
-    for row, title in ROWS.items():
-        command = [sys.executable, "-m", "benchmarks.explain_vgg16", row]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        seconds, memory = done.stdout.split()[-2:]
-        print(f"{title:52}{float(seconds):12.3f}{float(memory):18.2f}", flush=True)
+    for row in measurements(config):
+        print(f"{TITLES[row['row']]:52}{row['seconds']:12.4f}{row['memory']:18.2f}", flush=True)
 
 
-def _measure(explain_batch: Callable[[np.ndarray], object]) -> None:
-    images = np.random.default_rng(0).random((NUM_IMAGES, SIZE, SIZE, 3), np.float32)
-    explain_batch(images[:BATCH])
+def measurements(config: Config) -> Iterator[dict[str, Any]]:
+    """Yields a row a method: seconds of the first batch and of an image of later ones, memory in GB, device.
+
+    Raises:
+        RuntimeError: a row failed, with what it said last.
+    """
+    environment = dict(os.environ)
+    if config.precision == "float32":
+        environment["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+    for row in config.rows:
+        settings = {name.replace("_", "-"): getattr(config, name) for name in ("size", "precision")}
+        settings |= {"batch-size": config.batch_size, "num-images": config.num_images, "rows": row}
+        options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+        command = [sys.executable, "-m", "benchmarks.explain_vgg16", "--here", *options]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{TITLES[row]}: {done.stderr.strip()[-2000:]}")
+        yield {"row": row, "precision": config.precision} | json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure(config: Config, row: Row) -> dict[str, Any]:
+    explain_batch, facts = MAKERS[row](config)
+    shape = (config.num_images, config.size, config.size, 3)
+    images = np.random.default_rng(0).random(shape, np.float32)
     started = time.monotonic()
-    for start in range(0, NUM_IMAGES, BATCH):
-        explain_batch(images[start : start + BATCH])
-    seconds = (time.monotonic() - started) / NUM_IMAGES
-    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    explain_batch(images[: config.batch_size])
+    first = time.monotonic() - started
+    started = time.monotonic()
+    for start in range(0, config.num_images, config.batch_size):
+        explain_batch(images[start : start + config.batch_size])
+    seconds = (time.monotonic() - started) / config.num_images
+    device, on_device = facts()
+    on_host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = {"memory": on_device or on_host, "host_memory": on_host}
+    return {"first": first, "seconds": seconds, "device": device} | memory
 
 
-def _captum() -> Callable[[np.ndarray], object]:
+def _captum(config: Config) -> tuple[Callable[[np.ndarray], object], Callable[[], tuple[str, float | None]]]:
     import torch
 
     from benchmarks.parity.torch_networks import full_network
 
-    network = full_network("vgg16", "torchvision")
+    torch.backends.cudnn.allow_tf32 = config.precision == "default"
+    on = "cuda" if torch.cuda.is_available() else "cpu"
+    network = full_network("vgg16", "torchvision").to(on)
     from captum.attr import GuidedBackprop
 
     explainer = GuidedBackprop(network)
 
     def explain_batch(images):
-        pixels = torch.from_numpy(np.moveaxis(images, -1, 1).copy()).requires_grad_()
+        pixels = torch.from_numpy(np.moveaxis(images, -1, 1).copy()).to(on).requires_grad_()
         targets = network(pixels).argmax(-1)
-        return explainer.attribute(pixels, target=targets)
+        found = explainer.attribute(pixels, target=targets)
+        if on == "cuda":
+            torch.cuda.synchronize()
+        return found
 
-    return explain_batch
+    def facts():
+        if on == "cpu":
+            return "cpu", None
+        return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 2**30
+
+    return explain_batch, facts
 
 
-def _ours() -> Callable[[np.ndarray], object]:
+def _ours(config: Config):
     import jax
 
     from vexplain import guided_backprop
     from vexplain.classifiers import build
 
     apply, variables, _ = build("vgg16")
-    return lambda images: jax.block_until_ready(guided_backprop(apply, variables, images))
+    return lambda images: jax.block_until_ready(guided_backprop(apply, variables, images)), _facts
 
 
-def _recipe() -> Callable[[np.ndarray], object]:
+def _recipe(config: Config):
     import jax
 
     from vexplain import explain, layers
@@ -83,8 +138,8 @@ def _recipe() -> Callable[[np.ndarray], object]:
     from vexplain.relevance import Relevance, default_layers, layout_of, layout_size
 
     apply, variables, _ = build("vgg16")
-    table = layers(apply, variables, jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), np.float32))
-    layout = layout_of(default_layers(table))
+    shape = (config.batch_size, config.size, config.size, 3)
+    layout = layout_of(default_layers(layers(apply, variables, jax.ShapeDtypeStruct(shape, np.float32))))
     rng = np.random.default_rng(0)
     weights = rng.random((layout_size(layout), 1000)) * (rng.random((layout_size(layout), 1000)) < 0.01)
     zeros, names = np.zeros(1000), tuple(map(str, range(1000)))
@@ -93,10 +148,19 @@ def _recipe() -> Callable[[np.ndarray], object]:
     def explain_batch(images):
         return jax.block_until_ready(explain(apply, variables, images, relevance=relevance))
 
-    return explain_batch
+    return explain_batch, _facts
+
+
+def _facts() -> tuple[str, float | None]:
+    """The device, and the most that was allocated on it in GB; `None` on a CPU, which does not say."""
+    import jax
+
+    device = jax.devices()[0]
+    peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    return device.device_kind, peak and peak / 2**30
 
 
 MAKERS = {"captum": _captum, "ours": _ours, "recipe": _recipe}
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(tyro.cli(Config, prog="python -m benchmarks.explain_vgg16"))

@@ -13,6 +13,8 @@ eighth at steps of half that.
 
 import dataclasses
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,6 +43,20 @@ class Config:
 
 def main(config: Config) -> dict[str, float]:
     """Prints the table, and returns images a second by method."""
+    rows = []
+    for row in measurements(config):
+        shown = [row["method"], f"{row['first']:.2f}", str(row["compilations"]), f"{row['second']:.3f}"]
+        rows.append([*shown, str(row["compilations_again"]), f"{row['images_per_second']:.1f}"])
+        print(*rows[-1], sep="  ", flush=True)
+    device = jax.devices()[0].device_kind
+    print(f"\n{config.network}, {config.size} px, batch {config.batch_size}, {device}\n")
+    header = ["method", "first call, s", "compilations", "second call, s", "compilations", "images a second"]
+    print(aligned(header, rows))
+    return {name: float(rate) for name, *_, rate in rows}
+
+
+def measurements(config: Config) -> Iterator[dict[str, Any]]:
+    """Yields a row a method when it is known: seconds and compilations of two calls, images a second."""
     apply, variables, num_classes = network(config)
     shape = (config.batch_size, config.size, config.size, 3)
     images = [np.random.default_rng(n).random(shape, np.float32) for n in range(2)]
@@ -53,7 +69,6 @@ def main(config: Config) -> dict[str, float]:
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, **_: compiled.append(seconds) if event == COMPILED else None
     )
-    rates, rows = {}, []
     for name, method in methods.items():
         given = {"key": jax.random.key(0)} if "key" in METHODS[name].needs else {}
         calls = []
@@ -61,15 +76,14 @@ def main(config: Config) -> dict[str, float]:
             compiled.clear()
             calls.append((seconds_of(method, apply, variables, images[n], **given), len(compiled)))
         (first, num_first), (second, num_second), *rest = calls
-        rates[name] = config.batch_size / min(seconds for seconds, _ in rest)
-        row = [name, f"{first:.2f}", str(num_first), f"{second:.3f}", str(num_second), f"{rates[name]:.1f}"]
-        rows.append(row)
-        print(*row, sep="  ", flush=True)
-    device = jax.devices()[0].device_kind
-    print(f"\n{config.network}, {config.size} px, batch {config.batch_size}, {device}\n")
-    header = ["method", "first call, s", "compilations", "second call, s", "compilations", "images a second"]
-    print(aligned(header, rows))
-    return rates
+        yield {
+            "method": name,
+            "first": first,
+            "compilations": num_first,
+            "second": second,
+            "compilations_again": num_second,
+            "images_per_second": config.batch_size / min(seconds for seconds, _ in rest),
+        }
 
 
 def network(config: Config):

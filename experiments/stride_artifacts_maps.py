@@ -204,7 +204,7 @@ def grid_period(table: LayerTable, name: str) -> int:
     """
     names = [row.name for row in table]
     before = table.layers[: names.index(name)]
-    jumps = [int(row.fields[0].jump) for row in before if max(row.strides or (1,)) > 1]
+    jumps = [round(row.fields[0].jump) for row in before if max(row.strides or (1,)) > 1]
     if not jumps:
         raise ValueError(f"layer {name!r} comes before any strided convolution: it has no grid to measure")
     return max(jumps)

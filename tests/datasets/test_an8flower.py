@@ -170,3 +170,14 @@ def test_folds_depend_on_the_key_alone_and_share_the_examples():
 def test_bad_numbers():
     with pytest.raises(ValueError, match="num_per_class is 0"):
         RenderedSource(num_per_class=0)
+
+
+@pytest.mark.parametrize("difficulty", ["plain", "context"])
+def test_an_accelerator_is_asked_for_products_in_full_float32(difficulty):
+    def image(key):
+        return render(key, 0, size=16, samples=1, difficulty=difficulty)[0]
+
+    program = str(jax.make_jaxpr(image)(jax.random.key(0)))
+    products = program.count("= dot_general[")
+    assert products > 5
+    assert program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products

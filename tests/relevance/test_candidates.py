@@ -77,7 +77,7 @@ def test_class_scores_are_left_out_whatever_is_done_to_them(finish):
 def test_what_cannot_be_read_is_left_out():
     @jax.custom_vjp
     def rounded(x):
-        return jax.nn.relu(x - 0.5)
+        return 2 * jax.nn.relu(x - 0.5)
 
     rounded.defvjp(lambda x: (rounded(x), None), lambda _, g: (g,))
 

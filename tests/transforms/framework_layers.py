@@ -11,7 +11,7 @@ from tests.transforms.network_graph import Building, DoesNotFit, Value, operatio
 
 LINEN = {
     "LayerNorm": lambda dtype: nn.LayerNorm(epsilon=0.05, dtype=dtype),
-    "LayerNorm, slow variance": lambda dtype: nn.LayerNorm(epsilon=0.05, use_fast_variance=False, dtype=dtype),
+    "LayerNorm, slow": lambda dtype: nn.LayerNorm(epsilon=0.05, use_fast_variance=False, dtype=dtype),
     "RMSNorm": lambda dtype: nn.RMSNorm(epsilon=0.05, dtype=dtype),
     "InstanceNorm": lambda dtype: nn.InstanceNorm(epsilon=0.05, dtype=dtype),
     "GroupNorm": lambda dtype: nn.GroupNorm(num_groups=1, epsilon=0.05, dtype=dtype),
@@ -59,10 +59,7 @@ def equinox_norm(net: Building, v: Value, layer):
     if c < 2:
         raise DoesNotFit("one channel")
     scale, shift = _affine(net, c)
-    if layer == "GroupNorm":
-        module = eqx.nn.GroupNorm(1, c, eps=0.05)
-    else:
-        module = getattr(eqx.nn, layer)(c, eps=0.05)
+    module = eqx.nn.GroupNorm(1, c, eps=0.05) if layer == "GroupNorm" else getattr(eqx.nn, layer)(c, eps=0.05)
     module = eqx.tree_at(lambda m: m.weight, module, jnp.asarray(scale))
     if layer != "RMSNorm":
         module = eqx.tree_at(lambda m: m.bias, module, jnp.asarray(shift))

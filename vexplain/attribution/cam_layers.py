@@ -14,18 +14,18 @@ from vexplain.transforms import Layer, LayerTable, channels_last, edit, layers, 
 from vexplain.typing import Array, Float
 
 INTERPOLATIONS = ("bilinear", "nearest", None)
-_ENTRY = ("dense", "conv", "norm", "add")  # an activation function follows one of these
 Map = Float[Array, "batch _rows _columns _channels"]
 
 
 def cam_layer(table: LayerTable) -> str:
-    """Returns the customary layer for class activation maps: the last convolution, after its ReLU.
+    """Returns the customary layer for class activation maps: what the last reduction over positions acts on.
 
-    A convolution that leaves a single position, as LeNet's last one does, makes no map and does not count
-    where there are others.
+    Of a network with global average pooling that is the map that is averaged, of one with dense layers the
+    map that is flattened (before a pooling, which would make it coarser), of a transformer with a class token
+    the tokens from which its last attention makes keys and values.
 
     Raises:
-        ValueError: no layer of the network has two spatial axes.
+        ValueError: no layer of the network has rows and columns.
 
     Example:
         >>> def apply(variables, images):
@@ -36,16 +36,12 @@ def cam_layer(table: LayerTable) -> str:
         >>> cam_layer(layers(apply, jnp.ones((3, 3, 1, 2)), jnp.ones((1, 5, 5, 1))))
         'relu_1'
     """
-    spatial = [row for row in table if row.num_positions and row.batch_axis is not None]
-    convolutions = [n for n, layer in enumerate(spatial) if layer.kind == "conv"]
-    convolutions = [n for n in convolutions if spatial[n].num_positions > 1] or convolutions
-    if not convolutions:
-        raise ValueError("no convolution of this network has spatial axes: name a layer for the map")
-    last = convolutions[-1]
-    for follower in spatial[last + 1 :]:
-        if follower.kind not in (*_ENTRY, "named"):
-            return follower.name if follower.kind != "pool" else spatial[last].name
-    return spatial[last].name
+    if table.last_map is None:
+        raise ValueError(
+            "no layer of this network has rows and columns that could be followed: name a layer of tokens "
+            "and its grid=(rows, columns)"
+        )
+    return table.last_map
 
 
 class LayerGradient(NamedTuple):
@@ -111,7 +107,7 @@ def _spatial_layer(network: Network, images: Any, layer: str | Layer | None) -> 
             f"layer {name!r} of shape {row.shape} mixes the images of a batch, or its batch cannot be "
             "followed: choose an earlier layer"
         )
-    if None in row.spatial_axes:
+    if not row.num_positions:
         raise ValueError(
             f"layer {name!r} of shape {row.shape} has no spatial axes: a map needs a layer with height and "
             "width, such as the last convolution (see cam_layer)"

@@ -30,7 +30,7 @@ def with_silenced_channels(apply: ApplyFn, layers: Sequence[Layer]) -> ApplyFn:
         def change(layer: Layer) -> Callable[[Array], Array]:
             def multiply(activation):
                 kept = channels_last(activation, layer) * masks[layer.name].astype(activation.dtype)
-                return as_layer_output(kept, layer)
+                return as_layer_output(kept, layer, like=activation)
 
             return multiply
 

@@ -6,15 +6,17 @@ networks are therefore searched at the outputs of their blocks.
 """
 
 import itertools
+import logging
 from collections.abc import Sequence
 
 from vexplain.relevance._responses import Measure, check_measure, responses
 from vexplain.relevance.layout import FeatureLayout
 from vexplain.relevance.statistics import ResponseFn
 from vexplain.transforms import Layer, LayerTable, channels_last, read
-from vexplain.transforms.nonlinearities import ACTIVATION_KINDS
+from vexplain.transforms.nonlinearities import ACTIVATION_KINDS, OTHER
 from vexplain.typing import ApplyFn
 
+_LOG = logging.getLogger(__name__)
 # These make new values of several channels, positions or layers; other kinds go number by number.
 _COMBINES = ("conv", "dense", "pool", "add", "concatenate")
 _MIN_BLOCKS = 3  # additions from which on a network is one of residual blocks
@@ -42,8 +44,10 @@ def candidate_layers(table: LayerTable, *, convolutional_only: bool = False) -> 
         >>> [layer.name for layer in candidate_layers(table)]
         ['pool_1', 'dense_1', 'relu_1']
     """
-    before_scores = table.layers[: len(table) - _num_scores(table)]
-    readable = [layer for layer in before_scores if layer.inside is None and layer.batch_axis is not None]
+    named = [layer for layer in table if not layer.kind.startswith(OTHER)]
+    before_scores = named[: len(named) - _num_scores(named)]
+    readable = [layer for layer in before_scores if layer.is_readable]
+    _warn_of_others([layer for layer in before_scores if not layer.is_readable])
     chosen = [layer for layer in readable if layer.kind == "conv" or not convolutional_only]
     if not chosen:
         what = "convolution" if convolutional_only else "layer before the class scores"
@@ -51,9 +55,18 @@ def candidate_layers(table: LayerTable, *, convolutional_only: bool = False) -> 
     return tuple(chosen)
 
 
-def _num_scores(table: LayerTable) -> int:
-    """How many layers at the end of the table are the class scores, channel by channel."""
-    layers, count = table.layers, 1
+def _warn_of_others(left_out: Sequence[Layer]) -> None:
+    reasons: dict[str, list[str]] = {}
+    for layer in left_out:
+        reasons.setdefault(layer.unreadable or "", []).append(layer.name)
+    for reason, names in reasons.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        _LOG.warning("%d layers are left out, %s: %s%s", len(names), reason, ", ".join(names[:3]), more)
+
+
+def _num_scores(layers: Sequence[Layer]) -> int:
+    """How many layers at the end are the class scores, channel by channel."""
+    count = 1
     while (
         count < len(layers)
         and layers[-count].kind not in _COMBINES

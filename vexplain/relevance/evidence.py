@@ -164,7 +164,7 @@ def evidence_layers(table: LayerTable) -> tuple[Layer, ...]:
         >>> [layer.name for layer in evidence_layers(layers(apply, None, jnp.ones((1, 4, 4, 3))))]
         ['relu_1', 'pool_1']
     """
-    spatial = [r for r in table if r.num_positions > 1 and r.batch_axis is not None and not r.inside]
+    spatial = [row for row in table if row.num_positions > 1 and row.is_readable]
     if not spatial:
         raise ValueError(
             "apply: no layer of this network has positions (two spatial axes), so that evidence has no place"
@@ -212,7 +212,8 @@ def _contributions(
 
     found = jnp.concatenate([of_layer(name) for name in relevance.layers], axis=1)
     is_relevant = jnp.asarray(relevance.weights > 0, scores.dtype)
-    return jnp.where(scores @ is_relevant.T > 0, found, 0)
+    counts = jnp.matmul(scores, is_relevant.T, precision="highest") > 0
+    return jnp.where(counts, found, 0)
 
 
 def _beside(chosen: AnyArray, like: Array) -> Array:

@@ -80,14 +80,8 @@ def _peak(activation: Array, layer: Layer, channel: int) -> tuple[Array, Array, 
     flat = maps.reshape(len(maps), -1)
     place = flat.argmax(1).astype(jnp.int32)
     value = jnp.take_along_axis(flat, place[:, None], 1)[:, 0]
-    # A map may be transposed, or have lost an axis: then all positions are at 0 along it.
-    axes = [a for a in range(activation.ndim) if a not in (layer.batch_axis, layer.channel_axis)]
-    positions = dict(zip(axes, jnp.unravel_index(place, maps.shape[1:]), strict=True))
-    row, column = (
-        jnp.zeros_like(place) if axis is None else positions[axis].astype(jnp.int32)
-        for axis in layer.spatial_axes
-    )
-    return value, row, column
+    row, column = jnp.unravel_index(place, [n or 1 for n in layer.grid])  # 0 where an axis is gone
+    return value, row.astype(jnp.int32), column.astype(jnp.int32)
 
 
 def _labels(batch: Batch, picks: Sequence[Pick]) -> Array:

@@ -273,4 +273,4 @@ def combined_maps(
     scores = features.scores if combination == "weighted" else features.valid.astype(maps.dtype)
     total = scores.sum(1, keepdims=True)
     shares = scores / jnp.where(total > 0, total, 1)
-    return jnp.einsum("bk,bkhw->bhw", shares, maps)
+    return jnp.einsum("bk,bkhw->bhw", shares, maps, precision="highest")

@@ -4,7 +4,7 @@ from vexplain.transforms.activations import as_layer_output as as_layer_output
 from vexplain.transforms.activations import channels_last as channels_last
 from vexplain.transforms.activations import edit as edit
 from vexplain.transforms.activations import read as read
-from vexplain.transforms.layer_table import Layer as Layer
+from vexplain.transforms.layer import Layer as Layer
 from vexplain.transforms.layer_table import LayerTable as LayerTable
 from vexplain.transforms.layer_table import layers as layers
 from vexplain.transforms.loops import fast_in_loops as fast_in_loops
@@ -13,5 +13,6 @@ from vexplain.transforms.rules import GUIDED as GUIDED
 from vexplain.transforms.rules import RESAMPLED_STRIDE as RESAMPLED_STRIDE
 from vexplain.transforms.rules import Rule as Rule
 from vexplain.transforms.rules import Rules as Rules
+from vexplain.transforms.rules import Step as Step
 from vexplain.transforms.rules import matched_layers as matched_layers
 from vexplain.transforms.rules import with_rules as with_rules

@@ -5,13 +5,17 @@ Both return an ordinary function of the same arguments, which goes through `jit`
 sharding, and leaves the rest of the computation bit for bit as it was.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
-from vexplain.transforms.interpreter import Path, evaluate
-from vexplain.transforms.layer_table import Layer, traced_layers
+from vexplain.transforms.interpreter import Change, evaluate
+from vexplain.transforms.layer import Layer
+from vexplain.transforms.layer_table import Traced, traced_layers
+from vexplain.transforms.program import Path
 from vexplain.typing import Array
 
 
@@ -43,14 +47,11 @@ def read(fn: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
     names = tuple(dict.fromkeys(names))
 
     def read_fn(variables, images, *rest):
-        found: dict[str, Any] = {}
-
-        def keep(value, here):
-            found.update(dict.fromkeys(here, value))
-            return value
-
-        out = _evaluated(fn, (variables, images, *rest), names, "read", keep)
-        return out, {name: found[name] for name in names}
+        args = (variables, images, *rest)
+        traced = traced_layers(fn, args)
+        paths = {name: _path(traced, name, "read") for name in names}
+        out, found = evaluate(traced.program, args, {}, paths.values())
+        return out, {name: found[path] for name, path in paths.items()}
 
     return read_fn
 
@@ -81,13 +82,14 @@ def edit(fn: Callable[..., Any], changes: Mapping[str, Callable[[Array], Array]]
     """
     changes = _checked_changes(changes)
 
-    def change(value, here):
-        for name in here:
-            value = _changed(name, changes[name], value)
-        return value
-
     def edited(variables, images, *rest):
-        return _evaluated(fn, (variables, images, *rest), tuple(changes), "edit", change)
+        args = (variables, images, *rest)
+        traced = traced_layers(fn, args)
+        places: dict[Path, list[str]] = {}
+        for name in changes:
+            places.setdefault(_path(traced, name, "edit"), []).append(name)
+        made = {path: Change(_changing(here, changes)) for path, here in places.items()}
+        return evaluate(traced.program, args, made)[0]
 
     return edited
 
@@ -95,30 +97,75 @@ def edit(fn: Callable[..., Any], changes: Mapping[str, Callable[[Array], Array]]
 def channels_last(activation: Array, layer: Layer) -> Array:
     """Returns an activation as (batch, ...positions, channels).
 
+    Positions are rows and columns of the image, also those of tokens, of windows and of rows that were rolled
+    or turned; class and register tokens are left out. Channels are numbers that several axes may hold (heads,
+    groups): then they are joined.
+
     Args:
         activation: what `read` returned for `layer`.
         layer: its row in the layer table; a ValueError where its batch axis could not be followed.
     """
-    return jnp.moveaxis(activation, _axes(layer), (0, -1))
+    turned, sizes = _turned(activation, layer)
+    if layer.order is None:
+        return turned.reshape(len(turned), *sizes, layer.num_channels)
+    flat = turned.reshape(len(turned), -1, layer.num_channels)
+    cells = jnp.take(flat, jnp.asarray(layer.order), axis=1)
+    return cells.reshape(len(cells), *filter(None, layer.grid), layer.num_channels)
 
 
-def as_layer_output(activation: Array, layer: Layer) -> Array:
+def as_layer_output(activation: Array, layer: Layer, *, like: Array | None = None) -> Array:
     """Returns an activation in the layer's own order of axes: the inverse of `channels_last`.
 
     Args:
         activation: (batch, ...positions, channels).
         layer: its row in the layer table.
+        like: an activation as `read` returns it, whose class and register tokens are kept; zeros without it.
     """
-    return jnp.moveaxis(activation, (0, -1), _axes(layer))
+    batch_axis = _batch_axis(layer)
+    num_images = len(activation)
+    positional = _positional_axes(layer)
+    sizes = [layer.batch_fold if a == batch_axis else layer.shape[a] for a in positional]
+    if layer.order is not None:
+        flat = activation.reshape(num_images, -1, layer.num_channels)
+        count = math.prod(sizes)
+        if like is None:
+            tokens = jnp.zeros((num_images, count, layer.num_channels), flat.dtype)
+        else:
+            tokens = _turned(like, layer)[0].reshape(num_images, count, layer.num_channels).astype(flat.dtype)
+        activation = tokens.at[:, jnp.asarray(layer.order)].set(flat)
+    channels = [layer.shape[a] for a in layer.channel_axes]
+    others = [a for a in positional if a != batch_axis]
+    parts = activation.reshape(
+        num_images * layer.batch_fold, *sizes[len(positional) - len(others) :], *channels
+    )
+    return jnp.transpose(parts, np.argsort([batch_axis, *others, *layer.channel_axes]).tolist())
 
 
-def _axes(layer: Layer) -> tuple[int, int]:
+def _turned(activation: Array, layer: Layer) -> tuple[Array, list[int]]:
+    """(batch, positions..., channels...), and the sizes of the positions."""
+    batch_axis, positional = _batch_axis(layer), _positional_axes(layer)
+    others = [a for a in positional if a != batch_axis]
+    turned = jnp.transpose(activation, (batch_axis, *others, *layer.channel_axes))
+    sizes = [activation.shape[a] for a in others]
+    if layer.batch_fold > 1:
+        sizes = [layer.batch_fold, *sizes]
+        turned = turned.reshape(-1, layer.batch_fold, *turned.shape[1:])
+    return turned, sizes
+
+
+def _positional_axes(layer: Layer) -> list[int]:
+    """The axes that hold positions, that of the batch first where it does."""
+    axes = [a for a in range(len(layer.shape)) if a not in (layer.batch_axis, *layer.channel_axes)]
+    return ([layer.batch_axis] if layer.batch_fold > 1 and layer.batch_axis is not None else []) + axes
+
+
+def _batch_axis(layer: Layer) -> int:
     if layer.batch_axis is None:
         raise ValueError(
-            f"layer {layer.name!r} of shape {layer.shape} has no batch axis that could be followed: it mixes "
-            "the images of a batch, takes them one by one, or has one number for each"
+            f"layer {layer.name!r} of shape {layer.shape} has no batch axis that could be followed, "
+            f"{layer.unreadable}"
         )
-    return layer.batch_axis, layer.channel_axis
+    return layer.batch_axis
 
 
 def _checked_changes(changes: Mapping[str, Any]) -> dict[str, Callable[[Array], Array]]:
@@ -131,23 +178,25 @@ def _checked_changes(changes: Mapping[str, Any]) -> dict[str, Callable[[Array], 
     return dict(changes)
 
 
-def _evaluated(fn, args: Sequence[Any], names: Sequence[str], verb: str, change: Callable[..., Any]) -> Any:
-    """The outputs of `fn(*args)`, with `change(value, names)` in place of the values of some layers."""
-    program, table, *_ = traced_layers(fn, args)
-    places: dict[Path, list[str]] = {}  # layers by the path of the equation that makes their value
-    for name in names:
-        layer = table[name]
-        if layer.inside is not None:
-            raise ValueError(
-                f"cannot {verb} layer {name!r}: it is inside {layer.inside}, whose own rule would be "
-                "lost; name a layer before or after it"
-            )
-        places.setdefault(layer.path, []).append(name)
+def _path(traced: Traced, name: str, verb: str) -> Path:
+    """Where the value of a layer is made."""
+    layer = traced.table[name]
+    if layer.inside is not None:
+        raise ValueError(
+            f"cannot {verb} layer {name!r}: it is inside {layer.inside}, whose own rule would be "
+            "lost; name a layer before or after it"
+        )
+    return layer.path
 
-    def replacement(here):
-        return lambda original, inputs: change(original(*inputs), here)
 
-    return evaluate(program, args, {path: replacement(here) for path, here in places.items()})
+def _changing(names: Sequence[str], changes: Mapping[str, Callable[[Array], Array]]) -> Callable[..., Array]:
+    def replaced(original, inputs, held):
+        value = original(*inputs)
+        for name in names:
+            value = _changed(name, changes[name], value)
+        return value
+
+    return replaced
 
 
 def _changed(name: str, change: Callable[[Array], Array], value: Array) -> Array:

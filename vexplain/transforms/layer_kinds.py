@@ -1,104 +1,183 @@
-"""Tells what kind of layer a step of a traced program is.
+"""Tells what kind of layer a step of a traced program is, and of which steps it consists.
 
 Structure decides, not the library that the network was written in: `max(x, 0)`, `where(x > 0, x, 0)` and
 `jax.nn.relu` are all a ReLU; the same maximum inside a normalization layer, which keeps a variance from being
 negative, is none. Nor do the axes decide: a layer whose batch axis cannot be followed is a layer.
 """
 
+import dataclasses
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
-from vexplain.transforms.interpreter import Equation, Value
-from vexplain.transforms.nonlinearities import ACTIVATION_KINDS, classify_nonlinearity
+from vexplain.transforms.flow import COLUMN, ROW, Flow
+from vexplain.transforms.nonlinearities import ACTIVATION_KINDS, span_of_nonlinearity
 from vexplain.transforms.normalization import (
     closes_norm,
     is_broadcast_again,
     is_inside_response_norm,
     is_per_channel,
     is_statistic,
-    num_spatial,
+    norm_input,
+    positions,
     response_norm_operand,
 )
-from vexplain.transforms.receptive_field import Geometry
+from vexplain.transforms.program import Equation, Value
 
 LINEAR_KINDS = ("conv", "dense", "norm", "pool", "add", "concatenate", "named")
 KINDS = frozenset(LINEAR_KINDS) | ACTIVATION_KINDS
+OBSTACLE = "obstacle"
 
 
-def classify(step: Equation, geometry: dict[Value, Geometry]) -> tuple[str | None, Value, int]:
-    """(kind, the value that is its activation, which input is the activation before it)."""
-    out = step.outputs[0]
-    sources = [i for i, v in enumerate(step.inputs) if v in geometry]
-    operand = sources[0] if sources else 0
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draft:
+    """A layer before it has a name: from the values that enter its steps to the value that leaves them.
+
+    `step` is the operation itself, whose parameters a rule may want to know; `entering` the activation before
+    the layer; `bounds` those between which the derivative of a clipped activation function is not zero.
+    """
+
+    kind: str
+    step: Equation
+    entering: Value
+    steps: tuple[Equation, ...]
+    bounds: tuple[float, float] | None = None
+
+    @property
+    def leaving(self) -> Value:
+        return self.steps[-1].out
+
+
+def find_layers(steps: Sequence[Equation], flows: dict[Value, Flow]) -> list[Draft]:
+    """Returns the layers of a flat program in the order in which their values are made."""
+    moving = [step for step in steps if any(v.depends_on_images for v in step.inputs)]
+    drafts: list[Draft] = []
+    covered: set[Equation] = set()
+    used = _used(moving)
+    moving = [step for step in moving if step in used or not step.outputs]
+    for step in moving:
+        if step in covered or step.opaque:
+            continue
+        span = span_of_nonlinearity(step, flows)
+        if span is not None and not any(inner in covered for inner in span.steps):
+            covered.update(span.steps)
+            bounds = span.spelling.bounds
+            drafts.append(Draft(span.spelling.kind, step, span.entering, span.steps, bounds))
+    drafts += [d for step in moving if step not in covered and (d := _linear(step, flows)) is not None]
+    return sorted(drafts, key=lambda draft: (draft.step.order, draft.steps[-1].order))
+
+
+def _used(steps: Sequence[Equation]) -> set[Equation]:
+    """Those whose results reach an output."""
+    used: set[Equation] = set()
+    for step in reversed(steps):
+        values = step.outputs
+        if any(v.is_output or not used.isdisjoint(v.consumers) for v in values):
+            used.add(step)
+    return used
+
+
+def _linear(step: Equation, flows: dict[Value, Flow]) -> Draft | None:
+    sources = [v for v in step.inputs if v.depends_on_images]
     if step.opaque:
-        return "obstacle", out, operand
+        return Draft(OBSTACLE, step, sources[0], (step,))
+    if not step.outputs:
+        return None
     if step.kind == "name":
-        return "named", out, operand
-    if step.kind == "conv_general_dilated":
-        return ("conv" if sources == [0] else None), _after_bias(out), 0
-    if step.kind == "dot_general":
-        is_dense = len(sources) == 1 and len(out.shape) >= 1
-        return ("dense" if is_dense else None), _after_bias(out), operand
+        return Draft("named", step, sources[0], (step,))
+    if step.kind == "conv_general_dilated" and sources == [step.inputs[0]]:
+        return Draft("conv", step, sources[0], _with_bias(step))
+    if step.kind == "dot_general" and len(sources) == 1 and step.out.shape and _mixes_channels(step, flows):
+        return Draft("dense", step, sources[0], _with_bias(step))
     if step.kind.startswith("reduce_window"):
-        return (None if is_inside_response_norm(step) else "pool"), _after_division(out), operand
-    if step.kind in ("reduce_sum", "reduce_max"):
-        return ("pool" if _is_pool(step, operand, geometry) else None), _after_division(out), operand
-    if step.kind == "concatenate" and len(sources) > 1:
-        return ("concatenate" if _is_map(out) else None), out, operand
-    if step.kind == "add" and len(set(step.inputs)) == 2 == len(sources):
-        same = step.inputs[0].shape == step.inputs[1].shape
-        plain = not any(is_statistic(v) for v in step.inputs) and not _is_polynomial(step)
-        plain = plain and not is_inside_response_norm(step)
-        return ("add" if _is_map(out) and same and plain else None), out, operand
-    if closes_norm(step, geometry):
-        return "norm", out, operand
-    if (normalized := response_norm_operand(step)) is not None:
-        return "norm", out, normalized
-    if step.kind == "exp" and is_inside_response_norm(step):
-        return None, out, operand  # a power that is written as the exponential of a logarithm
-    return classify_nonlinearity(step, sources, geometry)
+        inner = is_inside_response_norm(step)
+        return None if inner else Draft("pool", step, sources[0], _with_division(step))
+    if step.kind in ("reduce_sum", "reduce_max") and _is_pool(step, flows):
+        return Draft("pool", step, sources[0], _with_division(step))
+    if step.kind in ("concatenate", "stack") and len(sources) > 1 and _is_map(step.out):
+        return Draft("concatenate", step, sources[0], (step,)) if _joins_channels(step, flows) else None
+    if step.kind == "add" and len(set(step.inputs)) == 2 == len(sources) and _is_addition(step):
+        return Draft("add", step, sources[0], (step,))
+    if (chain := closes_norm(step)) is not None:
+        return Draft("norm", step, norm_input(chain), _steps_from(norm_input(chain), step))
+    if (operand := response_norm_operand(step)) is not None:
+        entering = step.inputs[operand]
+        return Draft("norm", step, entering, _steps_from(entering, step))
+    return None
 
 
 def _is_map(value: Value) -> bool:
     return len(value.shape) >= 2 and jnp.issubdtype(value.dtype, jnp.inexact)
 
 
-def _is_pool(step: Equation, operand: int, geometry: dict[Value, Geometry]) -> bool:
-    """A reduction over height and width that is not a statistic of a normalization."""
-    out, before = step.outputs[0], geometry[step.inputs[operand]]
-    if num_spatial(step.inputs[operand], geometry) - num_spatial(out, geometry) != 2:
+def _mixes_channels(step: Equation, flows: dict[Value, Flow]) -> bool:
+    """Not a resize, or another linear map along space alone."""
+    k = 0 if step.inputs[0].depends_on_images else 1
+    contracted = step.params["dimension_numbers"][0][k]
+    axes = [flows[step.inputs[k]].axes[int(a)] for a in contracted]
+    return not axes or any(axis.holds_channels or not axis.is_known or not axis.places for axis in axes)
+
+
+def _joins_channels(step: Equation, flows: dict[Value, Flow]) -> bool:
+    """Not rows or columns put together again, as a roll or a padding does."""
+    axis = flows[step.out].axes[step.params.get("dimension", step.params.get("axis", 0))]
+    return axis.holds_channels or not axis.is_known
+
+
+def _is_addition(step: Equation) -> bool:
+    same = step.inputs[0].shape == step.inputs[1].shape
+    plain = not any(map(is_statistic, step.inputs)) and not is_inside_response_norm(step)
+    return _is_map(step.out) and same and plain
+
+
+def _is_pool(step: Equation, flows: dict[Value, Flow]) -> bool:
+    """A reduction over rows and columns alone, that is not a statistic of a normalization."""
+    before = flows[step.inputs[0]]
+    taken = [before.axes[a] for a in step.params["axes"]]
+    of_space = all(
+        axis.is_known and not axis.holds_channels and set(axis.places) <= {ROW, COLUMN} for axis in taken
+    )
+    dimensions = {d for axis in taken for d in axis.places}
+    is_whole = positions(before) - positions(flows[step.out]) == {ROW, COLUMN}
+    if len(step.out.shape) < 2 or is_broadcast_again(step.out, flows):
         return False
-    image_axes = {f.axis for f in before.fields}
-    unites_images = geometry[out].batch_axis is None and set(step.params["axes"]) != image_axes
-    return len(out.shape) >= 2 and not unites_images and not is_broadcast_again(out, geometry)
+    return (of_space and dimensions == {ROW, COLUMN}) or (is_whole and of_space)
 
 
-def _after_bias(value: Value) -> Value:
-    """Follows the single addition of a per-channel constant."""
+def _with_bias(step: Equation) -> tuple[Equation, ...]:
+    """With the single addition of a per-channel constant."""
+    value = step.out
     if len(value.consumers) != 1 or value.is_output or (user := value.consumers[0]).kind != "add":
-        return value
+        return (step,)
     other = user.inputs[1] if user.inputs[0] is value else user.inputs[0]
-    is_bias = not other.depends_on_images and user.outputs[0].shape == value.shape
-    return user.outputs[0] if is_bias and is_per_channel(other) else value
+    is_bias = not other.depends_on_images and user.out.shape == value.shape and is_per_channel(other)
+    return (step, user) if is_bias and user.inside == step.inside else (step,)
 
 
-def _after_division(value: Value) -> Value:
+def _with_division(step: Equation) -> tuple[Equation, ...]:
     """An average pooling is a sum, then a division by a constant."""
+    value = step.out
     if len(value.consumers) == 1 and not value.is_output:
         user = value.consumers[0]
         if user.kind in ("div", "mul") and sum(v.depends_on_images for v in user.inputs) == 1:
-            return user.outputs[0]
-    return value
+            return (step, user)
+    return (step,)
 
 
-def _is_polynomial(step: Equation) -> bool:
-    """`x + a x³`, inside the tanh form of GELU, adds nothing from another branch."""
-    for value, other in (step.inputs, step.inputs[::-1]):
-        while value.producer is not None and value.producer.kind in (
-            "mul",
-            "integer_pow",
-            "square",
-        ):
-            value = next((v for v in value.producer.inputs if v.depends_on_images), value)
-            if value is other:
-                return True
-    return False
+def _steps_from(entering: Value, last: Equation) -> tuple[Equation, ...]:
+    """All steps between a value and a step; only the last where something else enters."""
+    found, waiting = {last}, [last]
+    while waiting:
+        for value in waiting.pop().inputs:
+            maker = value.producer
+            if value is entering or not value.depends_on_images or maker in found:
+                continue
+            if maker is None or maker.order < _order(entering):
+                return (last,)
+            found.add(maker)
+            waiting.append(maker)
+    return tuple(sorted(found, key=lambda step: step.order))
+
+
+def _order(value: Value) -> int:
+    return -1 if value.producer is None else value.producer.order

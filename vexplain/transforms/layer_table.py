@@ -9,102 +9,36 @@ names; elsewhere a layer is called after its kind and its place in the program: 
 import collections
 import dataclasses
 import difflib
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import jax
+from jax.core import Tracer
+
 from vexplain._text import aligned
-from vexplain.transforms.interpreter import Equation, Path, Program, Value, equations, trace
-from vexplain.transforms.layer_kinds import KINDS, classify
-from vexplain.transforms.nonlinearities import SINGLE_STEPS
-from vexplain.transforms.receptive_field import (
-    Field,
-    Geometry,
-    check_images,
-    image_geometry,
-    propagate,
-    unknown_geometry,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """One layer of a traced network.
-
-    Attributes:
-        name: unique in the network.
-        kind: `conv`, `dense`, `relu`, another activation function's name, `norm`, `pool`, `add`,
-            `concatenate` or `named`.
-        shape: of its activation, with the batch.
-        batch_axis: which axis of `shape` is the batch; `None` where images are mixed (a normalization
-            over the batch, a reshape that merges it), mapped over one by one, or have one number each.
-        spatial_axes: which axes are height and width; `None` where the axis is gone.
-        channel_axis: which axis holds the channels.
-        fields: the receptive field along height and width, before clipping to the image.
-        image_size: (height, width) of the network's input, in pixels.
-        strides: of the convolution itself; `()` for other kinds.
-        path: where its value is made in the program; `step_path`: where its operation is.
-        operand: which input of the step is the activation (for activation functions).
-        inside: why it cannot be touched (`"a custom_vjp function"`, ...), or `None`.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    batch_axis: int | None
-    spatial_axes: tuple[int | None, int | None]
-    channel_axis: int
-    fields: tuple[Field, Field]
-    image_size: tuple[int, int]
-    strides: tuple[int, ...]
-    path: Path
-    step_path: Path
-    operand: int
-    inside: str | None
-
-    @property
-    def num_channels(self) -> int:
-        return self.shape[self.channel_axis] if self.shape else 1
-
-    @property
-    def num_positions(self) -> int:
-        """Along height and width together; 0 where one of these axes is gone."""
-        return math.prod(0 if axis is None else self.shape[axis] for axis in self.spatial_axes)
-
-    @property
-    def receptive_field(self) -> tuple[int, int]:
-        """(height, width) in pixels of the input that one position sees, at most the image."""
-        height, width = (min(f.size, n) for f, n in zip(self.fields, self.image_size, strict=True))
-        return height, width
-
-    @property
-    def sees_whole_image(self) -> bool:
-        """True where every position sees the whole image."""
-        return all(
-            f.jump == 0 and f.pixels(0) == (0, n) for f, n in zip(self.fields, self.image_size, strict=True)
-        )
-
-    def window(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) of the receptive field of a position, in pixels.
-
-        A window is never less than what is seen. All windows of a layer have one size; those near the
-        border reach over it. `bottom` and `right` are exclusive. `visible` clips.
-        """
-        f, g = self.fields
-        top, left = f.start + f.jump * row, g.start + g.jump * column
-        return top, left, top + f.size, left + g.size
-
-    def visible(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) of the pixels that a position does depend on."""
-        (top, bottom), (left, right) = self.fields[0].pixels(row), self.fields[1].pixels(column)
-        return top, left, bottom, right
+from vexplain.transforms.flow import Flow, of_images
+from vexplain.transforms.last_map import last_map
+from vexplain.transforms.layer import Layer
+from vexplain.transforms.layer_kinds import KINDS, OBSTACLE, Draft, find_layers
+from vexplain.transforms.movement import flows_after
+from vexplain.transforms.nonlinearities import OTHER
+from vexplain.transforms.placement import placement_of
+from vexplain.transforms.program import Equation, Flat, Path, Program, Value, equations, trace
+from vexplain.transforms.spellings import kind_of_call
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerTable:
-    """The layers of a network in the order of computation. `print` it; index it by name or place."""
+    """The layers of a network in the order of computation. `print` it; index it by name or place.
+
+    Attributes:
+        layers: all of them.
+        last_map: the name of the layer that the last reduction over rows and columns acts on, where class
+            activation maps are read; `None` where no layer has rows and columns.
+    """
 
     layers: tuple[Layer, ...]
+    last_map: str | None = None
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
@@ -145,7 +79,7 @@ class LayerTable:
         for layer in self.layers:
             shape = " × ".join(str(n) for a, n in enumerate(layer.shape) if a != layer.batch_axis)
             height, width = layer.receptive_field
-            steps = "/".join(dict.fromkeys(str(abs(f.jump)) for f in layer.fields))
+            steps = "/".join(dict.fromkeys(f"{f.jump:.3g}" for f in layer.fields))
             sees = "the whole image" if layer.sees_whole_image else f"every {steps} px"
             rows.append((layer.name, layer.kind, shape, f"{height} × {width} px", sees))
         return aligned(("name", "kind", "shape", "receptive field", "sees"), rows)
@@ -187,88 +121,119 @@ def layers(apply: Callable[..., Any], variables: Any, images: Any) -> LayerTable
         dense_1  dense  5      8 × 8 px         the whole image
         relu_1   relu   5      8 × 8 px         the whole image
     """
-    return traced_layers(apply, (variables, images))[1]
+    return traced_layers(apply, (variables, images)).table
 
 
-def traced_layers(
-    fn: Callable[..., Any], args: Sequence[Any]
-) -> tuple[Program, LayerTable, list[Obstacle], dict[Path, Equation]]:
-    """Returns the program of `fn(*args)`, then what `layers_of_program` finds in it."""
-    check_images(args[1].shape)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Traced:
+    """A function as a program, and what was found in it.
+
+    `drafts` are what the layers are made of, in the order of the table.
+    """
+
+    program: Program
+    flat: Flat
+    table: LayerTable
+    drafts: tuple[Draft, ...]
+    obstacles: tuple[Obstacle, ...]
+
+
+_KEPT: collections.OrderedDict[Any, Traced] = collections.OrderedDict()
+_MOST_KEPT = 32
+
+
+def traced_layers(fn: Callable[..., Any], args: Sequence[Any]) -> Traced:
+    """Returns the program of `fn(*args)` and its layers; found once for a function and its shapes."""
+    check_images(args[1])
     program = trace(fn, args)
-    return program, *layers_of_program(program, args[1])
+    name = (id(program.jaxpr), program.image_leaves)
+    if name not in _KEPT:
+        found = layers_of_program(program, args[1])
+        if any(isinstance(const, Tracer) for const in program.jaxpr.consts):
+            return found  # of another trace, which must not be kept alive
+        _KEPT[name] = found
+    _KEPT.move_to_end(name)
+    while len(_KEPT) > _MOST_KEPT:
+        _KEPT.popitem(last=False)
+    return dataclasses.replace(_KEPT[name], program=program)
 
 
-def layers_of_program(
-    program: Program, images: Any
-) -> tuple[LayerTable, list[Obstacle], dict[Path, Equation]]:
-    """Returns the layers of a traced program, what rules must not ignore, and its steps by path."""
-    steps, inputs = equations(program, SINGLE_STEPS)
-    steps = [step for step in steps if step.outputs]  # a `jax.debug.print` has none
-    image_shape = images.shape
-    geometry = {v: image_geometry(v.shape) for v in inputs if v.depends_on_images}
-    for step in steps:
-        if step.outputs[0].depends_on_images:
-            found = propagate(step, geometry, image_shape)
-            geometry.update((out, found) for out in step.outputs)
-    for value in (v for step in steps for v in step.inputs if v.depends_on_images):
-        geometry.setdefault(value, unknown_geometry(image_shape))  # slices that a scan takes
-    drafts, obstacles = [], []
-    for step in steps:
-        if not any(v.depends_on_images for v in step.inputs):
-            continue
-        kind, value, operand = classify(step, geometry)
-        if kind == "obstacle":
-            obstacles.append(Obstacle(step.kind, step.path))
-        elif kind is not None:
-            drafts.append((kind, step, value, operand))
-    names = _names(drafts)
+def check_images(images: Any) -> None:
+    """Raises ValueError for what is no batch of images."""
+    leaves = jax.tree.leaves(images)
+    if len(leaves) != 1 or leaves[0] is not images:
+        raise ValueError(
+            f"images is a {type(images).__name__} of {len(leaves)} arrays: expected one, (batch, height, "
+            "width, channels); wrap a network of several inputs, lambda v, images: apply(v, (images, other))"
+        )
+    if len(images.shape) != 4:
+        raise ValueError(
+            f"images has shape {tuple(images.shape)}: expected (batch, height, width, channels); "
+            "for one image pass images[None]"
+        )
+
+
+def layers_of_program(program: Program, images: Any) -> Traced:
+    """Returns the layers of a traced program and what rules must not ignore."""
+    flat = equations(program, kind_of_call)
+    image_shape = tuple(images.shape)
+    flows = {v: of_images(v.shape) for v in flat.inputs if v.depends_on_images}
+    for step in flat.steps:
+        if step.outputs and step.out.depends_on_images:
+            flows.update(zip(step.outputs, flows_after(step, flows, image_shape), strict=True))
+    drafts = find_layers(flat.steps, flows)
+    obstacles = tuple(Obstacle(d.step.kind, d.step.path) for d in drafts if d.kind == OBSTACLE)
+    drafts = [draft for draft in drafts if draft.kind != OBSTACLE]
     made = [
-        _layer(name, kind, step, value, operand, geometry, image_shape)
-        for name, (kind, step, value, operand) in zip(names, drafts, strict=True)
+        _layer(name, index, draft, flows, image_shape)
+        for index, (name, draft) in enumerate(zip(_names(drafts), drafts, strict=True))
     ]
-    return LayerTable(tuple(made)), obstacles, {step.path: step for step in steps}
+    last = last_map(flat.steps, flows, list(zip(made, drafts, strict=True)))
+    return Traced(program, flat, LayerTable(tuple(made), last), tuple(drafts), obstacles)
 
 
-def _layer(name, kind, step, value, operand, geometry: dict[Value, Geometry], image_shape) -> Layer:
-    here = geometry[value]
-    spatial = (here.fields[0].axis, here.fields[1].axis)
-    free = [a for a in range(len(value.shape)) if a not in (here.batch_axis, *spatial)]
-    if kind == "conv":
-        channel = step.params["dimension_numbers"].out_spec[1]
-    else:
-        channel = free[-1] if free else len(value.shape) - 1
-    strides = tuple(step.params["window_strides"]) if kind == "conv" else ()
-    maker = value.producer
+def _layer(
+    name: str, index: int, draft: Draft, flows: dict[Value, Flow], image_shape: Sequence[int]
+) -> Layer:
+    value, step = draft.leaving, draft.step
+    maker = value.producer or step
+    path, inside = value.handed_out or (maker.path, step.inside or maker.inside)
+    placed = placement_of(flows[value], image_shape)
     return Layer(
         name=name,
-        kind=kind,
+        kind=draft.kind,
         shape=value.shape,
-        batch_axis=here.batch_axis if len(value.shape) >= 2 else None,
-        spatial_axes=spatial,
-        channel_axis=channel,
-        fields=here.fields,
+        batch_axis=placed.batch_axis,
+        batch_fold=placed.batch_fold,
+        spatial_axes=placed.spatial_axes,
+        channel_axes=placed.channel_axes,
+        grid=placed.grid,
+        order=placed.order,
+        fields=placed.fields,
         image_size=(image_shape[1], image_shape[2]),
-        strides=strides,
-        path=maker.path if maker else step.path,
+        strides=tuple(step.params["window_strides"]) if draft.kind == "conv" else (),
+        bounds=draft.bounds,
+        index=index,
+        path=path,
         step_path=step.path,
-        operand=operand,
-        inside=step.inside or (maker.inside if maker else None),
+        inside=inside,
+        unreadable=f"inside {inside}" if inside else placed.unreadable,
     )
 
 
 # ------------------------------------------------------------------------------------- the names
 
 
-def _names(drafts: Sequence[tuple[str, Equation, Value, int]]) -> list[str]:
+def _names(drafts: Sequence[Draft]) -> list[str]:
     """Module path where one layer has it, else path, kind and place; or the author's own name."""
-    scopes = [_scope_without_root(step, drafts) for _, step, _, _ in drafts]
+    scopes = [_scope_without_root(draft.step, drafts) for draft in drafts]
     crowd = collections.Counter(scopes)
     seen: collections.Counter[tuple[str, str]] = collections.Counter()
     names = []
-    for (kind, step, _, _), scope in zip(drafts, scopes, strict=True):
+    for draft, scope in zip(drafts, scopes, strict=True):
+        kind = draft.kind.removeprefix(OTHER)
         if kind == "named":
-            names.append(str(step.params["name"]))
+            names.append(str(draft.step.params["name"]))
         elif scope and crowd[scope] == 1:
             names.append(scope)
         else:
@@ -277,8 +242,8 @@ def _names(drafts: Sequence[tuple[str, Equation, Value, int]]) -> list[str]:
     return _unique(names)
 
 
-def _scope_without_root(step: Equation, drafts) -> str:
-    roots = {s.scope[:1] for _, s, value, _ in drafts if len(value.shape) >= 2}
+def _scope_without_root(step: Equation, drafts: Sequence[Draft]) -> str:
+    roots = {draft.step.scope[:1] for draft in drafts if len(draft.leaving.shape) >= 2}
     return "/".join(step.scope[1:] if len(roots) == 1 else step.scope)
 
 

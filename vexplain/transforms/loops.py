@@ -13,7 +13,8 @@ from typing import Any
 
 from jax import lax
 
-from vexplain.transforms.interpreter import equations, evaluate, trace
+from vexplain.transforms.interpreter import Change, evaluate
+from vexplain.transforms.program import equations, trace
 
 _KERNEL = (3, 2, 0, 1)  # filters, inputs, rows, columns: where they are in the fast form
 _IMAGES = (0, 3, 1, 2)  # batch, channels, rows, columns
@@ -38,9 +39,10 @@ def fast_in_loops(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     def body(*args):
         program = trace(fn, args)
-        flat, _ = equations(program, frozenset())
-        replacements = {step.path: _written_out(step.params) for step in flat if _is_slow(step)}
-        return evaluate(program, args, replacements, keeps_calls=True) if replacements else fn(*args)
+        flat = equations(program, lambda *_: None)
+        slow = [step for step in flat.steps if _is_slow(step)]
+        changes = {flat.at_every_step(step.path): Change(_written_out(step.params)) for step in slow}
+        return evaluate(program, args, changes)[0] if changes else fn(*args)
 
     return body
 
@@ -56,7 +58,7 @@ def _is_slow(step: Any) -> bool:
 def _written_out(params: Any) -> Callable[..., Any]:
     numbers = params["dimension_numbers"]
 
-    def replacement(original, inputs):
+    def replaced(original, inputs, held):
         images, kernel = inputs
         found = lax.conv_general_dilated(
             lax.transpose(images, _permutation(numbers.lhs_spec, _IMAGES)),
@@ -71,7 +73,7 @@ def _written_out(params: Any) -> Callable[..., Any]:
         )
         return lax.transpose(found, _permutation(_IMAGES, numbers.out_spec))
 
-    return replacement
+    return replaced
 
 
 def _permutation(old: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,174 +1,213 @@
-"""Tells which steps of a traced program are activation functions, and which one.
+"""Tells which steps of a traced program are not linear in the images, and by what name.
 
-Only the operation counts, never what is known of the axes: a backward rule for ReLUs has to find them also
-where the batch was reshaped, mapped over or normalized away. What is a non-linearity without being known here
-by name is still reported, so that no backward rule passes over it in silence.
+What is linear is listed (`primitives`), and what a normalization, softmax, attention or gate computes is
+recognized. Everything else is a non-linearity: an activation function that is known by its values, or a step
+of kind `other: <primitive>`. Only the operation counts, so that no backward rule passes over one in silence.
 """
-
-import math
 
 import jax.numpy as jnp
 
-from vexplain.transforms.interpreter import Equation, Value, constant_of
-from vexplain.transforms.normalization import is_normalizer, is_reduction, is_spread, is_statistic
-from vexplain.transforms.receptive_field import Geometry
-
-# Jitted functions that count as one step.
-SINGLE_STEPS = frozenset(
-    """
-    relu6 gelu silu swish elu selu celu softplus squareplus leaky_relu hard_tanh hard_sigmoid hard_silu
-    hard_swish log_sigmoid mish soft_sign glu sparse_plus sparse_sigmoid identity softmax _softmax
-    log_softmax logsumexp _logsumexp
-    """.split()  # noqa: SIM905
+from vexplain.transforms.flow import COLUMN, ROW, Flow
+from vexplain.transforms.normalization import (
+    feeds_softmax,
+    is_divided,
+    is_inside_response_norm,
+    is_shift_of_softmax,
+    is_softmax,
+    only_divides,
+    positions,
+    response_norm_operand,
 )
-_NOT_ACTIVATIONS = frozenset({"softmax", "_softmax", "log_softmax", "logsumexp", "_logsumexp", "identity"})
-_SMOOTH = frozenset({"tanh", "logistic", "erf", "erfc", "expm1", "sin", "cos", "atan", "clamp"})
-_POWERS = frozenset({"exp", "exp2", "integer_pow", "square"})
-_OTHERS = frozenset({"relu", "maximum", "minimum", "maxout", "select", "abs", "step"})
-ACTIVATION_KINDS = (SINGLE_STEPS - _NOT_ACTIVATIONS) | _SMOOTH | _POWERS | _OTHERS
-_SLICED = ("slice", "dynamic_slice", "gather", "squeeze", "reshape", "transpose", "max", "split", "pad")
+from vexplain.transforms.primitives import BILINEAR, CUMULATIVE, ELEMENTWISE, LINEAR, LINEAR_IN_FIRST
+from vexplain.transforms.program import Equation, Value, constant_of
+from vexplain.transforms.spellings import RECOGNIZED, Span, Spelling, span_of, span_of_call
+
+OTHER = "other: "  # before the name of a primitive, the kind of a step that no list names
+_BY_PRIMITIVE = frozenset("exp exp2 sin cos atan erf erfc expm1 integer_pow square".split())  # noqa: SIM905
+_CHOICES = {"max": "maximum", "min": "minimum", "select_n": "select"}
+ACTIVATION_KINDS = RECOGNIZED | _BY_PRIMITIVE | {"maximum", "minimum", "maxout", "select", "step"}
+_GATES = ("logistic", "tanh", "hard_sigmoid")
+_MOVED = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type", "transpose")
+_SLICED = ("slice", "squeeze", "reshape", "transpose", "pad", "convert_element_type")
 
 
-def classify_nonlinearity(
-    step: Equation, sources: list[int], geometry: dict[Value, Geometry]
-) -> tuple[str | None, Value, int]:
-    """(kind or `None`, the value that is its activation, which input is the activation before it)."""
-    out, operand = step.outputs[0], sources[0] if sources else 0
-    nothing = (None, out, operand)
-    if step.kind in _NOT_ACTIVATIONS or not jnp.issubdtype(out.dtype, jnp.inexact):
-        return nothing  # whole numbers have no derivative
-    if step.kind in SINGLE_STEPS:
-        return step.kind, out, operand
-    if step.kind in ("max", "min"):
-        return _extremum(step, sources), out, operand
-    if step.kind == "select_n" and step.inputs[0].depends_on_images:
-        kept = _selected_relu_operand(step)
-        is_guard = _is_guard(step)
-        kind = "relu" if kept is not None else None if is_guard else "select"
-        return kind, out, operand if kept is None else kept
-    if step.kind in _SMOOTH and not _is_gate(step, geometry):
-        return *_smooth_function(step), operand
-    if step.kind in _POWERS:
-        return step.kind if _is_power_of_activation(step, operand) else None, out, operand
-    if step.kind == "abs":
-        return None if _is_inside_logarithm(step) else "abs", out, operand
-    if step.kind == "convert_element_type" and step.inputs[0].dtype == bool:
-        return "step" if _is_threshold(step) else None, out, operand
-    return nothing
-
-
-def _extremum(step: Equation, sources: list[int]) -> str | None:
-    kind = "maximum" if step.kind == "max" else "minimum"
-    if all(is_spread(step.inputs[i]) for i in sources):
-        return None  # normalization layers clip their variance, and norms, from below
-    if len(sources) == 2:
-        return _extremum_of_two(step)
-    if step.kind == "max":
-        others = [constant_of(v) for i, v in enumerate(step.inputs) if i != sources[0]]
-        numbers = [*others, *step.constants]
-        if len(numbers) == 1 and numbers[0] is not None and float(numbers[0]) == 0.0:
-            return "relu"
-        if [str(number) for number in numbers] == ["-inf"]:
-            return None  # `max(-inf, x)`, which a softmax computes, changes nothing
-    return kind
-
-
-def _extremum_of_two(step: Equation) -> str | None:
-    a, b = step.inputs
-    if _is_multiple_of(a, b) or _is_multiple_of(b, a):
-        return "leaky_relu"
-    if all(is_statistic(v) for v in step.inputs) or _whole_of(a) is _whole_of(b):
-        return None  # a running maximum, or a maximum over slices of one array: a pooling
-    return "maxout" if step.kind == "max" else "minimum"
-
-
-def _is_multiple_of(value: Value, other: Value) -> bool:
-    maker = value.producer
-    if maker is None or maker.kind not in ("mul", "div") or other not in maker.inputs:
+def is_linear(step: Equation) -> bool:
+    """Is a step linear in those of its inputs that depend on the images?"""
+    moving = [i for i, v in enumerate(step.inputs) if v.depends_on_images]
+    if step.is_call or step.opaque:
         return False
-    return sum(v.depends_on_images for v in maker.inputs) == 1
-
-
-def _whole_of(value: Value) -> Value:
-    """The array that this is a slice of."""
-    while value.producer is not None and value.producer.kind in _SLICED:
-        value = next((v for v in value.producer.inputs if v.depends_on_images), value.producer.inputs[0])
-    return value
-
-
-def _selected_relu_operand(step: Equation) -> int | None:
-    """`where(x > 0, x, 0)`: which input of the selection is x."""
-    test, if_false, if_true = step.inputs[0].producer, step.inputs[1], step.inputs[2]
-    if test is None or test.kind not in ("gt", "ge") or constant_of(test.inputs[1]) != 0:
-        return None
-    return 2 if test.inputs[0] is if_true and constant_of(if_false) == 0 else None
-
-
-def _is_power_of_activation(step: Equation, operand: int) -> bool:
-    """Not the squares of a variance, nor the exponentials of a softmax, nor the cube inside a GELU."""
-    value = step.inputs[operand]
-    if is_statistic(value) or (value.producer is not None and value.producer.kind in _NOT_ACTIVATIONS):
-        return False
-    twins = [user.outputs[0] for user in value.consumers if user.kind == step.kind]
-    return not any(map(is_normalizer, twins)) and not _is_inside_smooth(step)
-
-
-def _is_guard(step: Equation) -> bool:
-    """`where(isfinite(x), x, 0)`, or a norm kept from zero."""
-    test = step.inputs[0].producer
-    is_of_numbers = test is not None and test.kind == "is_finite"
-    return is_of_numbers or any(is_spread(v) for v in step.inputs[1:])
-
-
-def _is_inside_logarithm(step: Equation) -> bool:
-    """`log(abs(sum))`, in a log-sum-exp."""
-    maker, users = step.inputs[0].producer, step.outputs[0].consumers
-    return maker is not None and is_reduction(maker) and {user.kind for user in users} == {"log"}
-
-
-def _is_inside_smooth(step: Equation) -> bool:
-    value = step.outputs[0]
-    while step.kind != "exp" and len(value.consumers) == 1 and not value.is_output:
-        user = value.consumers[0]
-        if user.kind in _SMOOTH:
-            return True
-        if user.kind not in ("mul", "add", "sub", "convert_element_type"):
-            return False
-        value = user.outputs[0]
+    if step.kind in LINEAR:
+        return True
+    if step.kind in LINEAR_IN_FIRST:
+        of_values = (
+            {0, 1}
+            if step.kind in ("dynamic_update_slice", "pad")
+            else {0, 2}
+            if "scatter" in step.kind
+            else {0}
+        )
+        return set(moving) <= of_values
+    if step.kind in BILINEAR:
+        return len(moving) == 1
+    if step.kind == "select_n":
+        return 0 not in moving
     return False
 
 
-def _is_threshold(step: Equation) -> bool:
-    """Of numbers with a derivative; `labels == logits.argmax(-1)` in a score is none."""
+def span_of_nonlinearity(step: Equation, flows: dict[Value, Flow]) -> Span | None:
+    """The activation function that a step is a part of, or the step itself; `None` where it is none."""
+    if not step.outputs or not jnp.issubdtype(step.out.dtype, jnp.inexact):
+        return None  # whole numbers have no derivative
+    if not any(v.depends_on_images and _has_derivative(v) for v in step.inputs):
+        return _threshold(step)
+    if is_linear(step):
+        return None
+    if step.is_call:
+        return None if step.kind in _GATES and _is_gate(step.out, flows) else span_of_call(step)
+    if _is_harmless(step, flows):
+        return None
+    span = span_of(step) if step.kind in ELEMENTWISE else None
+    if span is not None:
+        return None if span.spelling.kind in _GATES and _is_gate(span.leaving, flows) else span
+    entering = next(v for v in step.inputs if v.depends_on_images and _has_derivative(v))
+    return Span(Spelling(_kind(step)), entering, (step,))
+
+
+def _has_derivative(value: Value) -> bool:
+    return jnp.issubdtype(value.dtype, jnp.inexact)
+
+
+def _kind(step: Equation) -> str:
+    moving = [v for v in step.inputs if v.depends_on_images]
+    if step.kind == "max" and len(moving) == 2:
+        return "maxout"
+    if step.kind in _BY_PRIMITIVE:
+        return step.kind
+    return _CHOICES.get(step.kind, f"{OTHER}{step.kind}")
+
+
+def _threshold(step: Equation) -> Span | None:
+    """Numbers made of conditions on the images; `labels == logits.argmax(-1)` in a score is none."""
+    moving = [v for v in step.inputs if v.depends_on_images]
+    tests = [v.producer for v in moving if v.producer is not None]
+    of_numbers = any(_has_derivative(v) for test in tests for v in test.inputs)
+    is_map = len(step.out.shape) >= 2
+    if not moving or moving[0].dtype != bool or not (is_map or of_numbers or not tests):
+        return None
+    span = span_of(step)
+    return span or Span(Spelling("step"), moving[0], (step,))
+
+
+def _is_harmless(step: Equation, flows: dict[Value, Flow]) -> bool:
+    moving = [v for v in step.inputs if v.depends_on_images]
+    if step.kind in ("max", "min") and _is_bound_at_infinity(step):
+        return True
+    if step.kind in ("mul", "div") and len(set(moving)) == 2:
+        if is_divided(step) or response_norm_operand(step) is not None:
+            return True
+        if step.kind == "mul" and any(map(is_softmax, moving)):
+            return True
+        if step.kind == "mul" and any(_comes_from_gate(a, b, flows) for a, b in (moving, moving[::-1])):
+            return True
+    if step.kind == "dot_general":
+        return feeds_softmax(step.out) or any(map(is_softmax, moving))
+    if step.kind in ("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"):
+        return _pools(step, flows) or (step.kind == "reduce_max" and (is_shift_of_softmax(step)))
+    if step.kind in ("max", "min") and len(moving) == 2 and _takes_positions_of_one(moving, flows):
+        return True
+    if step.kind == "select_n" and _is_of_finite(step):
+        return True
+    if step.kind in CUMULATIVE or step.kind in ("sort", "top_k", "round", "floor", "ceil", "sign"):
+        return False
+    return only_divides(step) or is_inside_response_norm(step)
+
+
+def _is_bound_at_infinity(step: Equation) -> bool:
+    """`max(-inf, x)`, which a softmax computes, changes nothing."""
+    numbers = [constant_of(v) for v in step.inputs if not v.depends_on_images]
+    return [str(n) for n in numbers] == ["-inf" if step.kind == "max" else "inf"]
+
+
+def _is_of_finite(step: Equation) -> bool:
+    """`where(isfinite(x), x, 0)`."""
     test = step.inputs[0].producer
-    is_of_images = len(step.outputs[0].shape) >= 2
-    return is_of_images or test is None or jnp.issubdtype(test.inputs[0].dtype, jnp.inexact)
+    return test is not None and test.kind == "is_finite"
 
 
-def _smooth_function(step: Equation) -> tuple[str, Value]:
-    """GELU and SiLU, where they are written out: x times a shifted and scaled tanh, erf or sigmoid."""
-    value = step.outputs[0]
-    while len(value.consumers) == 1 and not value.is_output:
-        user = value.consumers[0]
-        if user.kind not in ("add", "mul", "sub", "neg"):
-            break
-        value = user.outputs[0]
-        if user.kind == "mul" and all(v.depends_on_images for v in user.inputs):
-            return ("silu" if step.kind == "logistic" else "gelu"), value
-    return step.kind, step.outputs[0]
+def _pools(step: Equation, flows: dict[Value, Flow]) -> bool:
+    """A maximum over rows and columns alone."""
+    if "window" in step.kind:
+        sizes = step.params["window_dimensions"]
+        taken = [a for a, n in enumerate(sizes) if n > 1]
+    else:
+        taken = list(step.params["axes"])
+    axes = [flows[step.inputs[0]].axes[a] for a in taken]
+    return all(
+        axis.size == 1
+        or (axis.is_known and axis.places and not axis.holds_channels and set(axis.places) <= {ROW, COLUMN})
+        for axis in axes
+    )
 
 
-def _is_gate(step: Equation, geometry: dict[Value, Geometry]) -> bool:
-    """A squeeze-and-excite gate: a sigmoid of one number a channel that then scales a map."""
-    out, scaled = step.outputs[0], []
-    values = [out]
-    while values:
-        for user in values.pop().consumers:
-            if user.kind in ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type"):
-                values.append(user.outputs[0])
-            elif user.kind == "mul":
-                scaled.append(user.outputs[0].shape)
-    has_batch = out in geometry and geometry[out].batch_axis is not None
-    stretched = [len(s) > 2 and (has_batch or math.prod(s) > math.prod(out.shape)) for s in scaled]
-    spatial = [n for n in out.shape[1:] if n > 1]
-    return step.kind in ("logistic", "tanh") and len(spatial) <= 1 and any(stretched)
+def _takes_positions_of_one(values: list[Value], flows: dict[Value, Flow]) -> bool:
+    """Are these slices of one array along rows and columns, or maxima of such? A pooling, written out."""
+    sources = [_sliced_from(v, flows) for v in values]
+    return None not in sources and len(set(sources)) == 1
+
+
+def _sliced_from(value: Value, flows: dict[Value, Flow]) -> Value | None:
+    """The array that a value is slices of; `None` where channels were sliced too."""
+    while (maker := value.producer) is not None and maker.kind in (*_SLICED, "max", "min", "split"):
+        moving = [v for v in maker.inputs if v.depends_on_images]
+        if maker.kind in ("max", "min"):
+            sources = {_sliced_from(v, flows) for v in moving}
+            return sources.pop() if len(sources) == 1 and len(moving) == 2 else value
+        if not moving:
+            return None
+        source = moving[0]
+        if maker.kind in ("slice", "split"):
+            axes = [maker.params["axis"]] if maker.kind == "split" else range(len(source.shape))
+            out = maker.out.shape
+            for a in axes:
+                axis = flows[source].axes[a]
+                if out[a] != source.shape[a] and (
+                    not axis.is_known or axis.holds_channels or not axis.places
+                ):
+                    return None
+        value = source
+    return value
+
+
+def _is_gate(out: Value, flows: dict[Value, Flow]) -> bool:
+    """A squeeze-and-excite gate: a sigmoid of one number a channel that scales a map, and nothing else."""
+    return _is_pooled(out, flows) and _scales_map(out, flows)
+
+
+def _is_pooled(value: Value, flows: dict[Value, Flow]) -> bool:
+    return value in flows and not positions(flows[value]) and all(axis.is_known for axis in flows[value].axes)
+
+
+def _scales_map(value: Value, flows: dict[Value, Flow]) -> bool:
+    users = value.consumers
+    if not users or value.is_output:
+        return False
+    for user in users:
+        others = [v for v in user.inputs if v is not value and v.depends_on_images]
+        if user.kind in _MOVED:
+            if not _scales_map(user.out, flows):
+                return False
+        elif user.kind != "mul" or len(others) != 1 or not positions(flows[others[0]]):
+            return False
+    return True
+
+
+def _comes_from_gate(value: Value, other: Value, flows: dict[Value, Flow]) -> bool:
+    """Is this a sigmoid of pooled numbers, and the other a map?"""
+    if not positions(flows[other]):
+        return False
+    while (maker := value.producer) is not None and not maker.is_call and maker.kind in _MOVED:
+        value = maker.inputs[0]
+    if maker is None or not _is_pooled(value, flows):
+        return False
+    span = span_of_call(maker) if maker.is_call else span_of(maker) if maker.kind in ELEMENTWISE else None
+    return span is not None and span.spelling.kind in _GATES and span.leaving is value

@@ -17,37 +17,71 @@ import jax
 import jax.numpy as jnp
 
 from vexplain._checks import check_choice
-from vexplain.transforms.interpreter import IN_COND, Equation, Path, Replacement, evaluate
-from vexplain.transforms.layer_kinds import LINEAR_KINDS
-from vexplain.transforms.layer_table import Layer, LayerTable, Obstacle, traced_layers
+from vexplain.transforms.interpreter import Change, Operand, evaluate
+from vexplain.transforms.layer import Layer
+from vexplain.transforms.layer_kinds import LINEAR_KINDS, Draft
+from vexplain.transforms.layer_table import LayerTable, Traced, traced_layers
+from vexplain.transforms.program import IN_COND, Equation, Path, Value, bind, is_literal
 
-Backward = Callable[[Equation, Layer, Callable[..., Any], Sequence[Any], Any], Sequence[Any]]
+_MOST_NAMED = 3  # layers that a message names
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The operation of a layer, as a backward rule is handed it.
+
+    Attributes:
+        kind: the primitive's name (`conv_general_dilated`, `dot_general`, `max`, ...).
+        params: its parameters.
+        operand: which of the inputs of the layer is the activation that enters it.
+    """
+
+    kind: str
+    params: Any
+    operand: int
+
+
+Backward = Callable[[Step, Layer, Callable[..., Any], Sequence[Any], Any], Sequence[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One backward rule: what reverse-mode differentiation sends back through the steps that it matches.
+    """One backward rule: what reverse-mode differentiation sends back through the layers that it matches.
 
-    With x the input of a step and g what arrives at its output, where the gradient of a ReLU is g · [x > 0]:
+    With x the input of a layer and g what arrives at its output, where the gradient of a ReLU is g · [x > 0]:
 
         GUIDED            through a ReLU, g · [x > 0] · [g > 0]      Springenberg et al., 2015
         DECONVNET         through a ReLU, g · [g > 0]                Zeiler and Fergus, 2014
         RESAMPLED_STRIDE  through a strided convolution, g enlarged by nearest neighbors, then the gradient of
                           the same convolution with stride 1         Oramas et al., 2019, Section 3.3
 
-    Put them into a network by `with_rules(fn, GUIDED | RESAMPLED_STRIDE)`.
+    Put them into a network by `with_rules(fn, GUIDED | RESAMPLED_STRIDE)`. ReLUs that are cut on both sides
+    (ReLU6, hard tanh, hard sigmoid, `clip`) are guided as what they are: [x > 0] becomes [low < x < high].
+
+    A layer is everything between the value that enters it and the value that leaves it: an activation
+    function in any spelling, a normalization with its statistics, a convolution or product with its bias. A
+    rule of your own is handed all of that. This one sends f(x) / x, the slope of the secant, through some:
+
+    ```python
+    def secant(step, layer, original, inputs, cotangent):
+        x, sent = inputs[step.operand], [None] * len(inputs)
+        sent[step.operand] = cotangent * jnp.where(x == 0, 0, original(*inputs) / jnp.where(x == 0, 1, x))
+        return sent
+
+    SECANT = Rule("SECANT", lambda layer, table: layer.kind in ("relu", "gelu", "silu", "tanh"), secant)
+    ```
 
     Attributes:
         name: for messages.
-        matches: which layers it is for.
+        matches: `(layer, table) -> bool`, which layers it is for; `layer.index` is the place in the table.
         backward: `(step, layer, original, inputs, cotangent) -> cotangents of the inputs`, `None` for
-            zero. `original(*inputs)` is the step itself, for instance for `jax.vjp`.
+            zero. `original(*inputs)` is the layer itself, for instance for `jax.vjp`.
         covers_activations: it stands for a derivative of *all* activation functions; a network with
             others than it matches is refused.
     """
 
     name: str
-    matches: Callable[[Layer], bool]
+    matches: Callable[[Layer, LayerTable], bool]
     backward: Backward
     covers_activations: bool = False
 
@@ -80,9 +114,9 @@ def with_rules(
     convolutions without leaving their grid. `Rule` has the formulas.
 
     Rules exist in reverse mode only: `jax.grad`, `jax.vjp` and `jax.jacrev` follow them, `jax.jvp` and
-    `jax.jacfwd` fail. An activation function is found by its operation. Not told from linear steps, and left
-    with its gradient: a product of two activations (bilinear layers, gates), a root or logarithm, a maximum
-    over an axis or over slices of one array (pooling), rounding, sorting.
+    `jax.jacfwd` fail. An activation function is found by its values, in any spelling. Steps that are linear
+    in the images keep their gradient, and so do normalizations, max pooling, softmax attention and
+    squeeze-and-excite gates; all other steps are non-linear, and refused by a rule that says nothing of them.
 
     Args:
         fn: any traceable function of (variables, images, ...).
@@ -116,17 +150,13 @@ def with_rules(
 
     def ruled(variables, images, *rest):
         args = (variables, images, *rest)
-        program, table, obstacles, steps = traced_layers(fn, args)
-        matched = _match(table, chosen)
+        traced = traced_layers(fn, args)
+        matched = _match(traced, chosen)
         if on_uncovered == "raise":
-            _check_covered(table, obstacles, chosen, matched)
+            _check_covered(traced, chosen, matched)
         if on_unmatched == "raise":
-            _check_matched(table, chosen)
-        replacements = {
-            layer.step_path: _replacement(rule, layer, steps[layer.step_path])
-            for rule, layer in matched.values()
-        }
-        return evaluate(program, args, replacements, keeps_calls=True)
+            _check_matched(traced.table, chosen)
+        return evaluate(traced.program, args, _changes(traced, matched))[0]
 
     return ruled
 
@@ -148,31 +178,36 @@ def matched_layers(
         {'GUIDED': ('relu_1',), 'RESAMPLED_STRIDE': ()}
     """
     chosen = Rules((rules,)) if isinstance(rules, Rule) else rules
-    matched = _match(traced_layers(fn, (variables, images))[1], chosen).values()
+    matched = _match(traced_layers(fn, (variables, images)), chosen).values()
     return {
         rule.name: tuple(layer.name for other, layer in matched if other is rule) for rule in chosen.rules
     }
 
 
-def _match(table: LayerTable, rules: Rules) -> dict[Path, tuple[Rule, Layer]]:
-    matched: dict[Path, tuple[Rule, Layer]] = {}
+def _match(traced: Traced, rules: Rules) -> dict[int, tuple[Rule, Layer]]:
+    """By place in the table."""
+    table = traced.table
+    matched: dict[int, tuple[Rule, Layer]] = {}
     for rule in rules.rules:
-        for layer in filter(rule.matches, table):
-            if layer.inside not in (None, IN_COND):
+        for layer in table:
+            if not rule.matches(layer, table):
+                continue
+            inside = next((s.inside for s in traced.drafts[layer.index].steps if s.inside), None)
+            if inside not in (None, IN_COND):
                 raise ValueError(
-                    f"rule {rule.name} matches layer {layer.name!r} inside {layer.inside}, where no "
+                    f"rule {rule.name} matches layer {layer.name!r} inside {inside}, where no "
                     "rule can be put; write the layer outside of it"
                 )
-            if layer.step_path in matched:
-                other = matched[layer.step_path][0].name
+            if layer.index in matched:
+                other = matched[layer.index][0].name
                 raise ValueError(f"rules {other} and {rule.name} both match layer {layer.name!r}")
-            matched[layer.step_path] = (rule, layer)
+            matched[layer.index] = (rule, layer)
     return matched
 
 
 def _check_matched(table: LayerTable, rules: Rules) -> None:
     for rule in rules.rules:
-        if not any(map(rule.matches, table)):
+        if not any(rule.matches(layer, table) for layer in table):
             kinds = ", ".join(sorted({layer.kind for layer in table}))
             raise ValueError(
                 f"rule {rule.name} matches nothing in this network, which has the kinds of layers: "
@@ -180,27 +215,70 @@ def _check_matched(table: LayerTable, rules: Rules) -> None:
             )
 
 
-def _check_covered(
-    table: LayerTable, obstacles: Sequence[Obstacle], rules: Rules, matched: dict[Path, Any]
-) -> None:
+def _check_covered(traced: Traced, rules: Rules, matched: dict[int, Any]) -> None:
     covering = [rule.name for rule in rules.rules if rule.covers_activations]
-    left = {
-        layer.name: layer.kind
-        for layer in table
-        if layer.kind not in LINEAR_KINDS and layer.step_path not in matched
-    }
-    left |= {f"the call {o.what!r}": "a program that cannot be looked into" for o in obstacles}
+    left = [
+        f"{layer.name} ({layer.kind})"
+        for layer in traced.table
+        if layer.kind not in LINEAR_KINDS and layer.index not in matched
+    ]
+    left += [f"the call {o.what!r} (a program that cannot be looked into)" for o in traced.obstacles]
     if covering and left:
-        names = ", ".join(f"{name} ({kind})" for name, kind in left.items())
+        more = f" and {len(left) - _MOST_NAMED} more" if len(left) > _MOST_NAMED else ""
         raise ValueError(
-            f"{' | '.join(covering)} says nothing of these non-linear steps: {names}; "
+            f"{' | '.join(covering)} says nothing of {len(left)} of this network's non-linear steps: "
+            f"{', '.join(left[:_MOST_NAMED])}{more}; "
             'pass on_uncovered="gradient" to keep their ordinary derivative'
         )
 
 
-def _replacement(rule: Rule, layer: Layer, step: Equation) -> Replacement:
-    def replacement(original, inputs):
-        ruled_step = jax.custom_vjp(lambda *xs: original(*xs))
+def _changes(traced: Traced, matched: dict[int, tuple[Rule, Layer]]) -> dict[Path, Change]:
+    """What takes the place of the matched layers; in a scan, one change stands for all steps."""
+    changes: dict[Path, Change] = {}
+    rules: dict[Path, tuple[str, str]] = {}
+    places: dict[Path, set[Path]] = {}
+    for index, (rule, layer) in matched.items():
+        draft = traced.drafts[index]
+        place = traced.flat.at_every_step(draft.steps[-1].path)
+        is_new = (rule.name, layer.kind)
+        if rules.setdefault(place, is_new) != is_new:
+            raise _steps_disagree(rule, layer)
+        places.setdefault(place, set()).add(draft.steps[-1].path)
+        if place not in changes:
+            changes[place] = _change(rule, layer, draft, traced)
+    for index, draft in enumerate(traced.drafts):  # other steps of the same loops, which no rule matched
+        place = traced.flat.at_every_step(draft.steps[-1].path)
+        if place in changes and index not in matched:
+            rule, layer = next(
+                pair for i, pair in matched.items()
+                if traced.flat.at_every_step(traced.drafts[i].steps[-1].path) == place
+            )  # fmt: skip
+            raise _steps_disagree(rule, layer)
+    return changes
+
+
+def _steps_disagree(rule: Rule, layer: Layer) -> ValueError:
+    return ValueError(
+        f"rule {rule.name} matches layer {layer.name!r} at some steps of a scan and not at others, which run "
+        "one program; write the steps out, or leave the rule out"
+    )
+
+
+def _change(rule: Rule, layer: Layer, draft: Draft, traced: Traced) -> Change:
+    """The steps of a layer as one function with a derivative of its own."""
+    inputs, holds = _inputs_of(draft.steps, traced)
+    operand = inputs.index(draft.entering)
+    step = Step(draft.step.kind, draft.step.params, operand)
+
+    def original(*values):
+        known = dict(zip(inputs, values, strict=True))
+        for inner in draft.steps:
+            outs = bind(inner.source, [known.get(v, v.constant) for v in inner.inputs])
+            known.update(zip(inner.outputs, outs, strict=True))
+        return known[draft.leaving]
+
+    def replaced(of_last_step, inputs_of_last_step, held):
+        ruled = jax.custom_vjp(original)
 
         def forward(*xs):
             return original(*xs), xs
@@ -208,23 +286,48 @@ def _replacement(rule: Rule, layer: Layer, step: Equation) -> Replacement:
         def backward(xs, cotangent):
             return tuple(rule.backward(step, layer, original, xs, cotangent))
 
-        ruled_step.defvjp(forward, backward)
-        return ruled_step(*inputs)
+        ruled.defvjp(forward, backward)
+        return ruled(*held)
 
-    return replacement
+    return Change(replaced, tuple(holds))
+
+
+def _inputs_of(steps: Sequence[Equation], traced: Traced) -> tuple[list[Value], list[Operand]]:
+    """The values that enter some steps, without constants, and where each of them is an operand."""
+    made = {out for step in steps for out in step.outputs}
+    inputs: list[Value] = []
+    holds: list[Operand] = []
+    for step in steps:
+        for k, value in enumerate(step.inputs):
+            if value not in made and not is_literal(value) and value not in inputs:
+                inputs.append(value)
+                holds.append((traced.flat.at_every_step(step.path), k))
+    return inputs, holds
 
 
 def _relu_rule(name: str, passes: Callable[[Any, Any], Any]) -> Rule:
     def backward(step, layer, original, inputs, cotangent):
-        x = inputs[layer.operand]
-        sent = jnp.where(passes(x, cotangent), cotangent, jnp.zeros_like(cotangent))
-        return [sent if i == layer.operand else None for i in range(len(inputs))]
+        sent: list[Any] = [None] * len(inputs)
+        if layer.kind == "relu":
+            arriving = cotangent
+        else:
+            positive = jnp.where(cotangent > 0, cotangent, jnp.zeros_like(cotangent))
+            arriving = jax.vjp(original, *inputs)[1](positive)[step.operand] if name == "GUIDED" else positive
+        passing = passes(_is_inside(inputs[step.operand], layer.bounds), cotangent)
+        sent[step.operand] = jnp.where(passing, arriving, jnp.zeros_like(arriving))
+        return sent
 
-    return Rule(name, lambda layer: layer.kind == "relu", backward, covers_activations=True)
+    return Rule(name, lambda layer, table: layer.bounds is not None, backward, covers_activations=True)
+
+
+def _is_inside(x: Any, bounds: tuple[float, float] | None) -> Any:
+    assert bounds is not None
+    low, high = bounds
+    return x > low if high == float("inf") else (x > low) & (x < high)
 
 
 def _resampled_stride(step, layer, original, inputs, cotangent):
-    lhs, rhs = inputs
+    lhs, rhs, *_ = inputs
     p = step.params
     if any(d != 1 for d in p["lhs_dilation"]):
         raise ValueError(
@@ -242,12 +345,11 @@ def _resampled_stride(step, layer, original, inputs, cotangent):
     out, send = jax.vjp(dense, lhs)
     enlarged = jax.image.resize(cotangent, out.shape, "nearest")
     (lhs_cotangent,) = send(enlarged.astype(out.dtype))
-    rhs_cotangent = jax.vjp(original, lhs, rhs)[1](cotangent)[1]
-    return lhs_cotangent, rhs_cotangent
+    return lhs_cotangent, *jax.vjp(original, *inputs)[1](cotangent)[1:]
 
 
-GUIDED = _relu_rule("GUIDED", lambda x, g: (x > 0) & (g > 0))
-DECONVNET = _relu_rule("DECONVNET", lambda x, g: g > 0)
+GUIDED = _relu_rule("GUIDED", lambda is_inside, g: is_inside & (g > 0))
+DECONVNET = _relu_rule("DECONVNET", lambda is_inside, g: g > 0)
 RESAMPLED_STRIDE = Rule(
-    "RESAMPLED_STRIDE", lambda layer: any(s > 1 for s in layer.strides), _resampled_stride
+    "RESAMPLED_STRIDE", lambda layer, table: any(s > 1 for s in layer.strides), _resampled_stride
 )

@@ -9,6 +9,8 @@ In all functions:
     truth: the same of the true object.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -142,7 +144,8 @@ def _area(masks: Masks) -> Float[Array, " batch"]:
 def _centroid(masks: Masks) -> tuple[Array, Array]:
     rows, columns = jnp.arange(masks.shape[1]), jnp.arange(masks.shape[2])
     area = jnp.maximum(_area(masks), 1e-6)
-    return masks.sum(2) @ rows / area, masks.sum(1) @ columns / area
+    along = functools.partial(jnp.matmul, precision="highest")  # accelerators round factors otherwise
+    return along(masks.sum(2), rows) / area, along(masks.sum(1), columns) / area
 
 
 def _main_axis(masks: Masks) -> tuple[Float[Array, " batch"], Array]:

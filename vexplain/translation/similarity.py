@@ -100,7 +100,10 @@ def gram_distance(a: Images, b: Images, *, key: Key, num_features: int = 32) -> 
         features = jax.nn.relu(features)
         mask = soft_foreground(images)
         total = jnp.maximum(mask.sum((1, 2)), 1)
-        return jnp.einsum("nhw,nhwc,nhwd->ncd", mask, features, features) / total[:, None, None]
+        return (
+            jnp.einsum("nhw,nhwc,nhwd->ncd", mask, features, features, precision="highest")
+            / total[:, None, None]
+        )
 
     return ((gram(a) - gram(b)) ** 2).mean((1, 2)) * num_features
 
@@ -147,9 +150,9 @@ def _pose(images: Images) -> _Pose:
 def _statistics(images: Images):
     mask = soft_foreground(images)
     weights = mask / jnp.maximum(mask.sum((1, 2), keepdims=True), 1)
-    mean = jnp.einsum("nhw,nhwc->nc", weights, images)
+    mean = jnp.einsum("nhw,nhwc->nc", weights, images, precision="highest")
     centered = images - mean[:, None, None]
-    return mean, jnp.einsum("nhw,nhwc,nhwd->ncd", weights, centered, centered)
+    return mean, jnp.einsum("nhw,nhwc,nhwd->ncd", weights, centered, centered, precision="highest")
 
 
 def _blocks(images: Images, factor: int):

@@ -5,6 +5,7 @@ object, seen from many directions, whose class is the color of one part (`single
 has which color (`double_12c`). All other parts keep base colors that are none of the class colors.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -126,8 +127,9 @@ def solids(factors: Factors) -> tuple[Ellipsoids, TaperedCylinders]:
         jnp.stack([foot, knee]), jnp.stack([knee, neck]), jnp.array([[0.065, 0.05], [0.05, 0.04]])
     )
     view = in_view(factors)
-    centers, shapes = (jnp.concatenate(arrays) @ view.T for arrays in zip(*parts, strict=True))
-    return Ellipsoids(centers, shapes), TaperedCylinders(stem.starts @ view.T, stem.ends @ view.T, stem.radii)
+    centers, shapes = (product(jnp.concatenate(arrays), view.T) for arrays in zip(*parts, strict=True))
+    starts, ends = (product(points, view.T) for points in (stem.starts, stem.ends))
+    return Ellipsoids(centers, shapes), TaperedCylinders(starts, ends, stem.radii)
 
 
 def _parts(variant: str) -> tuple[int, ...]:
@@ -141,8 +143,8 @@ def _head(factors: Factors, neck):
     angles = factors.phase + 2 * jnp.pi * jnp.arange(NUM_PETALS) / NUM_PETALS
 
     def petal(angle):
-        axes = head @ rotation(2, angle) @ rotation(1, -0.32)  # a shallow cup
-        out = head @ rotation(2, angle) @ jnp.array([1.0, 0.0, 0.0])
+        axes = product(head, rotation(2, angle), rotation(1, -0.32))  # a shallow cup
+        out = product(head, rotation(2, angle), jnp.array([1.0, 0.0, 0.0]))
         return axes, neck + 0.36 * out + 0.04 * head[:, 2]
 
     axes, centers = jax.vmap(petal)(angles)
@@ -154,7 +156,7 @@ def _leaves(knee):
     places = jnp.array([[0.15, -0.52], [2.6, -0.36], [4.6, -0.66]])  # azimuth, height
 
     def leaf(place):
-        axes = rotation(1, place[0]) @ rotation(2, 0.55) @ rotation(0, 0.5)
+        axes = product(rotation(1, place[0]), rotation(2, 0.55), rotation(0, 0.5))
         root = jnp.array([knee[0] * 0.6, place[1], 0.0])
         return root + 0.34 * axes[:, 0], axes
 
@@ -163,7 +165,16 @@ def _leaves(knee):
 
 def in_view(factors: Factors) -> Float[Array, "3 3"]:
     """Returns the rotation from the world of the flower to that of the viewer."""
-    return rotation(2, factors.roll) @ rotation(0, factors.elevation) @ rotation(1, factors.azimuth)
+    return product(rotation(2, factors.roll), rotation(0, factors.elevation), rotation(1, factors.azimuth))
+
+
+def product(*matrices: Array) -> Array:
+    """Returns the matrix product from left to right, in float32 where a device would round its factors.
+
+    GPUs and TPUs multiply float32 matrices with 10 or 8 bits of each number unless they are asked for more,
+    and the flower would have another shape there than on a CPU.
+    """
+    return functools.reduce(functools.partial(jnp.matmul, precision="highest"), matrices)
 
 
 def _ellipsoids(centers, axes, radii) -> Ellipsoids:

@@ -21,6 +21,7 @@ from vexplain.datasets.an8flower.scene import (
     VARIANTS,
     Factors,
     in_view,
+    product,
     rotation,
 )
 from vexplain.datasets.an8flower.solids import Ellipsoids, TaperedCylinders, nearest
@@ -228,8 +229,9 @@ def _add_context(surface, normal, u, v, factors: Factors, kind):
     starts = jnp.array([[0.0, -1.15, 0.0], [0.42, -1.15, -0.3]]) + away[:, None]
     ends = jnp.array([[0.0, -0.74, 0.0], [0.42, 1.15, -0.3]]) + away[:, None]
     view = in_view(factors)
-    disks = Ellipsoids(soil @ view.T, flat @ view.T)
-    tubes = TaperedCylinders(starts @ view.T, ends @ view.T, jnp.array([[0.19, 0.28], [0.055, 0.055]]))
+    soil, flat, starts, ends = (product(array, view.T) for array in (soil, flat, starts, ends))
+    disks = Ellipsoids(soil, flat)
+    tubes = TaperedCylinders(starts, ends, jnp.array([[0.19, 0.28], [0.055, 0.055]]))
     found, there = nearest(*in_scene(u, v, factors), disks, tubes)
     kinds = jnp.array([0, _FIRST + 1, _FIRST + 1, _FIRST, _FIRST])[found]
     is_free = (surface == 0) | ((surface == STEM) & (jnp.asarray(kind) == 0))

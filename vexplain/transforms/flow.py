@@ -1,0 +1,258 @@
+"""What the axes of a value stand for, and which pixels its entries depend on.
+
+Both are followed through the program step by step, never guessed from sizes or from the place of an axis.
+
+* An **axis** keeps, for each of its indices, the image, the row and the column that it stands for (its
+  places), where it stands for any. `reshape` splits and joins them like the digits of a number: of images
+  (n, h, w, c) the windows (n · h/4 · w/4, 16, c) still know the row and column of every entry. An axis that
+  holds other numbers than positions holds channels.
+* The **reach** of a value is, for every entry, the first and the last image, row and column that it depends
+  on. Entries of one row have the same reach along the columns, so that an axis along which nothing changes
+  has length one in the arrays that keep it. A second pair of bounds is the window of the receptive field,
+  which goes on over the border of the image.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+IMAGE, ROW, COLUMN = range(3)
+DIMENSIONS = (IMAGE, ROW, COLUMN)
+NOTHING = np.int64(2**40)  # of an entry that depends on no pixel
+_MOST_ENTRIES = 2**21  # of a reach; what is larger is taken to see what any of its entries sees
+Places = np.ndarray  # (indices of an axis,): numbers, NaN where an index stands for no place
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Axis:
+    """What the indices of an axis stand for.
+
+    Attributes:
+        size: how many there are.
+        places: by dimension (image, row, column), the number of each index.
+        holds_channels: the indices stand for other things too.
+        is_known: False where the axis could not be followed.
+        period: by dimension, the number of rows or columns where these were rolled before they were split:
+            the places of several axes are added modulo it.
+    """
+
+    size: int
+    places: Mapping[int, Places] = dataclasses.field(default_factory=dict)
+    holds_channels: bool = False
+    is_known: bool = True
+    period: Mapping[int, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_copy(self) -> bool:
+        """The same again at every index."""
+        return self.is_known and not self.places and not self.holds_channels
+
+    def is_only(self, dimension: int) -> bool:
+        return self.is_known and set(self.places) == {dimension} and not self.holds_channels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Flow:
+    """The axes of a value and its reach.
+
+    Attributes:
+        axes: one for each axis of the value.
+        reach: by dimension, whole numbers of shape (4, *shape with ones): first seen, minus the last seen,
+            start of the window, minus its last; the hull of two is the smaller of each.
+        point: the place at which the value was taken, along dimensions that no axis has.
+    """
+
+    axes: tuple[Axis, ...]
+    reach: tuple[np.ndarray, np.ndarray, np.ndarray]
+    point: Mapping[int, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(axis.size for axis in self.axes)
+
+    def with_axes(self, axes: Sequence[Axis]) -> "Flow":
+        return Flow(tuple(ranked(axes)), self.reach, self.point)
+
+
+def of_images(shape: Sequence[int]) -> Flow:
+    """Of images (batch, height, width, channels) themselves."""
+    axes = [Axis(n, {d: np.arange(n, dtype=float)}) for d, n in zip(DIMENSIONS, shape, strict=False)]
+    reach = []
+    for d in DIMENSIONS:
+        numbers = np.arange(shape[d]).reshape([-1 if a == d else 1 for a in range(4)])
+        reach.append(np.stack([numbers, -numbers, numbers, -numbers]))
+    return Flow((*axes, Axis(shape[3], holds_channels=True)), (reach[0], reach[1], reach[2]))
+
+
+def unknown(shape: Sequence[int], image_shape: Sequence[int]) -> Flow:
+    """Of what nothing is known: it may see every pixel of every image."""
+    reach = []
+    for d in DIMENSIONS:
+        bounds = np.array([0, 1 - image_shape[d], 0, 1 - image_shape[d]])
+        reach.append(bounds.reshape(4, *(1,) * len(shape)))
+    return Flow(tuple(Axis(n, is_known=False) for n in shape), (reach[0], reach[1], reach[2]))
+
+
+def seeing_everything(flow: Flow, image_shape: Sequence[int], *, images_too: bool = False) -> Flow:
+    """With the whole image as its reach."""
+    whole = unknown(flow.shape, image_shape).reach
+    return dataclasses.replace(flow, reach=(whole[0] if images_too else flow.reach[0], whole[1], whole[2]))
+
+
+def union(a: Flow, b: Flow) -> Flow:
+    """Of a value that is computed entry by entry from two of its shape."""
+    reach = tuple(_both_reach(x, y) for x, y in zip(a.reach, b.reach, strict=True))
+    point = {d: p for d, p in a.point.items() if b.point.get(d, p) == p}
+    point |= {d: p for d, p in b.point.items() if a.point.get(d, p) == p}
+    axes = [_both(x, y) for x, y in zip(a.axes, b.axes, strict=True)]
+    return limited(Flow(tuple(ranked(axes)), (reach[0], reach[1], reach[2]), point))
+
+
+def _both_reach(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The hull of both; a window that slides is none where the other does not slide with it."""
+    hull = np.minimum(x, y)
+    if x.shape == y.shape:
+        return hull
+    return np.concatenate([hull[:2], hull[:2]])
+
+
+def limited(flow: Flow) -> Flow:
+    """With a reach of no more entries than are kept."""
+    return dataclasses.replace(flow, reach=tuple(map(_limited, flow.reach)))
+
+
+def _limited(reach: np.ndarray) -> np.ndarray:
+    while reach.size > _MOST_ENTRIES:
+        reach = reach.min(1 + int(np.argmax(reach.shape[1:])), keepdims=True)
+    return reach
+
+
+def _both(a: Axis, b: Axis) -> Axis:
+    """An axis of which two values are computed together, index by index."""
+    if not (a.is_known and b.is_known):
+        return Axis(a.size, is_known=False)
+    if b.is_copy or (b.holds_channels and not b.places and a.places):
+        return a
+    if a.is_copy or (a.holds_channels and not a.places and b.places):
+        return b
+    places: dict[int, Places] = {}
+    for d in {*a.places, *b.places}:
+        x, y = a.places.get(d), b.places.get(d)
+        if x is None or y is None or np.array_equal(x, y, equal_nan=True):
+            places[d] = x if y is None else y  # pyright: ignore[reportArgumentType]
+        elif d != IMAGE and a.is_only(d) and b.is_only(d):
+            places[d] = np.arange(a.size, dtype=float)  # two orders of one axis: the order of its indices
+        else:
+            return Axis(a.size, is_known=False)
+    if any(a.period.get(d) != b.period.get(d) for d in a.places if d in b.places):
+        return Axis(a.size, is_known=False)
+    return Axis(a.size, places, a.holds_channels or b.holds_channels, period={**a.period, **b.period})
+
+
+def added(axes: Sequence[Axis], d: int, sizes: Sequence[int]) -> np.ndarray | None:
+    """The places along a dimension of an array of these axes, of some sizes; `None` where it has none."""
+    having = [i for i, axis in enumerate(axes) if d in axis.places]
+    if not having:
+        return None
+    total = np.zeros(sizes)
+    for i in having:
+        places = axes[i].places[d][: sizes[i]]
+        total = total + places.reshape([-1 if k == i else 1 for k in range(len(sizes))])
+    period = next((axes[i].period[d] for i in having if d in axes[i].period), None)
+    return total if period is None else total % period
+
+
+def ranked(axes: Sequence[Axis]) -> list[Axis]:
+    """Numbers the indices of an axis that alone has rows, some of them twice: those of a finer grid."""
+    axes = list(axes)
+    for d in (ROW, COLUMN):
+        having = [i for i, axis in enumerate(axes) if d in axis.places]
+        if len(having) != 1 or not axes[having[0]].is_only(d):
+            continue
+        places = axes[having[0]].places[d]
+        is_place = ~np.isnan(places)
+        if len(np.unique(places[is_place])) < is_place.sum():
+            found = np.full(places.shape, np.nan)
+            found[is_place] = np.arange(is_place.sum())
+            places = found
+        axes[having[0]] = Axis(axes[having[0]].size, {d: places})
+    return axes
+
+
+def hull(flow: Flow, axes: Sequence[int]) -> Flow:
+    """Every entry along some axes with the reach of all; without positions, windows end at the border."""
+    along = tuple(1 + a for a in axes)
+    left = {d for a, axis in enumerate(flow.axes) if a not in axes for d in axis.places}
+    reach = []
+    for d, r in zip(DIMENSIONS, flow.reach, strict=True):
+        hull = r.min(along, keepdims=True) if along else r
+        is_border = hull.shape != r.shape and d not in left
+        reach.append(np.concatenate([hull[:2], hull[:2]]) if is_border else hull)
+    return Flow(flow.axes, (reach[0], reach[1], reach[2]), flow.point)
+
+
+def dropped(flow: Flow, axes: Sequence[int]) -> Flow:
+    """Without some axes, over which the reach is the hull; a point remembers where they were."""
+    flow, gone = hull(flow, axes), set(axes)
+    reach = tuple(np.squeeze(r, tuple(1 + a for a in gone)) for r in flow.reach)
+    point = dict(flow.point)
+    for a in sorted(gone):
+        point |= {d: float(np.nanmean(p)) for d, p in flow.axes[a].places.items() if not np.isnan(p).all()}
+    left = [axis for a, axis in enumerate(flow.axes) if a not in gone]
+    return Flow(tuple(left), (reach[0], reach[1], reach[2]), point).with_axes(left)
+
+
+def taken(flow: Flow, a: int, index: np.ndarray, *, is_grid: bool = False) -> Flow:
+    """The entries of an axis at some indices, -1 for entries that are of no image."""
+    axis, inside = flow.axes[a], index >= 0
+    if not axis.is_known:
+        new = Axis(len(index), is_known=False)
+    elif is_grid and any(axis.is_only(d) for d in (ROW, COLUMN)):
+        new = Axis(len(index), {next(iter(axis.places)): np.arange(len(index), dtype=float)})
+    else:
+        places = {d: np.where(inside, p[np.maximum(index, 0)], np.nan) for d, p in axis.places.items()}
+        new = Axis(len(index), places, axis.holds_channels, period=axis.period)
+    axes = [new if i == a else b for i, b in enumerate(flow.axes)]
+    reach = []
+    for r in flow.reach:
+        is_same = r.shape[1 + a] == 1 and inside.all()
+        rows = np.take(r, np.maximum(index, 0) if r.shape[1 + a] > 1 else np.zeros_like(index), 1 + a)
+        mask = inside.reshape([-1 if i == 1 + a else 1 for i in range(r.ndim)])
+        reach.append(r if is_same else np.where(mask, rows, NOTHING))
+    return Flow(tuple(axes), (reach[0], reach[1], reach[2]), flow.point)
+
+
+def transposed(
+    reach: Sequence[np.ndarray], order: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    turned = [np.transpose(r, (0, *(1 + a for a in order))) for r in reach]
+    return turned[0], turned[1], turned[2]
+
+
+def with_axis(flow: Flow, a: int) -> Flow:
+    axes = [*flow.axes[:a], Axis(1), *flow.axes[a:]]
+    reach = [np.expand_dims(r, 1 + a) for r in flow.reach]
+    return Flow(tuple(axes), (reach[0], reach[1], reach[2]), flow.point)
+
+
+def without_axis(flow: Flow, a: int) -> Flow:
+    reach = [np.squeeze(r, 1 + a) for r in hull(flow, [a]).reach]
+    axes = tuple(axis for i, axis in enumerate(flow.axes) if i != a)
+    return Flow(axes, (reach[0], reach[1], reach[2]), flow.point)
+
+
+def stretched(flow: Flow, shape: Sequence[int]) -> Flow:
+    """Of an array of numbers that each go to several entries: an axis of length one is repeated."""
+    if flow.shape == tuple(shape) or (flow.axes and len(flow.axes) != len(shape)):
+        return flow
+    axes, point = [Axis(n) for n in shape], dict(flow.point)
+    for a, axis in enumerate(flow.axes):
+        if axis.size == shape[a]:
+            axes[a] = axis
+        elif axis.size == 1:
+            point |= {d: float(p[0]) for d, p in axis.places.items()}
+        else:
+            return flow
+    reach = [r.reshape(4, *(1,) * len(shape)) if not flow.axes else r for r in flow.reach]
+    return Flow(tuple(axes), (reach[0], reach[1], reach[2]), point)
