@@ -5,7 +5,7 @@
 #   make test                      the tests
 #   make lint                      format, lint and types
 #   make docs                      the documentation: docs/_build/html/index.html
-#   make fuzz N=1000               that many random networks against what is known of them: axes, fields, rules, readings
+#   make fuzz N=1000               so many random networks against what is known of them
 #   make parity                    logits and maps against torchvision, timm, Captum and pytorch-grad-cam (in .venv-parity)
 #   make zoo                       layers, maps and guided gradients of the networks of other packages (in .venv-zoo)
 #   make device                    all that is measured on a GPU, in 10 minutes: runs/device/device.json

@@ -1,4 +1,4 @@
-"""Checks the axes and receptive fields that the layer table says of every value of a random network."""
+"""Checks where the layer table says batch, positions and channels of every value are, and what they see."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 
 from tests.transforms.network_case import TOLERANCE, Case, Finding, op_of, values_function
 from tests.transforms.network_graph import Network, Value, build
-from vexplain.transforms import layers
+from vexplain.transforms import channels_last, layers
 
 NUM_PIXELS = 4
 
 
 def check_axes(case: Case) -> list[Finding]:
-    """The axes of every value, by a copy of the network that names them; fields by changed pixels."""
+    """By a copy of the network that names its values."""
     network, args = case.network, (case.variables, case.images)
     table = layers(build(network, "named"), *args)
     findings, known = [], {}
@@ -22,31 +22,45 @@ def check_axes(case: Case) -> list[Finding]:
             known[name] = table[name]
             findings += axes_findings(table[name], value, network, name)
         else:
-            findings.append(
-                Finding("unknown", "a value is left out of the table", name + " " + op_of(network, name).kind)
-            )
+            what = "a value is left out of the table"
+            findings.append(Finding("unknown", what, name + " " + op_of(network, name).kind))
     return [*findings, *field_findings(case, known), *_batch_findings(case, known)]
 
 
 def axes_findings(layer: Any, value: Value, network: Network, name: str) -> Iterator[Finding]:
-    """What is wrong or unknown of a layer's axes."""
+    """What is wrong or unknown of a layer's axes: its numbers in the order of the builder's."""
     where = f"{name} {op_of(network, name).kind} {value.array.shape} {value.layout}"
-    said = f"{where}: batch {layer.batch_axis}, space {layer.spatial_axes}, channels {layer.channel_axis}"
-    truth = None if value.mixed or "n" not in value.layout else value.axis("n")
-    if layer.batch_axis != truth:
-        yield Finding("unknown" if layer.batch_axis is None else "wrong", "batch axis", said)
-    for letter, axis in zip("hw", layer.spatial_axes, strict=True):
-        right = value.layout.index(letter) if letter in value.layout else None
-        if axis != right and not (value.moved and axis is None):
-            yield Finding("unknown" if axis is None else "wrong", "spatial axis", said)
-    for letter, axis, field, size in zip(
-        "hw", layer.spatial_axes, layer.fields, layer.image_size, strict=True
-    ):
-        is_whole = field.jump == 0 and field.pixels(0) == (0, size)
-        if axis is not None and is_whole and value.local["hw".index(letter)] is True:
+    said = f"{where}: batch {layer.batch_axis}, space {layer.spatial_axes}, channels {layer.channel_axes}"
+    if value.mixed or layer.batch_axis is None:
+        if not value.mixed:
+            yield Finding("unknown", "axes", said)
+        elif layer.batch_axis is not None:
+            yield Finding("wrong", "a batch axis where images are mixed", said)
+        return
+    found, expected = np.asarray(channels_last(value.array, layer)), value.images_rows_columns_channels()
+    if found.size == expected.size and layer.num_positions == np.prod(expected.shape[1:-1], initial=1):
+        found = found.reshape(
+            len(found), *expected.shape[1:-1], -1
+        )  # tokens are rows and columns in one axis
+    if value.moved:  # rows, or what is made of them, may be said to be channels
+        is_right = len(found) == len(expected) and found.size == expected.size
+        is_right &= found.shape[-1] % expected.shape[-1] == 0
+    elif found.shape != expected.shape:
+        is_right = False
+    elif value.turned:
+        is_right = np.array_equal(_sorted(found), _sorted(expected))
+    else:
+        is_right = np.array_equal(found, expected)
+    if not is_right:
+        yield Finding("wrong", "axes", f"{said}: {found.shape} for {expected.shape}")
+    for is_local, field, size in zip(value.local, layer.fields, layer.image_size, strict=True):
+        if is_right and is_local is True and not value.moved and set(field.seen) == {(0, size)}:
             yield Finding("unknown", "receptive field", said)
-    if "c" in value.layout and layer.channel_axis != value.axis("c"):
-        yield Finding("unknown" if layer.channel_axis is None else "wrong", "channel axis", said)
+
+
+def _sorted(array: np.ndarray) -> np.ndarray:
+    """The positions of each channel in the order of their numbers."""
+    return np.sort(array.reshape(len(array), -1, array.shape[-1]), axis=1)
 
 
 def _changed(case: Case, before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -71,12 +85,11 @@ def field_findings(case: Case, known: dict[str, Any]) -> list[Finding]:
 
 
 def _outside(layer: Any, changed: np.ndarray, pixel: tuple[int, int], where: str) -> Iterator[Finding]:
-    rows, columns = layer.spatial_axes
-    kept = [a for a in (rows, columns) if a is not None]
-    found = changed.any(tuple(a for a in range(changed.ndim) if a not in kept))
-    if rows is not None and columns is not None and rows > columns:
-        found = found.T
-    found = found.reshape([1 if a is None else changed.shape[a] for a in (rows, columns)])
+    if layer.batch_axis is None:
+        found = changed.any().reshape(1, 1)
+    else:
+        by_position = np.asarray(channels_last(changed, layer)).any(axis=(0, -1))
+        found = by_position.reshape([n or 1 for n in layer.grid])
     for says in (layer.visible, layer.window):
         sees_row = [says(i, 0)[0] <= pixel[0] < says(i, 0)[2] for i in range(found.shape[0])]
         sees_column = [says(0, j)[1] <= pixel[1] < says(0, j)[3] for j in range(found.shape[1])]
@@ -96,12 +109,10 @@ def _batch_findings(case: Case, known: dict[str, Any]) -> Iterator[Finding]:
     for name, after in values_function(case)(images).items():
         changed = _changed(case, case.arrays[name], after)
         value = case.values[name]
-        if "n" in value.layout and not value.mixed:
-            others = np.delete(changed, 0, value.axis("n"))
-            if others.any():
-                raise AssertionError(f"the builder is wrong about the batch of {name}")
-        axis = known[name].batch_axis if name in known else None
-        if axis is not None and np.delete(changed, 0, axis).any():
-            yield Finding(
-                "wrong", "what is called the batch is none", f"{name} {op_of(case.network, name).kind}"
-            )
+        if "n" in value.layout and not value.mixed and np.delete(changed, 0, value.axis("n")).any():
+            raise AssertionError(f"the builder is wrong about the batch of {name}")
+        layer = known.get(name)
+        has_batch = layer is not None and layer.batch_axis is not None
+        if has_batch and np.asarray(channels_last(changed, layer))[1:].any():
+            what = "what is called the batch is none"
+            yield Finding("wrong", what, f"{name} {op_of(case.network, name).kind}")

@@ -31,6 +31,21 @@ def relu_in_disguise(net: Building, v: Value, spelling):
     return v.to(net.relu(v.array, spelling))
 
 
+CLIPPED = {
+    "clip(x, -1, 1)": (lambda x: jnp.clip(x, -1, 1), -1, 1, 1),
+    "maximum(minimum(x, 1), -1)": (lambda x: jnp.maximum(jnp.minimum(x, 1), -1), -1, 1, 1),
+    "hard_tanh": (jax.nn.hard_tanh, -1, 1, 1),
+    "hard_sigmoid": (jax.nn.hard_sigmoid, -3, 3, 1 / 6),
+    "clip(x / 5 + 0.5, 0, 1)": (lambda x: jnp.clip(x / 5 + 0.5, 0, 1), -2.5, 2.5, 1 / 5),
+}
+
+
+@operation("flexible", on_any(function=list(CLIPPED)), weight=1)
+def clipped(net: Building, v: Value, function):
+    """What is cut on both sides: guided as what it is, or refused."""
+    return v.to(net.clipped(v.array, *CLIPPED[function]))
+
+
 # ------------------------------------------------------------------------------- what must be refused
 
 
@@ -85,7 +100,6 @@ ELEMENTWISE = {
     "maximum(x, 0.1 x)": lambda x: jnp.maximum(x, 0.1 * x),
     "where(x > 0, x, 0.1 x)": lambda x: jnp.where(x > 0, x, 0.1 * x),
     "hard_swish": jax.nn.hard_swish,
-    "hard_sigmoid": jax.nn.hard_sigmoid,
     "mish": jax.nn.mish,
     "x * tanh(softplus(x))": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
     "abs": jnp.abs,
@@ -96,7 +110,7 @@ ELEMENTWISE = {
     "x ** 3": lambda x: x**3,
     "abs(x) ** 1.5": lambda x: jnp.abs(x) ** 1.5,
     "exp(-x * x)": lambda x: jnp.exp(-x * x),
-    "sinh": lambda x: jnp.sinh(jnp.clip(x, -2, 2)),
+    "sinh": lambda x: jnp.sinh(x / 4),
     "tan": lambda x: jnp.tan(x / 8),
     "asinh": jnp.arcsinh,
     "atan": jnp.arctan,
@@ -114,7 +128,6 @@ ELEMENTWISE = {
     "x / (x + 9)": lambda x: x / (x + 9),
     "x / (1 + abs(x))": lambda x: x / (1 + jnp.abs(x)),
     "soft_sign": jax.nn.soft_sign,
-    "clip(x, -1, 1)": lambda x: jnp.clip(x, -1, 1),
     "minimum(x, 1)": lambda x: jnp.minimum(x, 1),
     "maximum(x, 0.3)": lambda x: jnp.maximum(x, 0.3),
     "where(x > 0.3, x, 0)": lambda x: jnp.where(x > 0.3, x, 0),
@@ -128,7 +141,7 @@ ELEMENTWISE = {
     "behind a callback": _behind_a_callback,
     "remainder": lambda x: jnp.remainder(x, 2.0),
     "logaddexp(x, 1)": lambda x: jnp.logaddexp(x, 1.0),
-    "2 ** x": lambda x: jnp.exp2(jnp.clip(x, -3, 3)),
+    "2 ** x": lambda x: jnp.exp2(x / 4),
     "hypot": lambda x: jnp.sqrt(x * x + jnp.square(x - 1)),
     "x * (x > 0.5)": lambda x: x * (x > 0.5),
     "x * abs(x)": lambda x: x * jnp.abs(x),
@@ -275,4 +288,4 @@ def relu_of_energy(net: Building, v: Value, function):
     whole = function in ("energy", "variance", "deviation", "mean square")
     found = net.relu(ways[function](), "maximum(x, 0)")
     found = jnp.broadcast_to(found, x.shape) if whole else found
-    return v.to(found, local=(False, False) if whole else v.local)
+    return v.to(found, local=(False, False), moved=True) if whole else v.to(found)

@@ -78,12 +78,12 @@ def transpose(net: Building, v: Value, layout):
 
 @operation("covered", on_map(letter=["h", "w"], shift=[1, 2, -1, 3]), weight=0.7)
 def roll(net: Building, v: Value, letter, shift):
-    return v.to(jnp.roll(v.array, shift, v.axis(letter)), local=(None, None))
+    return v.to(jnp.roll(v.array, shift, v.axis(letter)), local=(None, None), turned=True)
 
 
 @operation("covered", on_map(letters=["h", "w", "hw"]), weight=0.7)
 def flip(net: Building, v: Value, letters):
-    return v.to(jnp.flip(v.array, tuple(v.axis(letter) for letter in letters)))
+    return v.to(jnp.flip(v.array, tuple(v.axis(letter) for letter in letters)), turned=True)
 
 
 @operation(
@@ -111,7 +111,7 @@ def pad(net: Building, v: Value, rows, columns, mode):
     widths = [(0, 0)] * 4
     widths[v.axis("h")], widths[v.axis("w")] = rows, columns
     local = v.local if mode == "constant" else (None, None)
-    return v.to(jnp.pad(v.array, widths, mode=mode), local=local)
+    return v.to(jnp.pad(v.array, widths, mode=mode), local=local, turned=v.turned or mode != "constant")
 
 
 @operation("covered", on_map(factor=[2]), weight=0.7)
@@ -253,9 +253,9 @@ def windows(net: Building, v: Value, window, then, keeps):
         raise DoesNotFit("windows")
     parts = x.array.reshape(n, h // a, a, w // b, b, c).transpose(0, 1, 3, 2, 4, 5)
     if keeps:
-        inside = x.to(parts.reshape(-1, a, b, c), "muzc", local=(None, None))
+        inside = x.to(parts.reshape(-1, a, b, c), "muzc", local=(None, None), grid=(h, w), window=window)
     else:
-        inside = x.to(parts.reshape(-1, a * b, c), "mpc", local=(None, None))
+        inside = x.to(parts.reshape(-1, a * b, c), "mpc", local=(None, None), grid=(h, w), window=window)
     if then == "dense":
         inside = inside.to(inside.array @ net.weight("kernel", (c, c), 1 / math.sqrt(c)))
     inside = net.mark(inside.to(net.relu(inside.array, "jax.nn.relu")))
@@ -269,5 +269,5 @@ def merged_batch(net: Building, v: Value):
     x = arranged(v, "nhwc")
     c = v.size("c")
     flat = x.array.reshape(-1, c) @ net.weight("kernel", (c, c), 1 / math.sqrt(c))
-    inside = net.mark(x.to(net.relu(flat, "jax.nn.relu"), "bc", local=(None, None)))
+    inside = net.mark(x.to(net.relu(flat, "jax.nn.relu"), "bc", local=(None, None), grid=x.array.shape[1:3]))
     return arranged(x.to(inside.array.reshape(x.array.shape)), v.layout)

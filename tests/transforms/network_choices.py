@@ -72,7 +72,8 @@ def shaped(v: Value, letter: str, vector: Any) -> Any:
 
 def union(a: Value, b: Value) -> dict[str, Any]:
     local = tuple(None if None in pair else all(pair) for pair in zip(a.local, b.local, strict=True))
-    return {"local": local, "mixed": a.mixed or b.mixed, "moved": a.moved or b.moved}
+    flags = {name: getattr(a, name) or getattr(b, name) for name in ("mixed", "moved", "turned")}
+    return {"local": local, **flags}
 
 
 def arranged(v: Value, layout: str) -> Value:

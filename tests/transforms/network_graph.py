@@ -12,6 +12,7 @@ the layer table about every value. A value carries its layout as a word, one let
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from tests.transforms.relu_spellings import MAY_BE_REFUSED, RELU6S, RELUS, ruled_relu
+from tests.transforms.relu_spellings import MAY_BE_REFUSED, RELU6S, RELUS, guided_between, ruled_relu
 
 
 class DoesNotFit(Exception):
@@ -75,9 +76,11 @@ class Value:
         local: along height and width, whether a position sees less than the whole image; `None`: either may
             be said.
         mixed: the images of the batch are mixed: it has no batch axis any more.
-        moved: its positions are no longer those of the image (a dense map along space): an axis may be said
-            or not.
+        moved: its positions are no longer those of the image (a dense map along space): they may be said or
+            not.
+        turned: its rows or columns are in another order than those of the image, which may be said or not.
         grid: rows and columns that were merged into tokens.
+        window: rows and columns of a window.
     """
 
     array: Any
@@ -85,7 +88,9 @@ class Value:
     local: tuple[bool | None, bool | None] = (True, True)
     mixed: bool = False
     moved: bool = False
+    turned: bool = False
     grid: tuple[int, int] = (0, 0)
+    window: tuple[int, int] = (0, 0)
 
     def axis(self, letter: str) -> int:
         if letter not in self.layout:
@@ -97,6 +102,26 @@ class Value:
 
     def to(self, array: Any, layout: str | None = None, **changes: Any) -> "Value":
         return dataclasses.replace(self, array=array, layout=layout or self.layout, **changes)
+
+    def images_rows_columns_channels(self) -> np.ndarray:
+        """The array as (images, rows, columns, channels), or (images, channels) without positions."""
+        x, layout, (h, w) = np.asarray(self.array), self.layout, self.grid
+        if "m" in layout:  # (m, u, z, c) or (m, p, c)
+            a, b = self.window
+            parts = x.reshape(-1, h // a, w // b, a, b, x.shape[-1])
+            return parts.transpose(0, 1, 3, 2, 4, 5).reshape(-1, h, w, x.shape[-1])
+        if "b" in layout:
+            return x.reshape(-1, h, w, x.shape[-1])
+        if "q" in layout:
+            x, layout = np.delete(x, 0, layout.index("q")), layout.replace("q", "p")
+        if "p" in layout:
+            axis = layout.index("p")
+            x, layout = x.reshape(*x.shape[:axis], h, w, *x.shape[axis + 1 :]), layout.replace("p", "hw")
+        positions = [letter for letter in "hw" if letter in layout]
+        channels = [letter for letter in layout if letter not in "nhw"]
+        x = x.transpose([layout.index(letter) for letter in ("n", *positions, *channels)])
+        sizes = x.shape[1 : 1 + len(positions)]
+        return x.reshape(len(x), *(sizes if math.prod(sizes) > 1 else ()), -1)
 
     @property
     def is_map(self) -> bool:
@@ -192,6 +217,13 @@ class Building:
         else:
             found = (RELUS if upper is None else RELU6S)[spelling](x)
         self.relus.append(Activation(self.place, found, upper is not None, may))
+        return found
+
+    def clipped(self, x: Any, fn: Callable[[Any], Any], low: float, high: float, slope: float) -> Any:
+        """A function that is linear between two bounds and constant beyond them."""
+        is_ruled = self.mode == "guided" and self.place not in self.plain_at
+        found = guided_between(low, high, slope, fn)(x) if is_ruled else fn(x)
+        self.relus.append(Activation(self.place, found, True, True))
         return found
 
     def conv(self, x, kernel, strides, padding, dilation, numbers, groups) -> Any:

@@ -184,7 +184,7 @@ def running_sum(net: Building, v: Value, spelling, letter):
     else:
         lower = jnp.tril(jnp.ones((v.size(letter), v.size(letter)), v.array.dtype)) / v.size(letter)
         found = jnp.moveaxis(jnp.tensordot(v.array, lower, axes=(axis, 1)), -1, axis)
-    return v.to(found, local=(None, None), moved=spelling == "matmul")
+    return v.to(found, local=(None, None), moved=v.moved or spelling == "matmul")
 
 
 # ----------------------------------------------------------------------- linear steps that are seldom seen
@@ -256,7 +256,8 @@ def unusual_step(net: Building, v: Value, how):
         "stop_gradient": lambda: y + lax.stop_gradient(0.5 * y),
         "gather rows": lambda: y[:, np.array([1, 0, *range(2, h)])],
     }
-    return arranged(x.to(ways[how](), local=(None, None), moved=how == "fft"), v.layout)
+    moved = v.moved or how in ("fft", "roll by a weight", "dynamic_slice", "update")
+    return arranged(x.to(ways[how](), local=(None, None), moved=moved, turned=True), v.layout)
 
 
 @operation("covered", on_any(has_channels, steps=[2]), weight=0.5)

@@ -30,6 +30,8 @@ def call(fn: Callable[..., Any], *args: Any) -> Any:
 
 
 def _plain(x: Any) -> Any:
+    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
+        return x  # a random key
     return np.asarray(x) if isinstance(x, jax.Array | np.ndarray | np.generic | float | int | bool) else x
 
 

@@ -2,7 +2,7 @@
 
 What a network computes, what a guided ReLU sends back and which axis is which is known to the operations
 that it is made of, in `network_layers`, `network_axes`, `network_norms`, `network_activations`,
-`network_products`, `network_blocks` and `network_structures`.
+`network_products`, `network_blocks`, `network_structures` and `framework_layers`.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from tests.transforms import (  # noqa: F401  (they register their operations)
+    framework_layers,
     network_activations,
     network_axes,
     network_blocks,
