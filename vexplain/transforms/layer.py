@@ -130,7 +130,7 @@ class Layer:
         cannot be found. Pass what is returned as `layer=` of a class activation map.
 
         Args:
-            grid: (rows, columns), row by row; tokens before the last rows · columns (a class token) are in none.
+            grid: (rows, columns), row by row; tokens before these (a class token) have no position.
 
         Raises:
             ValueError: the layer is no array (batch, tokens, channels) of that many tokens.
