@@ -22,20 +22,26 @@ def check_axes(case: Case) -> list[Finding]:
             known[name] = table[name]
             findings += axes_findings(table[name], value, network, name)
         else:
-            what = "a value is left out of the table"
-            findings.append(Finding("unknown", what, name + " " + op_of(network, name).kind))
-    return [*findings, *field_findings(case, known), *_batch_findings(case, known)]
+            what = f"left out of the table: {op_of(network, name).kind}"
+            findings.append(Finding("unknown", what, name))
+    return [*_first_of_each(findings), *field_findings(case, known), *_batch_findings(case, known)]
+
+
+def _first_of_each(findings: list[Finding]) -> list[Finding]:
+    """The first value of which something is wrong, and the first unknown: what comes after inherits it."""
+    return list({f.kind: f for f in reversed(findings)}.values())
 
 
 def axes_findings(layer: Any, value: Value, network: Network, name: str) -> Iterator[Finding]:
     """What is wrong or unknown of a layer's axes: its numbers in the order of the builder's."""
-    where = f"{name} {op_of(network, name).kind} {value.array.shape} {value.layout}"
+    kind = op_of(network, name).kind
+    where = f"{name} {kind} {value.array.shape} {value.layout}"
     said = f"{where}: batch {layer.batch_axis}, space {layer.spatial_axes}, channels {layer.channel_axes}"
     if value.mixed or layer.batch_axis is None:
         if not value.mixed:
-            yield Finding("unknown", "axes", said)
+            yield Finding("unknown", f"axes after {kind}", said)
         elif layer.batch_axis is not None:
-            yield Finding("wrong", "a batch axis where images are mixed", said)
+            yield Finding("wrong", f"a batch axis where images are mixed, after {kind}", said)
         return
     found, expected = np.asarray(channels_last(value.array, layer)), value.images_rows_columns_channels()
     if found.size == expected.size and layer.num_positions == np.prod(expected.shape[1:-1], initial=1):
@@ -50,10 +56,10 @@ def axes_findings(layer: Any, value: Value, network: Network, name: str) -> Iter
     else:
         is_right = np.array_equal(found, expected)
     if not is_right:
-        yield Finding("wrong", "axes", f"{said}: {found.shape} for {expected.shape}")
+        yield Finding("wrong", f"axes after {kind}", f"{said}: {found.shape} for {expected.shape}")
     for is_local, field, size in zip(value.local, layer.fields, layer.image_size, strict=True):
         if is_right and is_local is True and not value.moved and set(field.seen) == {(0, size)}:
-            yield Finding("unknown", "receptive field", said)
+            yield Finding("unknown", f"receptive field after {kind}", said)
 
 
 def _sorted(array: np.ndarray) -> np.ndarray:
@@ -79,7 +85,7 @@ def field_findings(case: Case, known: dict[str, Any]) -> list[Finding]:
             if name in known:
                 changed = _changed(case, case.arrays[name], after)
                 findings += _outside(known[name], changed, (r, c), f"{name} {op_of(case.network, name).kind}")
-    return list({f.what + f.detail.split(":")[0]: f for f in findings}.values())
+    return findings[:1]
 
 
 def _outside(layer: Any, changed: np.ndarray, pixel: tuple[int, int], where: str) -> Iterator[Finding]:
