@@ -7,9 +7,11 @@ import numpy as np
 
 from tests.transforms.network_case import TOLERANCE, Case, Finding, op_of, values_function
 from tests.transforms.network_graph import Network, Value, build
+from tests.transforms.plain_evaluation import call
 from vexplain.transforms import channels_last, layers
 
 NUM_PIXELS = 4
+_ENTRIES: dict[Any, np.ndarray] = {}  # where `channels_last` puts the entries of layers of one form
 
 
 def check_axes(case: Case) -> list[Finding]:
@@ -25,6 +27,15 @@ def check_axes(case: Case) -> list[Finding]:
             what = f"left out of the table: {op_of(network, name).kind}"
             findings.append(Finding("unknown", what, name))
     return [*_first_of_each(findings), *field_findings(case, known), *_batch_findings(case, known)]
+
+
+def arranged_last(array: np.ndarray, layer: Any) -> np.ndarray:
+    """`channels_last` of an array."""
+    key = (layer.shape, layer.batch_axis, layer.batch_fold, layer.channel_axes, layer.order, layer.grid)
+    if key not in _ENTRIES:
+        entries = np.arange(array.size, dtype=np.int32).reshape(array.shape)
+        _ENTRIES[key] = call(lambda a: channels_last(a, layer), entries)
+    return array.reshape(-1)[_ENTRIES[key]]
 
 
 def _first_of_each(findings: list[Finding]) -> list[Finding]:
@@ -43,7 +54,7 @@ def axes_findings(layer: Any, value: Value, network: Network, name: str) -> Iter
         elif layer.batch_axis is not None:
             yield Finding("wrong", f"a batch axis where images are mixed, after {kind}", said)
         return
-    found, expected = np.asarray(channels_last(value.array, layer)), value.images_rows_columns_channels()
+    found, expected = arranged_last(value.array, layer), value.images_rows_columns_channels()
     if found.size == expected.size and layer.num_positions == np.prod(expected.shape[1:-1], initial=1):
         found = found.reshape(len(found), *expected.shape[1:-1], -1)  # tokens are rows and columns in one axis
     if value.moved:  # rows, or what is made of them, may be said to be channels
@@ -92,7 +103,7 @@ def _outside(layer: Any, changed: np.ndarray, pixel: tuple[int, int], where: str
     if layer.batch_axis is None:
         found = changed.any().reshape(1, 1)
     else:
-        by_position = np.asarray(channels_last(changed, layer)).any(axis=(0, -1))
+        by_position = arranged_last(changed, layer).any(axis=(0, -1))
         found = by_position.reshape([n or 1 for n in layer.grid])
     for says in (layer.visible, layer.window):
         sees_row = [says(i, 0)[0] <= pixel[0] < says(i, 0)[2] for i in range(found.shape[0])]
@@ -117,6 +128,6 @@ def _batch_findings(case: Case, known: dict[str, Any]) -> Iterator[Finding]:
             raise AssertionError(f"the builder is wrong about the batch of {name}")
         layer = known.get(name)
         has_batch = layer is not None and layer.batch_axis is not None
-        if has_batch and np.asarray(channels_last(changed, layer))[1:].any():
+        if has_batch and arranged_last(changed, layer)[1:].any():
             what = "what is called the batch is none"
             yield Finding("wrong", what, f"{name} {op_of(case.network, name).kind}")
