@@ -7,19 +7,20 @@
 #   make docs                      the documentation: docs/_build/html/index.html
 #   make fuzz N=1000               so many random networks against what is known of them
 #   make parity                    logits and maps against torchvision, timm, Captum and pytorch-grad-cam (in .venv-parity)
+#   make zoo                       layers, maps and guided gradients of the networks of other packages (in .venv-zoo)
 #   make device                    all that is measured on a GPU, in 10 minutes: runs/device/device.json
 #   make references                makes again what the tests compare with, by the same libraries
 
 PYTHON ?= python3
 VARIANT ?= single_6c
 OUT ?= runs/an8flower
-N ?= 1000
 DEVICE_OUT ?= runs/device
+N ?= 1000
 # for CPUs: the PyTorch for Linux that PyPI has brings 4 GB of CUDA along
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint docs clean parity references device
+.PHONY: demo test fuzz lint docs clean parity references device zoo
 
 demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
@@ -33,6 +34,9 @@ fuzz: .venv/.installed-test
 
 parity: .venv-parity/.installed
 	.venv-parity/bin/python -m benchmarks.parity
+
+zoo: .venv-zoo/.installed
+	.venv-zoo/bin/python -m benchmarks.zoo
 
 device: .venv/.installed-device
 	$(BIN)/python -m benchmarks.device accelerator --out $(DEVICE_OUT)
@@ -50,13 +54,20 @@ docs: .venv/.installed-docs
 	@echo docs/_build/html/index.html
 
 clean:
-	rm -rf .venv .venv-parity .compiled dist docs/_build
+	rm -rf .venv .venv-parity .venv-zoo .compiled dist docs/_build
 
 .venv-parity/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m venv --clear .venv-parity
 	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) torch torchvision \
 		|| echo "no PyTorch for CPUs from $(TORCH_INDEX): taking that of PyPI, with 4 GB of CUDA"
 	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[parity]'
+	@touch $@
+
+# eqxvision declares PyTorch, which it needs to read weights only
+.venv-zoo/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv --clear .venv-zoo
+	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[zoo]'
+	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps eqxvision==0.2.8
 	@touch $@
 
 $(BIN)/python:

@@ -21,6 +21,7 @@ ORDER = (  # each room imports only those after it
     "transforms",
     "_checks",
     "_files",
+    "_keeping",
     "_text",
     "typing",
 )

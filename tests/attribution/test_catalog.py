@@ -185,10 +185,10 @@ def test_a_network_without_a_hash_is_compiled_once_and_never_stale(kind, compila
 def test_a_network_whose_attribute_is_set_anew_is_another_network():
     apply, images = Scaled(2.0), uniform(2, 4, 5, 3)
     before = vx.gradient(apply, jnp.ones((3, 2)), images, 0)
-    apply.scale = 5.0
-    np.testing.assert_allclose(
-        vx.gradient(apply, jnp.ones((3, 2)), images, 0), 2.5 * np.asarray(before), rtol=1e-6
-    )
+    for scale in map(float, range(5, 10)):  # a new object each, at the address of one that is gone
+        apply.scale = scale
+        found = vx.gradient(apply, jnp.ones((3, 2)), images, 0)
+        np.testing.assert_allclose(found, scale / 2 * np.asarray(before), rtol=1e-6)
 
 
 def test_other_arrays_among_the_options_compile_nothing(network, compilations):

@@ -1,6 +1,7 @@
 """Shape translation in its smallest preset: rungs train, are scored and reported, and go on when called."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -19,8 +20,25 @@ from experiments.shape_translation_scores import (
 from vexplain.datasets import unpaired_batches
 from vexplain.datasets.shape_swap import ShapeSwapSource, paired_test
 from vexplain.streaming import TrainingDiverged
+from vexplain.translation import adversarial_training
 
 SMOKE = dataclasses.replace(shape_translation.PRESETS["smoke"][1], devices=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def equal_trainings_share_a_program():
+    """Calls of the experiment that train the same rung by the same seed are compiled once."""
+    optimizer = shape_translation.optimizer_of(SMOKE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shape_translation, "optimizer_of", lambda config: optimizer)
+        patch.setattr(shape_translation, "adversarial_training", functools.cache(adversarial_training))
+        yield
+
+
+@pytest.fixture
+def without_report(monkeypatch):
+    """For tests that look at the training alone: half of a short call goes into figures."""
+    monkeypatch.setattr(shape_translation, "write_ladder_report", lambda *args, **options: "no report")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +48,7 @@ def run(tmp_path_factory):
     return out, first, shape_translation.main(dataclasses.replace(SMOKE, out=out))
 
 
-def test_a_second_call_goes_on_and_ends_as_one_call(run, tmp_path):
+def test_a_second_call_goes_on_and_ends_as_one_call(run, tmp_path, without_report):
     _, first, second = run
     assert (first["steps"], second["steps"]) == (3, 6)
     whole = shape_translation.main(dataclasses.replace(SMOKE, out=tmp_path))
@@ -87,12 +105,12 @@ def test_the_upper_bound_is_trained_with_pairs_and_seeds_are_compared(run, tmp_p
         assert words in report
 
 
-def test_a_call_stops_after_its_minutes_and_the_next_goes_on(tmp_path):
+def test_a_call_stops_after_its_minutes_and_the_next_goes_on(tmp_path, without_report):
     config = dataclasses.replace(SMOKE, out=tmp_path, rung="vae", call_minutes=1e-6)
     assert [shape_translation.main(config)["steps"] for _ in range(2)] == [3, 6]
 
 
-def test_a_divergence_stops_and_is_never_saved(tmp_path, monkeypatch):
+def test_a_divergence_stops_and_is_never_saved(tmp_path, monkeypatch, without_report):
     config = dataclasses.replace(SMOKE, out=tmp_path, rung="vae", vae_steps=0)
     good = shape_translation.main(dataclasses.replace(config, num_steps=3))
 

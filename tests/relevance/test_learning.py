@@ -259,14 +259,21 @@ def test_arguments_of_another_type_are_named(change, message, network, source):
         without_type_checks(*network, **({"source": source} | change))
 
 
-def test_a_network_that_cannot_be_hashed_is_learned_from_too():
+def test_a_network_that_cannot_be_hashed_is_learned_from_too_and_compiled_once(compilations):
     class Network:
         __hash__ = None
+        sign = 1
 
         def __call__(self, variables, images):
-            return images.mean((1, 2)) @ variables
+            return images.mean((1, 2)) @ (self.sign * variables)
 
     images = np.eye(2, dtype=np.float32).repeat(3, axis=0).reshape(6, 1, 1, 2)
     source = ArraySource(images, np.array([0, 0, 0, 1, 1, 1]), class_names=("red", "green"))
-    relevance = learn_relevance(Network(), jnp.eye(2), source, mu=1)
-    assert [f.channel for f in features(relevance, "green")] == [1]
+    apply = Network()
+    for sign in (1, -1):
+        apply.sign = sign
+        relevance = learn_relevance(apply, sign * np.eye(2), source, mu=1)
+        assert [f.channel for f in features(relevance, "green")] == [1]
+    with compilations() as found:
+        learn_relevance(apply, -np.eye(2), source, mu=1)
+    assert not found

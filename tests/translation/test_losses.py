@@ -154,7 +154,7 @@ def test_only_the_pose_distance_tells_a_turn_from_its_mirror_image():
     chosen = np.arange(100)
     factors = jax.device_get(ShapeSwapSource(0, num_images=100, size=32, split="pairs").factors(chosen))
     mirrored = factors._replace(rotation=-factors.rotation)
-    draw = jax.vmap(lambda f, d: render_factors(f, d, size=32)[0], in_axes=(0, None))
+    draw = jax.jit(jax.vmap(lambda f, d: render_factors(f, d, size=32)[0], in_axes=(0, None)))
     shirts, trousers, others = draw(factors, 0), draw(factors, 1), draw(mirrored, 1)
     for blind in (color_distance, low_pass_distance):
         true, false = (blind(shirts, x).mean() for x in (trousers, others))
@@ -167,7 +167,7 @@ def test_offset_distance_sees_who_is_shifted_otherwise_than_the_rest():
     """Partners agree on the shift; trousers that do not swing about the middle of the T-shirt do not."""
     chosen = np.arange(100)
     factors = jax.device_get(ShapeSwapSource(0, num_images=100, size=32, split="pairs").factors(chosen))
-    draw = jax.vmap(lambda f, d: render_factors(f, d, size=32)[0], in_axes=(0, None))
+    draw = jax.jit(jax.vmap(lambda f, d: render_factors(f, d, size=32)[0], in_axes=(0, None)))
     shirts, trousers = draw(factors, 0), draw(factors, 1)
     lateral = 4.35 / 32 * factors.rotation  # what a shift along the image's own axis leaves out
     beside = draw(factors._replace(center_x=factors.center_x - lateral), 1)
@@ -193,5 +193,5 @@ def test_every_loss_has_a_finite_slope_on_images_of_one_color():
         offset_distance,
         lambda a, b: gram_distance(a, b, key=jax.random.key(0)),
     ):
-        slope = jax.grad(lambda x: distance(flat, x).sum())(flat)  # noqa: B023
+        slope = jax.jit(jax.grad(lambda x: distance(flat, x).sum()))(flat)  # noqa: B023
         assert jnp.isfinite(slope).all()

@@ -1,6 +1,7 @@
 """Training: the ladder computes what it names, devices agree, divergence stops, resuming is exact."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,10 @@ def batch_fn(t):
     return {d: rng.uniform(0, 1, (8, 16, 16, 3)).astype(np.float32) for d in "ab"}
 
 
+CYCLE = dataclasses.replace(ONLY_VAES, gan=1.0, cycle=1.0, cycle_noise=0.0)
+
+
+@functools.cache  # a step takes long to compile: equal ones are the same function
 def started(weights, **options):
     init, update = adversarial_training(TRANSLATOR, weights, optax.adam(1e-3, 0.5), **options)
     return init(TRANSLATOR.init(jax.random.key(0))), update
@@ -90,7 +95,7 @@ def test_each_rung_adds_its_losses():
 
 
 def test_the_penalty_is_that_of_every_fourth_image():
-    state, update = started(dataclasses.replace(ONLY_VAES, gan=1.0))
+    state, update = started(CYCLE)
     after = jax.jit(update)(state, batch_fn(0))
     critic = state.variables.discriminator
     expected = 0.0
@@ -103,8 +108,7 @@ def test_the_penalty_is_that_of_every_fourth_image():
 
 def test_noise_on_the_way_back_changes_what_comes_back_and_nothing_else():
     def losses(noise):
-        weights = dataclasses.replace(ONLY_VAES, gan=1.0, cycle=1.0, cycle_noise=noise)
-        state, update = started(weights)
+        state, update = started(dataclasses.replace(CYCLE, cycle_noise=noise))
         return jax.jit(update)(state, batch_fn(0)).losses
 
     clean, noisy = losses(0.0), losses(0.3)
@@ -149,7 +153,7 @@ def test_the_average_follows_the_generator():
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_terms_and_keeps_the_variables():
-    state, update = started(Weights())
+    state, update = started(CYCLE)
     step = jax.jit(update)
     good = step(state, batch_fn(0))
     bad_batch = {"a": batch_fn(1)["a"] * np.nan, "b": batch_fn(1)["b"]}

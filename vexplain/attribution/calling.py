@@ -20,7 +20,7 @@ import numpy as np
 from jax.core import Tracer
 
 from vexplain._checks import as_classes, check_image_form, check_range
-from vexplain.attribution.keeping import Store, avals, identity, kept
+from vexplain._keeping import Store, avals, identity, kept
 from vexplain.attribution.scores import Score, logit, num_classes_of, predicted_targets
 from vexplain.transforms import Rule, Rules, with_rules
 
@@ -205,7 +205,7 @@ def _run(call: _Call, variables: Any, images: Any, targets: Any, key: Any) -> An
     arrays = [leaf if isinstance(leaf, np.ndarray | jax.Array) else None for leaf in leaves]
     statics = [None if a is not None else leaf for a, leaf in zip(arrays, leaves, strict=True)]
     name = (identity(treedef), *map(identity, statics))
-    program = kept(_PROGRAMS, name, call, lambda: _Program(treedef, statics))
+    program = kept(_PROGRAMS, name, lambda: _Program(treedef, statics))
     kind = (*avals((arrays, variables)), images.shape[1:], *avals((targets, key), 1))
     if isinstance(images, np.ndarray) and kind not in program.sizes:  # before anything is compiled
         check_range(
@@ -278,6 +278,7 @@ def _found(call: _Call, variables: Any, images: Any, targets: Any) -> _Found:
     fine = jnp.ones(len(images), bool)
     if not call.sees_network:
         return _Found(low, high, is_finite, fine, fine)
+    # XLA finds this forward pass in the method's own and computes it once.
     outputs = call.apply(variables, images)
     targets = predicted_targets(call.score, outputs) if targets is None else targets
     score = call.score(outputs, targets)
@@ -313,7 +314,7 @@ def _outputs(call: _Call, variables: Any, images: Any) -> Any:
     leaves, treedef = jax.tree.flatten(call.apply)
     name = (identity(treedef), *map(identity, leaves), *avals(variables), images.shape[1:])
     shape = jax.ShapeDtypeStruct(images.shape, jax.dtypes.canonicalize_dtype(images.dtype))
-    return kept(_OUTPUTS, name, call, lambda: jax.eval_shape(call.apply, variables, shape))
+    return kept(_OUTPUTS, name, lambda: jax.eval_shape(call.apply, variables, shape))
 
 
 def _as_targets(score: Any, targets: Any, count: int, outputs: Any) -> Any:

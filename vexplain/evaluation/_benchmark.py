@@ -17,8 +17,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from vexplain._keeping import Store, identity, kept
 from vexplain._text import aligned
-from vexplain.attribution.keeping import Store, identity, kept
 from vexplain.catalog import METHODS, MethodFn, Methods, as_methods, title_of, with_options
 from vexplain.evaluation.comparison import Difference, compare
 from vexplain.evaluation.explained_network import Task
@@ -73,7 +73,7 @@ def score_task(
     # One compiled program for all networks of an architecture: relevance and weights are its arguments.
     name = (identity(task.apply), identity(tuple(functions.items())), len(task.test), seed)
     make = functools.partial(heatmap_scores, task.apply, functions, num_images=len(task.test), seed=seed)
-    init, update = kept(_PASSES, name, (task.apply, functions), make)
+    init, update = kept(_PASSES, name, make)
     state = fold_epoch(
         update,
         init(),

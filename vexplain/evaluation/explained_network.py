@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain._checks import as_classes, check_choice, check_images, check_positive
+from vexplain._keeping import Store, identity, kept
 from vexplain.attribution import Score, absolute_heatmaps, logit, normalize_heatmaps, positive_heatmaps
-from vexplain.attribution.keeping import Store, identity, kept
 from vexplain.attribution.scores import predicted_targets
 from vexplain.catalog import MethodFn, Methods, as_methods
 from vexplain.datasets import Source
@@ -170,7 +170,7 @@ def heatmaps_of(
 
         return of_slice
 
-    of_slice = kept(_PROGRAMS, name, (apply, functions), make)
+    of_slice = kept(_PROGRAMS, name, make)
 
     def of_sample(network: ExplainedNetwork, sample: Sample) -> dict[str, Heatmaps]:
         arrays = ExplainedNetwork(network.variables, jax.tree.map(jnp.asarray, network.relevance))

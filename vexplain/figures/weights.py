@@ -15,6 +15,7 @@ from vexplain.figures.style import (
     readable_on,
 )
 from vexplain.relevance import Relevance, features
+from vexplain.relevance._features import WHY_NO_FEATURE
 
 WIDTH, MARGIN, ROW, BAR = 9.6, 0.3, 0.36, 0.64  # inches; BAR is a share of ROW
 
@@ -40,7 +41,7 @@ def weights_overview(relevance: Relevance) -> Figure:
     found = [features(relevance, c) for c in range(len(relevance.class_names))]
     used = {feature.layer for some in found for feature in some}
     if not used:
-        raise ValueError("relevance has no relevant feature in any class: learn it again with a larger mu")
+        raise ValueError(f"relevance has no relevant feature in any class, {WHY_NO_FEATURE}")
     layers = [name for name in relevance.layers if name in used]
     colors = dict(zip(layers, layer_colors(len(layers)), strict=True))
     label_width = _label_width(relevance)

@@ -4,6 +4,7 @@ A feature is one channel of one layer. It is relevant for a class where the spar
 that is not zero.
 """
 
+import logging
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,12 @@ from vexplain.relevance.statistics import Statistics
 from vexplain.typing import Labels
 
 ON_EMPTY_CLASS = ("raise", "leave_out")
+_LOG = logging.getLogger(__name__)
+# A larger mu would not help: a class that mu limits has features.
+WHY_NO_FEATURE = (
+    "which is so where no image was of a class or all were of one, where every response is zero (a dead "
+    "network), or where none grows with the score of the class (learn with nonnegative=False)"
+)
 _NUMBERS = (np.ndarray, np.number, jax.Array, float, int)
 
 
@@ -115,6 +122,8 @@ def find_relevance(
     check_measure(measure)
     counts = np.asarray(statistics.counts, np.float64)
     _check_statistics(statistics, layout)
+    if not np.diagonal(np.asarray(statistics.gram)).any():
+        _LOG.warning("no feature is relevant: every response of every image is zero, the network is dead")
     names = tuple(map(str, range(len(counts)))) if class_names is None else tuple(class_names)
     is_empty = counts == 0 if on_empty_class == "leave_out" else np.full(len(counts), False)
     solved = ~is_empty
@@ -262,7 +271,6 @@ def check_classes_have_features(targets: Labels, *, relevance: Relevance, **opti
     empty = [relevance.class_names[c] for c in np.unique(targets) if num_features(relevance)[c] == 0]
     if empty:
         raise ValueError(
-            f"no feature is relevant for class {', '.join(map(repr, empty))} at mu = "
-            f"{float(relevance.mu):g}: find the relevance again with a larger mu, or explain another "
-            "class by `targets`"
+            f"no feature is relevant for class {', '.join(map(repr, empty))}, {WHY_NO_FEATURE}; explain "
+            "another class by `targets`"
         )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vexplain.datasets import Source
-from vexplain.relevance._features import Relevance, features
+from vexplain.relevance._features import WHY_NO_FEATURE, Relevance, features
 from vexplain.relevance.exemplars import Exemplars, Pick, found, top_exemplars
 from vexplain.streaming import fold_epoch
 from vexplain.streaming.devices import Mesh
@@ -92,10 +92,7 @@ def interpret(
     """
     wanted = [(c, feature) for c in range(len(relevance.class_names)) for feature in features(relevance, c)]
     if not wanted:
-        raise ValueError(
-            f"relevance: no class has a relevant feature at mu = {float(relevance.mu):g}: find the relevance "
-            "again with a larger mu"
-        )
+        raise ValueError(f"relevance: no class has a relevant feature, {WHY_NO_FEATURE}")
     picks = [Pick(f.layer, f.channel, c if within_class else None) for c, f in wanted]
     init, update = top_exemplars(apply, table, picks, num_images=num_images)
     exemplars = fold_epoch(

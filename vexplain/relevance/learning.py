@@ -1,15 +1,17 @@
 """The relevant features of a network over a source of images: one pass, then one regression a class."""
 
-import functools
+import collections
 import logging
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from vexplain._checks import check_choice
+from vexplain._keeping import Store, identity, kept
 from vexplain.datasets import Source
 from vexplain.relevance._features import ON_EMPTY_CLASS, Relevance, find_relevance
 from vexplain.relevance._responses import Measure, check_measure
@@ -31,6 +33,7 @@ from vexplain.typing import ApplyFn, Variables
 
 _LOG = logging.getLogger(__name__)
 _MAX_NAMED = 10  # classes in a message; ImageNet has a thousand
+_PASSES: Store = collections.OrderedDict()
 
 
 def learn_relevance(
@@ -86,10 +89,14 @@ def learn_relevance(
     """
     check_measure(measure)
     _check(source, mu, on_empty_class)  # known before the pass over the images, which may take hours
-    chosen = _chosen_layers(apply, variables, source, layers, max_gram_bytes)
+    chosen = _chosen_layers(apply, variables, source, layers, batch_size, max_gram_bytes)
     layout = layout_of(chosen)
-    make_pair = _statistics_pair if _has_hash(apply) else _statistics_pair.__wrapped__
-    init, update = make_pair(apply, tuple(chosen), len(source.class_names), labels, measure, max_gram_bytes)
+    # One pair for all weights of an architecture, so that its pass is compiled once.
+    sizes = (layout_size(layout), len(source.class_names))
+    name = (identity(apply), tuple(chosen), sizes, labels, identity(measure), max_gram_bytes)
+    respond = response_fn(apply, chosen, measure=measure)
+    options = {"labels": labels, "max_gram_bytes": max_gram_bytes}
+    init, update, _ = kept(_PASSES, name, lambda: gram_statistics(respond, *sizes, **options))
     statistics = fold_epoch(
         update,
         init(),
@@ -111,38 +118,12 @@ def learn_relevance(
     )
 
 
-def _has_hash(apply: ApplyFn) -> bool:
-    """False for instance for an Equinox module, whose hash would be that of its arrays."""
-    try:
-        hash(apply)
-    except TypeError:
-        return False
-    return True
-
-
-@functools.lru_cache(maxsize=8)
-def _statistics_pair(
-    apply: ApplyFn,
-    chosen: tuple[Layer, ...],
-    num_classes: int,
-    labels: str,
-    measure: Measure,
-    max_gram_bytes: int,
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """One pair for all weights of an architecture, so that its pass is compiled once."""
-    size = layout_size(layout_of(chosen))
-    options = {"labels": labels, "max_gram_bytes": max_gram_bytes}
-    init, update, _ = gram_statistics(
-        response_fn(apply, chosen, measure=measure), size, num_classes, **options
-    )
-    return init, update
-
-
 def _chosen_layers(
     apply: ApplyFn,
     variables: Variables,
     source: Source,
     layers: Sequence[Layer | str] | None,
+    batch_size: int,
     max_gram_bytes: int,
 ) -> list[Layer]:
     if isinstance(layers, str):
@@ -153,7 +134,11 @@ def _chosen_layers(
     if layers is not None and len(given) == len(layers):
         chosen, table = given, None
     else:
-        table = layers_of(apply, variables, source[[0]]["images"])
+        (image,) = source[[0]][
+            "images"
+        ]  # a batch as the pass takes it: its size may be a part of the network
+        batch = jax.ShapeDtypeStruct((batch_size, *image.shape), image.dtype)
+        table = layers_of(apply, variables, batch)
         named = default_layers(table, max_gram_bytes=max_gram_bytes) if layers is None else layers
         chosen = [layer if isinstance(layer, Layer) else table[layer] for layer in named]
     _check_size(chosen, is_default=layers is None, max_gram_bytes=max_gram_bytes)

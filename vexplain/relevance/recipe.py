@@ -244,11 +244,20 @@ def _signals(
     signals = {}
     for layer in chosen:
         signal = activations[layer.name]
-        signal = signal if kind == "activation" else jnp.ones_like(signal)
+        signal = _of_unit_size(signal) if kind == "activation" else jnp.ones_like(signal)
         pick = picks[layer.name].astype(signal.dtype)
         pick = pick.reshape(len(pick), *(1,) * (signal.ndim - 2), -1)
         signals[layer.name] = as_layer_output(signal * pick, layer)
     return signals
+
+
+def _of_unit_size(signal: Array) -> Array:
+    """Times the power of two that brings the largest number of each image near 1.
+
+    The map does not depend on it, and in float16 the way back loses fewer small numbers.
+    """
+    largest = jnp.abs(signal).max(tuple(range(1, signal.ndim - 1)), keepdims=True)
+    return jnp.ldexp(signal, -jnp.frexp(largest)[1])
 
 
 def combined_maps(

@@ -4,6 +4,8 @@
 accelerators, or on several hosts, and numerics never name a device.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -77,6 +79,10 @@ def shard_batch(batch: Batch, mesh: Mesh) -> dict[str, Any]:
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Returns a tree of arrays copied to every device of a mesh; never an alias of what was passed."""
-    return jax.jit(lambda t: jax.tree.map(lambda x: x.copy(), t), out_shardings=replicated(mesh))(
-        jax.tree.map(np.asarray, tree) if jax.process_count() > 1 else tree
-    )
+    return _copies(mesh)(jax.tree.map(np.asarray, tree) if jax.process_count() > 1 else tree)
+
+
+@functools.lru_cache(maxsize=8)
+def _copies(mesh: Mesh) -> Callable[..., PyTree]:
+    """One jitted function for each mesh, so that trees of the same shapes compile nothing."""
+    return jax.jit(lambda tree: jax.tree.map(lambda x: x.copy(), tree), out_shardings=replicated(mesh))

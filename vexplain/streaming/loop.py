@@ -6,8 +6,8 @@ the number of steps done is all there is to know about the loader: a run that wa
 checkpoint and ends with the same state, bit for bit on a CPU.
 """
 
+import collections
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +16,15 @@ from typing import Any, TypeVar
 import jax
 from tqdm.auto import tqdm
 
+from vexplain._keeping import Store, identity, kept
 from vexplain.datasets import Source, epoch_batches
 from vexplain.streaming.checkpoints import Checkpoint, open_saver
 from vexplain.streaming.devices import Mesh, data_mesh, replicate, replicated, shard_batch
 from vexplain.typing import Batch
 
 State = TypeVar("State")
+
+_STEPS: Store = collections.OrderedDict()
 
 
 def fold(
@@ -126,14 +129,16 @@ def fold_epoch(
     )
 
 
-@functools.lru_cache(maxsize=64)
 def _compiled(update: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """One jitted function for each update and mesh, so that a second fold does not trace again."""
 
     def step(state, batch, *extra):
         return update(state, batch, *extra)
 
-    return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+    def make():
+        return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+
+    return kept(_STEPS, (identity(update), mesh), make)
 
 
 def _prefetched(batch_fn, start: int, stop: int, mesh: Mesh) -> Iterator[tuple[int, Any]]:

@@ -105,12 +105,11 @@ def channels_last(activation: Array, layer: Layer) -> Array:
         activation: what `read` returned for `layer`.
         layer: its row in the layer table; a ValueError where its batch axis could not be followed.
     """
-    turned, sizes = _turned(activation, layer)
-    if layer.order is None:
-        return turned.reshape(len(turned), *sizes, layer.num_channels)
-    flat = turned.reshape(len(turned), -1, layer.num_channels)
-    cells = jnp.take(flat, jnp.asarray(layer.order), axis=1)
-    return cells.reshape(len(cells), *filter(None, layer.grid), layer.num_channels)
+    turned = _turned(activation, layer)
+    if layer.order is not None:
+        flat = turned.reshape(len(turned), -1, layer.num_channels)
+        turned = jnp.take(flat, jnp.asarray(layer.order), axis=1)
+    return turned.reshape(len(turned), *filter(None, layer.grid), layer.num_channels)
 
 
 def as_layer_output(activation: Array, layer: Layer, *, like: Array | None = None) -> Array:
@@ -131,7 +130,7 @@ def as_layer_output(activation: Array, layer: Layer, *, like: Array | None = Non
         if like is None:
             tokens = jnp.zeros((num_images, count, layer.num_channels), flat.dtype)
         else:
-            tokens = _turned(like, layer)[0].reshape(num_images, count, layer.num_channels).astype(flat.dtype)
+            tokens = _turned(like, layer).reshape(num_images, count, layer.num_channels).astype(flat.dtype)
         activation = tokens.at[:, jnp.asarray(layer.order)].set(flat)
     channels = [layer.shape[a] for a in layer.channel_axes]
     others = [a for a in positional if a != batch_axis]
@@ -141,16 +140,12 @@ def as_layer_output(activation: Array, layer: Layer, *, like: Array | None = Non
     return jnp.transpose(parts, np.argsort([batch_axis, *others, *layer.channel_axes]).tolist())
 
 
-def _turned(activation: Array, layer: Layer) -> tuple[Array, list[int]]:
-    """(batch, positions..., channels...), and the sizes of the positions."""
+def _turned(activation: Array, layer: Layer) -> Array:
+    """(batch, positions..., channels...)."""
     batch_axis, positional = _batch_axis(layer), _positional_axes(layer)
     others = [a for a in positional if a != batch_axis]
     turned = jnp.transpose(activation, (batch_axis, *others, *layer.channel_axes))
-    sizes = [activation.shape[a] for a in others]
-    if layer.batch_fold > 1:
-        sizes = [layer.batch_fold, *sizes]
-        turned = turned.reshape(-1, layer.batch_fold, *turned.shape[1:])
-    return turned, sizes
+    return turned.reshape(-1, layer.batch_fold, *turned.shape[1:]) if layer.batch_fold > 1 else turned
 
 
 def _positional_axes(layer: Layer) -> list[int]:

@@ -35,6 +35,7 @@ class Axis:
         is_known: False where the axis could not be followed.
         period: by dimension, the number of rows or columns where these were rolled before they were split:
             the places of several axes are added modulo it.
+        is_part: the channels are a part of an axis that was split, which a pixel shuffle joins with rows.
     """
 
     size: int
@@ -42,6 +43,7 @@ class Axis:
     holds_channels: bool = False
     is_known: bool = True
     period: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    is_part: bool = False
 
     @property
     def is_copy(self) -> bool:
@@ -147,7 +149,8 @@ def _both(a: Axis, b: Axis) -> Axis:
             return Axis(a.size, is_known=False)
     if any(a.period.get(d) != b.period.get(d) for d in a.places if d in b.places):
         return Axis(a.size, is_known=False)
-    return Axis(a.size, places, a.holds_channels or b.holds_channels, period={**a.period, **b.period})
+    holds, is_part = a.holds_channels or b.holds_channels, a.is_part and b.is_part
+    return Axis(a.size, places, holds, period={**a.period, **b.period}, is_part=is_part)
 
 
 def added(axes: Sequence[Axis], d: int, sizes: Sequence[int]) -> np.ndarray | None:
@@ -164,20 +167,30 @@ def added(axes: Sequence[Axis], d: int, sizes: Sequence[int]) -> np.ndarray | No
 
 
 def ranked(axes: Sequence[Axis]) -> list[Axis]:
-    """Numbers the indices of an axis that alone has rows, some of them twice: those of a finer grid."""
+    """Numbers the rows of an axis that alone has them anew, where some are there several times: a finer grid.
+
+    They are after a repetition, and where rows were joined with a part of the channels (a pixel shuffle).
+    """
     axes = list(axes)
     for d in (ROW, COLUMN):
         having = [i for i, axis in enumerate(axes) if d in axis.places]
-        if len(having) != 1 or not axes[having[0]].is_only(d):
+        if len(having) != 1 or set(axes[having[0]].places) != {d}:
             continue
-        places = axes[having[0]].places[d]
+        axis, places = axes[having[0]], axes[having[0]].places[d]
         is_place = ~np.isnan(places)
+        is_shuffled = axis.is_part and (np.diff(places) >= 0).all() and any(map(_is_channels, axes))
+        if axis.holds_channels and not is_shuffled:
+            continue
         if len(np.unique(places[is_place])) < is_place.sum():
             found = np.full(places.shape, np.nan)
             found[is_place] = np.arange(is_place.sum())
             places = found
-        axes[having[0]] = Axis(axes[having[0]].size, {d: places})
+        axes[having[0]] = Axis(axis.size, {d: places})
     return axes
+
+
+def _is_channels(axis: Axis) -> bool:
+    return axis.holds_channels and not axis.places
 
 
 def hull(flow: Flow, axes: Sequence[int]) -> Flow:
@@ -212,7 +225,7 @@ def taken(flow: Flow, a: int, index: np.ndarray, *, is_grid: bool = False) -> Fl
         new = Axis(len(index), {next(iter(axis.places)): np.arange(len(index), dtype=float)})
     else:
         places = {d: np.where(inside, p[np.maximum(index, 0)], np.nan) for d, p in axis.places.items()}
-        new = Axis(len(index), places, axis.holds_channels, period=axis.period)
+        new = Axis(len(index), places, axis.holds_channels, period=axis.period, is_part=axis.is_part)
     axes = [new if i == a else b for i, b in enumerate(flow.axes)]
     reach = []
     for r in flow.reach:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from vexplain.transforms.flow import (
+    COLUMN,
     DIMENSIONS,
     IMAGE,
     NOTHING,
+    ROW,
     Axis,
     Flow,
     dropped,
@@ -33,8 +35,28 @@ def stacked(step: Equation, flows: Sequence[Flow | None], image_shape: Sequence[
     return [_joined(widened, a, [1] * len(flows), step.out.shape)]
 
 
+def stacked_steps(
+    step: Equation, flows: Sequence[Flow | None], image_shape: Sequence[int]
+) -> list[Flow] | None:
+    """What the steps of a scan gave: one for each row of an image, where that is what they took."""
+    n = step.params["num_steps"]
+    steps, rows = flows[:n], [f for f in flows[n:] if f is not None]
+    if all(f is None for f in steps):
+        return None
+    joined = _joined([None if f is None else with_axis(f, 0) for f in steps], 0, [1] * n, step.out.shape)
+    others = {d for axis in joined.axes for d in axis.places}
+    taken_along = rows[0].axes[0] if rows else Axis(n)
+    for d in (ROW, COLUMN):
+        if taken_along.is_only(d) and d not in others:
+            axes = [Axis(n, taken_along.places), *joined.axes[1:]]
+            return [Flow(tuple(axes), joined.reach, joined.point)]
+    return [joined]
+
+
 def _joined(flows: Sequence[Flow | None], a: int, sizes: Sequence[int], shape: Sequence[int]) -> Flow:
     """Flows one after the other along an axis; `None` for what depends on no image."""
+    flows = [f for f, n in zip(flows, sizes, strict=True) if n]
+    sizes = [n for n in sizes if n]
     parts = [f for f in flows if f is not None]
     outer = [without_axis(f, a) for f in parts]
     rest = functools.reduce(union, outer)

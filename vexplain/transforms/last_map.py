@@ -29,7 +29,8 @@ def last_map(
     above = set.intersection(*(_above(operand) for operand in operands))
     before = [(layer, draft) for layer, draft in readable if draft.leaving in above]
     before = [pair for pair in before if pair[0].num_positions > 1] or before
-    while before and before[-1][0].kind == "pool" and len(before) > 1:
+    passed = ("pool", "dense") if len(operands) > 1 else ("pool",)  # queries, keys and values may come of one
+    while before and before[-1][0].kind in passed and len(before) > 1:
         pooled = before.pop()[1]
         further = _above(pooled.entering)
         before = [pair for pair in before if pair[1].leaving in further]

@@ -14,9 +14,9 @@ from vexplain.transforms.flow import COLUMN, ROW, Flow
 from vexplain.transforms.nonlinearities import ACTIVATION_KINDS, span_of_nonlinearity
 from vexplain.transforms.normalization import (
     closes_norm,
+    is_bias,
     is_broadcast_again,
     is_inside_response_norm,
-    is_per_channel,
     is_statistic,
     norm_input,
     positions,
@@ -146,12 +146,8 @@ def _is_pool(step: Equation, flows: dict[Value, Flow]) -> bool:
 
 def _with_bias(step: Equation) -> tuple[Equation, ...]:
     """With the single addition of a per-channel constant."""
-    value = step.out
-    if len(value.consumers) != 1 or value.is_output or (user := value.consumers[0]).kind != "add":
-        return (step,)
-    other = user.inputs[1] if user.inputs[0] is value else user.inputs[0]
-    is_bias = not other.depends_on_images and user.out.shape == value.shape and is_per_channel(other)
-    return (step, user) if is_bias and user.inside == step.inside else (step,)
+    user = step.out.consumers[0] if step.out.consumers else None
+    return (step, user) if user is not None and is_bias(user) and user.inside == step.inside else (step,)
 
 
 def _with_division(step: Equation) -> tuple[Equation, ...]:

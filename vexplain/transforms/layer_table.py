@@ -243,7 +243,7 @@ def _names(drafts: Sequence[Draft]) -> list[str]:
 
 
 def _scope_without_root(step: Equation, drafts: Sequence[Draft]) -> str:
-    roots = {draft.step.scope[:1] for draft in drafts if len(draft.leaving.shape) >= 2}
+    roots = {draft.step.scope[0] for draft in drafts if len(draft.leaving.shape) >= 2 and draft.step.scope}
     return "/".join(step.scope[1:] if len(roots) == 1 else step.scope)
 
 

@@ -12,7 +12,14 @@ from typing import Any
 
 from vexplain.transforms.contraction import accumulated, contracted, mixed_along, reduced, squeezed
 from vexplain.transforms.flow import Flow, limited, stretched, union, unknown
-from vexplain.transforms.joining import after_cond, after_while, concatenated, scan_slice, stacked
+from vexplain.transforms.joining import (
+    after_cond,
+    after_while,
+    concatenated,
+    scan_slice,
+    stacked,
+    stacked_steps,
+)
 from vexplain.transforms.moving import (
     broadcast,
     dynamic_slice,
@@ -36,7 +43,9 @@ def flows_after(step: Equation, known: Known, image_shape: Sequence[int]) -> lis
     """Returns the flow of each output of a step, one of whose inputs depends on the images."""
     flows = [known.get(v) for v in step.inputs]
     lost = [unknown(v.shape, image_shape) for v in step.outputs]
-    if any(f is None and v.depends_on_images for f, v in zip(flows, step.inputs, strict=True)):
+    if 0 in step.out.shape or any(
+        f is None and v.depends_on_images for f, v in zip(flows, step.inputs, strict=True)
+    ):
         return lost
     if step.kind in _OF_ALL:
         found = _OF_ALL[step.kind](step, flows, image_shape)
@@ -89,7 +98,7 @@ _OF_ONE: dict[str, Callable[[Equation, int, Flow], Flow | None]] = {
 _OF_ALL: dict[str, Callable[..., Any]] = {
     "concatenate": concatenated,
     "stack": stacked,
-    SCAN_STACK: lambda step, flows, shape: stacked(step, flows, shape),
+    SCAN_STACK: stacked_steps,
     "split": split_parts,
     "unstack": unstacked,
     "gather": gathered,

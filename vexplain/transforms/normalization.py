@@ -27,7 +27,7 @@ _REARRANGED += (
     "gather",
 )
 _POWERS = ("pow", "exp", "exp2", "integer_pow")
-_ROOTS = ("sqrt", "square", "abs", "max", "min", "select_n", "clamp", "cbrt", *_POWERS)
+_ROOTS = ("sqrt", "square", "abs", "max", "min", "select_n", "clamp", "cbrt", "relu", *_POWERS)
 _DIVISORS = ("rsqrt", "sqrt", "pow", "log")  # of what was summed: a deviation, a norm, a log-sum-exp
 _WINDOWS = ("reduce_window_sum", "reduce_window", "cumsum", "slice")  # sums over neighbors
 _OF_NEIGHBORS = (*AFFINE, *_DIVISORS, *_REARRANGED, *_WINDOWS, "exp", "neg", "integer_pow", "concatenate")
@@ -125,7 +125,7 @@ class _Paths:
             if not others:
                 return mode
             return True if divides and is_own else of_sums and (_SHIFT if divides or mode == _SHIFT else mode)
-        if kind in ("max", "min", "select_n", "abs", "clamp") and of_sums:
+        if kind in ("max", "min", "select_n", "abs", "clamp", "relu") and of_sums:
             return mode
         if mode == _LOGARITHM:
             return _POWER if kind in ("exp", "exp2") else False
@@ -152,8 +152,21 @@ def closes_norm(step: Equation) -> list[Equation] | None:
     while value.producer is not None and _is_norm_step(value.producer):
         chain.append(value.producer)
         value = _main_input(value.producer)
+    if is_bias(chain[-1]):
+        chain.pop()
     is_norm = len(chain) >= 2 and any(s.kind in ("mul", "div") for s in chain)
     return chain if is_norm else None
+
+
+def is_bias(step: Equation) -> bool:
+    """The addition of one number a channel to what a convolution or matrix product gives."""
+    if step.kind != "add" or len(set(step.inputs)) != 2:
+        return False
+    value, other = step.inputs if step.inputs[0].depends_on_images else step.inputs[::-1]
+    maker = value.producer
+    is_linear = maker is not None and maker.kind in ("conv_general_dilated", "dot_general")
+    is_alone = len(value.consumers) == 1 and not value.is_output and step.out.shape == value.shape
+    return is_linear and is_alone and not other.depends_on_images and is_per_channel(other)
 
 
 def norm_input(chain: list[Equation]) -> Value:

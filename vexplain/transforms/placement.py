@@ -25,7 +25,7 @@ class Placement:
 
 def placement_of(flow: Flow, image_shape: Sequence[int]) -> Placement:
     """Returns where the parts of a value are; without a batch where that is not known."""
-    axes = _with_finer_grids(flow.axes)
+    axes = flow.axes
     batch = _batch_axis(flow, axes, image_shape[0])
     fold = 1 if batch is None else axes[batch].size // image_shape[0]
     is_known = all(axis.is_known for axis in axes)
@@ -65,23 +65,6 @@ def _reason(flow: Flow, axes: Sequence[Axis], num_images: int) -> str:
 
 def _is_spatial(axis: Axis) -> bool:
     return not axis.holds_channels and not {ROW, COLUMN}.isdisjoint(axis.places)
-
-
-def _with_finer_grids(axes: Sequence[Axis]) -> list[Axis]:
-    """Rows that are joined with channels, as a pixel shuffle does, are finer rows where channels are left."""
-    has_channels = any(axis.holds_channels and not axis.places for axis in axes)
-    found = list(axes)
-    for a, axis in enumerate(axes):
-        others = {d for b, other in enumerate(axes) if b != a for d in other.places}
-        is_one = len(axis.places) == 1 and IMAGE not in axis.places and others.isdisjoint(axis.places)
-        if (
-            has_channels
-            and axis.holds_channels
-            and is_one
-            and (np.diff(next(iter(axis.places.values()))) >= 0).all()
-        ):
-            found[a] = Axis(axis.size, {next(iter(axis.places)): np.arange(axis.size, dtype=float)})
-    return found
 
 
 def _batch_axis(flow: Flow, axes: Sequence[Axis], num_images: int) -> int | None:

@@ -26,6 +26,8 @@ IN_COND = "a cond"  # rules reach in here, reads do not
 # Steps of the flat list that are no equations: what a scan takes and gives at each of its steps.
 SCAN_CARRY, SCAN_SLICE, SCAN_STACK = "scan_carry", "scan_slice", "scan_stack"
 _MOST_NUMBERS = 2**16  # that are compared with each other, to find that an array is a constant
+# functions of NumPy, which guard divisors too
+_LOOKED_INTO = ("clip", "_where", "where", "maximum", "minimum")
 _NOT_LOOKED_INTO = ("callback", "ffi_call", "custom_call", "custom_partitioning", "pallas_call", "shard_map")
 
 NamesCall = Callable[[str, core.ClosedJaxpr, Sequence["Value"]], str | None]
@@ -254,7 +256,8 @@ class _Flattening:
         if name == "while":
             return self.loop(eqn, ins, place.within(eqn, "a while loop"))
         title = str(eqn.params.get("name", ""))
-        kind = self.names_call(title, inner[0], ins) if name in (*CUSTOM, "jit", "pjit") else None
+        is_named = name in CUSTOM or (name in ("jit", "pjit") and title not in _LOOKED_INTO)
+        kind = self.names_call(title, inner[0], ins) if is_named else None
         if kind is not None:
             return self.emit(kind, eqn.params, ins, eqn, place, is_call=True)
         inside = f"a {name.removesuffix('_call')} function" if name in CUSTOM else None
@@ -281,13 +284,15 @@ class _Flattening:
         return [
             *carry,
             *(
-                self.stacked(c[:: -1 if eqn.params["reverse"] else 1], var)
+                self.stacked(c[:: -1 if eqn.params["reverse"] else 1], rows, var)
                 for c, var in zip(columns, eqn.outvars[num_carry:], strict=True)
             ),
         ]
 
-    def stacked(self, column, var) -> Value:
-        return self.of_scan(SCAN_STACK, column, tuple(var.aval.shape), var.aval.dtype)
+    def stacked(self, column, rows, var) -> Value:
+        """What the steps gave, one after the other; after them what each of the steps took a row of."""
+        shape, dtype = tuple(var.aval.shape), var.aval.dtype
+        return self.of_scan(SCAN_STACK, [*column, *rows], shape, dtype, num_steps=len(column))
 
     def of_scan(self, kind, ins, shape, dtype, **params) -> Value:
         out = Value(tuple(shape), dtype)

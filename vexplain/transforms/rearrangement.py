@@ -1,5 +1,6 @@
 """Axes split and joined: how `reshape` and gathers move places and reach (see `flow`)."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,8 +78,11 @@ def _regrouped(olds: Sequence[Axis], news: Sequence[int]) -> list[Axis]:
             places[k][d] = part
         if period is not None:
             periods[d] = period
-    is_alone = all(m == 1 for m in news)
-    return [_of_part(n, p, holds, is_alone, periods) for n, p in zip(news, places, strict=True)]
+    is_alone, num_long = all(m == 1 for m in news), sum(n > 1 for n in news)
+    channels = [axis for axis in olds if axis.holds_channels and axis.size > 1]
+    is_part = all(axis.is_part for axis in channels) or (num_long > 1 and len(channels) == 1)
+    axes = [_of_part(n, p, holds, is_alone, periods) for n, p in zip(news, places, strict=True)]
+    return [dataclasses.replace(axis, is_part=is_part and axis.holds_channels) for axis in axes]
 
 
 def _of_part(

@@ -1,0 +1,1 @@
+"""Networks that others published for JAX, as they come from PyPI: which of their layers are understood."""
