@@ -56,7 +56,9 @@ def axes_findings(layer: Any, value: Value, network: Network, name: str) -> Iter
         return
     found, expected = arranged_last(value.array, layer), value.images_rows_columns_channels()
     if found.size == expected.size and layer.num_positions == np.prod(expected.shape[1:-1], initial=1):
-        found = found.reshape(len(found), *expected.shape[1:-1], -1)  # tokens are rows and columns in one axis
+        found = found.reshape(
+            len(found), *expected.shape[1:-1], -1
+        )  # tokens are rows and columns in one axis
     if value.moved:  # rows, or what is made of them, may be said to be channels
         is_right = len(found) == len(expected) and found.size == expected.size
         is_right &= found.shape[-1] % expected.shape[-1] == 0

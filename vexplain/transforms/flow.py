@@ -177,16 +177,29 @@ def ranked(axes: Sequence[Axis]) -> list[Axis]:
         if len(having) != 1 or set(axes[having[0]].places) != {d}:
             continue
         axis, places = axes[having[0]], axes[having[0]].places[d]
-        is_place = ~np.isnan(places)
-        is_shuffled = axis.is_part and (np.diff(places) >= 0).all() and any(map(_is_channels, axes))
+        finer = _finer(places)
+        is_shuffled = axis.is_part and any(map(_is_channels, axes)) and finer is not None
         if axis.holds_channels and not is_shuffled:
             continue
+        is_place = ~np.isnan(places)
         if len(np.unique(places[is_place])) < is_place.sum():
-            found = np.full(places.shape, np.nan)
-            found[is_place] = np.arange(is_place.sum())
-            places = found
+            if finer is None:
+                finer = np.full(places.shape, np.nan)
+                finer[is_place] = np.arange(is_place.sum())
+            places = finer
         axes[having[0]] = Axis(axis.size, {d: places})
     return axes
+
+
+def _finer(places: Places) -> Places | None:
+    """Numbers places that come in runs of one length anew; `None` where they do not."""
+    distinct = len(np.unique(places))
+    if np.isnan(places).any() or len(places) % distinct:
+        return None
+    runs = places.reshape(distinct, -1)
+    if (runs != runs[:, :1]).any() or len(np.unique(runs[:, 0])) < distinct:
+        return None
+    return (runs * runs.shape[1] + np.arange(runs.shape[1])).reshape(-1)
 
 
 def _is_channels(axis: Axis) -> bool:

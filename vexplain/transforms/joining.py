@@ -32,7 +32,11 @@ def concatenated(step: Equation, flows: Sequence[Flow | None], image_shape: Sequ
 def stacked(step: Equation, flows: Sequence[Flow | None], image_shape: Sequence[int]) -> list[Flow]:
     a = step.params.get("axis", 0) % len(step.out.shape)
     widened = [None if f is None else with_axis(f, a) for f in flows]
-    return [_joined(widened, a, [1] * len(flows), step.out.shape)]
+    joined = _joined(widened, a, [1] * len(flows), step.out.shape)
+    if len(set(step.inputs)) > 1:
+        return [joined]
+    axes = [Axis(axis.size) if b == a else axis for b, axis in enumerate(joined.axes)]  # the same, again
+    return [Flow(tuple(axes), joined.reach, joined.point)]
 
 
 def stacked_steps(

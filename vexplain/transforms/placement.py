@@ -28,7 +28,7 @@ def placement_of(flow: Flow, image_shape: Sequence[int]) -> Placement:
     axes = flow.axes
     batch = _batch_axis(flow, axes, image_shape[0])
     fold = 1 if batch is None else axes[batch].size // image_shape[0]
-    is_known = all(axis.is_known for axis in axes)
+    is_known = all(axis.is_known for axis in axes) and not _is_ambiguous(axes)
     spatial = [a for a, axis in enumerate(axes) if _is_spatial(axis)]
     positional = [a for a in spatial if a != batch or fold > 1]
     channels = tuple(a for a, axis in enumerate(axes) if a not in spatial and IMAGE not in axis.places)
@@ -56,11 +56,18 @@ def placement_of(flow: Flow, image_shape: Sequence[int]) -> Placement:
 def _reason(flow: Flow, axes: Sequence[Axis], num_images: int) -> str:
     first, last = flow.reach[IMAGE][0], -flow.reach[IMAGE][1]
     is_mixed = num_images > 1 and bool(((first < last) & (first != NOTHING)).any())
-    if all(axis.is_known for axis in axes) and is_mixed:
+    is_known = all(axis.is_known for axis in axes) and not _is_ambiguous(axes)
+    if is_known and is_mixed:
         return "for they mix the images of a batch (a normalization in training mode?)"
-    if not any(IMAGE in axis.places for axis in axes) and all(axis.is_known for axis in axes):
+    if is_known and not any(IMAGE in axis.places for axis in axes):
         return "for they take the images one by one"
     return "for their batch, positions and channels could not be followed"
+
+
+def _is_ambiguous(axes: Sequence[Axis]) -> bool:
+    """Are rows joined with channels on one axis, and other channels on another?"""
+    channels = [axis for axis in axes if axis.holds_channels]
+    return len(channels) > 1 and any(axis.places for axis in channels)
 
 
 def _is_spatial(axis: Axis) -> bool:
