@@ -484,3 +484,18 @@ def test_own_scores_explain_heads_and_whole_outputs():
         vx.gradient(apply, weights, images, score=lambda outputs, targets: outputs["logits"])
     with pytest.raises(ValueError, match=r"targets has shape \(3,\): expected a leading axis of 2"):
         vx.gradient(apply, weights, images, np.zeros(3), score=of_map)
+
+
+def test_a_network_is_traced_once_for_all_methods_of_its_batch():
+    plain, variables = networks.nnx_network()
+    images, traces = jax.random.uniform(jax.random.key(0), (4, 13, 11, 3)), []
+
+    def apply(variables, images):
+        traces.append(images.shape)
+        return plain(variables, images)
+
+    vx.layers(apply, variables, images)
+    for method in (vx.gradient, vx.grad_cam, vx.guided_backprop):
+        method(apply, variables, images)
+        method(apply, variables, images, targets=1)
+    assert traces == [images.shape]

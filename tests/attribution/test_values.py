@@ -188,7 +188,7 @@ def test_cam_layer_is_the_map_that_is_reduced_last():
     for style, expected in [("nnx", "relu_2"), ("linen", "relu_2"), ("plain", "relu_1")]:
         apply, variables = networks.ALL[style]()
         assert attribution.cam_layer(layers(apply, variables, shape)) == expected
-    with pytest.raises(ValueError, match=r"no layer of this network has rows and columns.*grid="):
+    with pytest.raises(ValueError, match=r"no layer of this network has rows and columns.*with_grid\("):
         attribution.cam_layer(layers(lambda v, x: x.mean((1, 2)), None, shape))
 
 

@@ -54,7 +54,8 @@ def test_a_neutral_part_changes_nothing_outside_the_mask(rendered):
     classes, neutral = rendered
     for view in range(12):
         outside = classes.mask[view, view] == 0
-        np.testing.assert_array_equal(neutral.image[view][outside], classes.image[view, view][outside])
+        pair = neutral.image[view][outside], classes.image[view, view][outside]
+        np.testing.assert_allclose(*pair, atol=1e-6)  # rounded by two programs; a change is 0.1 and more
         np.testing.assert_array_equal(neutral.mask[view], classes.mask[view, view])
         assert np.abs(neutral.image[view] - classes.image[view, view]).max() > 0.1
 
@@ -105,7 +106,7 @@ def test_the_same_key_gives_the_same_bytes_and_another_another(key):
     assert first == np.asarray(draw(key)[0]).tobytes()
     assert first != np.asarray(draw(jax.random.key(1))[0]).tobytes()
     again = jax.jit(lambda f: render_factors(f, 1, size=SIZE).image)(factors)
-    np.testing.assert_allclose(again, image, atol=1e-5)
+    np.testing.assert_allclose(again, image, atol=3e-5)  # another program rounds otherwise
 
 
 def test_base_colors_are_none_of_the_class_colors():

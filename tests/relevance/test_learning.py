@@ -277,3 +277,25 @@ def test_a_network_that_cannot_be_hashed_is_learned_from_too_and_compiled_once(c
     with compilations() as found:
         learn_relevance(apply, -np.eye(2), source, mu=1)
     assert not found
+
+
+def test_a_batch_size_may_be_a_part_of_the_network(key):
+    """A network that reshapes to eight images is traced with eight, as the pass over the images calls it."""
+
+    def apply(w, images):
+        return jax.nn.relu(images.reshape(8, -1) @ w)
+
+    w = jax.random.normal(key, (2 * 2 * 3, 2))
+    images = np.asarray(jax.random.uniform(key, (16, 2, 2, 3)))
+    source = ArraySource(images, np.arange(16) % 2, class_names=("a", "b"))
+    found = learn_relevance(apply, w, source, batch_size=8, labels="true", layers=["dense_1"])
+    assert found.layout == (("dense_1", 2),)
+
+
+def test_a_dead_network_is_said_to_be_one(key, caplog):
+    apply = lambda w, images: jax.nn.relu(-jnp.abs(w) - 1 + 0 * images.sum((1, 2))) @ jnp.eye(3)[:, :2]  # noqa: E731
+    images = np.asarray(jax.random.uniform(key, (8, 2, 2, 3)))
+    source = ArraySource(images, np.arange(8) % 2, class_names=("a", "b"))
+    found = learn_relevance(apply, jnp.ones(3), source, labels="true", layers=["relu_1"])
+    assert not found.weights.any()
+    assert "the network is dead" in caplog.text

@@ -233,3 +233,31 @@ def test_the_map_of_the_catalog_has_the_options_and_the_heatmaps_of_explain(imag
     options = {"relevance": relevance, "combination": "mean", "num_features": 2}
     found = relevant_features(apply, variables, images, 3, **options)
     np.testing.assert_array_equal(found, explain(apply, variables, images, 3, **options).heatmaps)
+
+
+def test_float16_gives_the_map_of_float32():
+    """What is sent back from a layer whose activations are small must not vanish on its way."""
+    n, width = 11, 16
+    keys = jax.random.split(jax.random.key(0), n + 1)
+    scales = [0.5 * np.sqrt(2 / (9 * (3 if i == 0 else width))) for i in range(n)]
+    shapes = [(3, 3, 3 if i == 0 else width, width) for i in range(n)]
+    layers_of = [jax.random.normal(k, s) * scale for k, s, scale in zip(keys, shapes, scales, strict=False)]
+    half = jax.tree.map(lambda w: w.astype(jnp.float16), (layers_of, jax.random.normal(keys[n], (width, 2))))
+
+    def apply(variables, images):
+        weights, head = variables
+        x = images.astype(head.dtype)
+        for w in weights:
+            x = jax.nn.relu(
+                jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=networks.NHWC)
+            )
+        return x.mean((1, 2)) @ head
+
+    zeros = np.zeros(2)
+    weights = np.full((width, 2), 10 / width)
+    relevance = Relevance(weights, zeros, zeros, np.asarray(10.0), (("relu_11", width),), ("a", "b"))
+    images = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype(np.float32)
+    full = jax.tree.map(lambda w: w.astype(jnp.float32), half)
+    found, expected = (explain(apply, v, images, targets=0, relevance=relevance) for v in (half, full))
+    np.testing.assert_array_equal(found.features.indices, expected.features.indices)
+    np.testing.assert_allclose(found.maps, expected.maps, atol=0.01)

@@ -308,3 +308,20 @@ def test_layers_that_mix_the_images_of_a_batch_are_left_out_with_a_warning(image
 def test_several_inputs_are_refused_with_the_way_out(images):
     with pytest.raises(ValueError, match=r"images is a tuple of 2 arrays.*lambda v, images: apply"):
         layers(lambda v, x: x[0].mean((1, 2)), None, (images, images))
+
+
+def test_a_grid_of_tokens_that_cannot_be_found_is_given(images):
+    """Learned queries, as in a Perceiver: nothing in the program says that token 4 is at row 1, column 1."""
+    queries = jax.random.normal(jax.random.key(9), (7, 8))
+
+    def apply(v, x):
+        tokens = attention(queries, first(v, x).reshape(2, -1, 8), first(v, x).reshape(2, -1, 8))
+        return relu(tokens @ v["dense"]).mean(1) @ v["head"]
+
+    table = layers(apply, W, images)
+    row = table["relu_3"].with_grid((2, 3))
+    found = read(apply, ["relu_3"])(W, images)[1]["relu_3"]
+    np.testing.assert_array_equal(channels_last(found, row), found[:, 1:].reshape(2, 2, 3, 6))
+    assert grad_cam(apply, W, images, targets=1, layer=row).shape == (2, 8, 12)
+    with pytest.raises(ValueError, match=r"grid is \(2, 4\).*tokens >= 8"):
+        table["relu_3"].with_grid((2, 4))

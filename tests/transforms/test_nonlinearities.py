@@ -86,6 +86,8 @@ REFUSED = {
     "abs": jnp.abs,
     "select": lambda x: jnp.where(x > 0.1, x, 2 * x),
     "minimum": lambda x: jnp.minimum(x, 0.3),
+    "cond": lambda x: lax.cond(x.mean() > 0, jnp.negative, lambda x: 2 * x, x),
+    "gather": lambda x: jnp.take_along_axis(x, x.argmax(1, keepdims=True), 1),
 }
 
 

@@ -37,7 +37,7 @@ class Network(NamedTuple):
 
     def scores(self, images: Any, targets: Any) -> Any:
         """The score of each image, (batch,)."""
-        return self.score(self.apply(self.variables, images), targets)
+        return self.score(_traced_once(self.apply)(self.variables, images), targets)
 
     def gradient(self, images: Any, targets: Any) -> Any:
         """∂ Σ scores / ∂ images."""
@@ -138,15 +138,24 @@ class _Call(NamedTuple):
         images = jnp.asarray(images)
         if self.sees_network:
             if targets is None:
-                targets = predicted_targets(self.score, self.apply(variables, images))
+                targets = predicted_targets(self.score, _traced_once(self.apply)(variables, images))
             else:
-                outputs = jax.eval_shape(self.apply, variables, images)
+                outputs = jax.eval_shape(_traced_once(self.apply), variables, images)
                 targets = _as_targets(self.score, targets, len(images), outputs)
         if key is not None and key.ndim == 0:
             key = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.asarray(positions))
         network = Network(self.apply, variables, self.score)
         given = {"network": network, "images": images, "targets": targets, "key": key}
         return self.function(**{name: given[name] for name in self.needs}, **self.options), targets
+
+
+def _traced_once(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """The network as a function that JAX traces once for its shapes, as the transformations do."""
+    try:
+        hash(apply)
+    except TypeError:
+        return apply
+    return jax.jit(apply)
 
 
 class _Found(NamedTuple):
@@ -279,7 +288,7 @@ def _found(call: _Call, variables: Any, images: Any, targets: Any) -> _Found:
     if not call.sees_network:
         return _Found(low, high, is_finite, fine, fine)
     # XLA finds this forward pass in the method's own and computes it once.
-    outputs = call.apply(variables, images)
+    outputs = _traced_once(call.apply)(variables, images)
     targets = predicted_targets(call.score, outputs) if targets is None else targets
     score = call.score(outputs, targets)
     if getattr(score, "shape", None) != (len(images),):
@@ -314,7 +323,7 @@ def _outputs(call: _Call, variables: Any, images: Any) -> Any:
     leaves, treedef = jax.tree.flatten(call.apply)
     name = (identity(treedef), *map(identity, leaves), *avals(variables), images.shape[1:])
     shape = jax.ShapeDtypeStruct(images.shape, jax.dtypes.canonicalize_dtype(images.dtype))
-    return kept(_OUTPUTS, name, lambda: jax.eval_shape(call.apply, variables, shape))
+    return kept(_OUTPUTS, name, lambda: jax.eval_shape(_traced_once(call.apply), variables, shape))
 
 
 def _as_targets(score: Any, targets: Any, count: int, outputs: Any) -> Any:

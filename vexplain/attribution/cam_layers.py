@@ -38,8 +38,8 @@ def cam_layer(table: LayerTable) -> str:
     """
     if table.last_map is None:
         raise ValueError(
-            "no layer of this network has rows and columns that could be followed: name a layer of tokens "
-            "and its grid=(rows, columns)"
+            "no layer of this network has rows and columns that could be followed: for a layer of tokens "
+            "pass layer=vx.layers(...)[name].with_grid((rows, columns))"
         )
     return table.last_map
 
@@ -101,7 +101,7 @@ def enlarged(maps: Map, images: Any, interpolation: str | None) -> Map:
 def _spatial_layer(network: Network, images: Any, layer: str | Layer | None) -> Layer:
     table = layers(network.apply, network.variables, images)
     name = cam_layer(table) if layer is None else layer if isinstance(layer, str) else layer.name
-    row = table[name]
+    row = layer if isinstance(layer, Layer) and name in table else table[name]
     if row.batch_axis is None:
         raise ValueError(
             f"layer {name!r} of shape {row.shape} mixes the images of a batch, or its batch cannot be "

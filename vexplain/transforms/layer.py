@@ -123,6 +123,38 @@ class Layer:
             for f, n in zip(self.fields, self.image_size, strict=True)
         )
 
+    def with_grid(self, grid: tuple[int, int]) -> "Layer":
+        """This layer of tokens (batch, tokens, channels) with positions that you know.
+
+        Where the tokens of an image are not made by a convolution or a reshape of it, their rows and columns
+        cannot be found. Pass what is returned as `layer=` of a class activation map.
+
+        Args:
+            grid: (rows, columns), row by row; tokens before these (a class token) have no position.
+
+        Raises:
+            ValueError: the layer is no array (batch, tokens, channels) of that many tokens.
+        """
+        rows, columns = grid
+        extra = self.shape[1] - rows * columns if len(self.shape) == 3 else -1
+        if extra < 0 or self.inside is not None:
+            raise ValueError(
+                f"grid is {grid}: layer {self.name!r} of shape {self.shape} holds no tokens for {rows} × "
+                f"{columns} positions; expected (batch, tokens, channels), tokens >= {rows * columns}"
+            )
+        whole = tuple(Field(((0, n),), ((0, n),)) for n in self.image_size)
+        return dataclasses.replace(
+            self,
+            batch_axis=0,
+            batch_fold=1,
+            spatial_axes=(1, 1),
+            channel_axes=(2,),
+            grid=(rows, columns),
+            order=tuple(range(extra, extra + rows * columns)),
+            fields=(whole[0], whole[1]),
+            unreadable=None,
+        )
+
     def window(self, row: int, column: int) -> tuple[int, int, int, int]:
         """(top, left, bottom, right) of the receptive field of a position, in pixels.
 

@@ -37,7 +37,7 @@ def is_linear(step: Equation) -> bool:
     if step.is_call or step.opaque:
         return False
     if step.kind in LINEAR:
-        return True
+        return step.kind != "cond" or 0 not in moving  # which branch is taken may depend on the images
     if step.kind in LINEAR_IN_FIRST:
         of_values = (
             {0, 1}
