@@ -49,9 +49,9 @@ def axes_findings(layer: Any, value: Value, network: Network, name: str) -> Iter
     where = f"{name} {kind} {value.array.shape} {value.layout}"
     said = f"{where}: batch {layer.batch_axis}, space {layer.spatial_axes}, channels {layer.channel_axes}"
     if value.mixed or layer.batch_axis is None:
-        if not value.mixed:
+        if not value.mixed and not value.moved:
             yield Finding("unknown", f"axes after {kind}", said)
-        elif layer.batch_axis is not None:
+        elif value.mixed and layer.batch_axis is not None:
             yield Finding("wrong", f"a batch axis where images are mixed, after {kind}", said)
         return
     found, expected = arranged_last(value.array, layer), value.images_rows_columns_channels()
@@ -70,9 +70,6 @@ def axes_findings(layer: Any, value: Value, network: Network, name: str) -> Iter
         is_right = np.array_equal(found, expected)
     if not is_right:
         yield Finding("wrong", f"axes after {kind}", f"{said}: {found.shape} for {expected.shape}")
-    for is_local, field, size in zip(value.local, layer.fields, layer.image_size, strict=True):
-        if is_right and is_local is True and not value.moved and set(field.seen) == {(0, size)}:
-            yield Finding("unknown", f"receptive field after {kind}", said)
 
 
 def _sorted(array: np.ndarray) -> np.ndarray:
@@ -97,8 +94,25 @@ def field_findings(case: Case, known: dict[str, Any]) -> list[Finding]:
         for name, after in run(images).items():
             if name in known:
                 changed = _changed(case, case.arrays[name], after)
-                findings += _outside(known[name], changed, (r, c), f"{name} {op_of(case.network, name).kind}")
-    return findings[:1]
+                where = f"{name} {op_of(case.network, name).kind}"
+                findings += _outside(known[name], changed, (r, c), where)
+                findings += _too_large(known[name], case.values[name], changed, where)
+    return _first_of_each(findings)
+
+
+def _too_large(layer: Any, value: Value, changed: np.ndarray, where: str) -> Iterator[Finding]:
+    """Every position is said to see all rows (or columns), and a pixel changed some rows only."""
+    if layer.batch_axis is None or value.moved or value.turned or value.mixed:
+        return
+    for letter, is_local, field, size in zip("hw", value.local, layer.fields, layer.image_size, strict=True):
+        if is_local is True and letter in value.layout and set(field.seen) == {(0, size)}:
+            others = tuple(a for a in range(changed.ndim) if a != value.axis(letter))
+            found = changed.any(others)
+            if found.any() and not found.all():
+                what = f"receptive field after {where.split()[1]}"
+                yield Finding(
+                    "unknown", what, f"{where}: {np.flatnonzero(found)} of {len(found)} along {letter}"
+                )
 
 
 def _outside(layer: Any, changed: np.ndarray, pixel: tuple[int, int], where: str) -> Iterator[Finding]:
