@@ -80,7 +80,10 @@ def _relu_layers(case: Case) -> list[Finding]:
     for layer, relu in zip(found, case.relus, strict=True):
         kind, value = op_of(network, relu.place).kind, case.values[relu.place]
         if kind in ("relu", "relu6"):
-            findings += axes_findings(layer, value, network, relu.place)
+            found = axes_findings(layer, value, network, relu.place)
+            findings += [
+                f for f in found if f.kind == "wrong"
+            ]  # the unknown ones are those of the named values
         is_whole = layer.kind == "relu6" or not relu.is_relu6
         if layer.name in arrays and isinstance(relu.array, np.ndarray) and is_whole:
             a, b = arrays[layer.name], relu.array

@@ -77,12 +77,14 @@ def report(results: list[Checked]) -> str:
     good = [r for r in results if not r.is_degenerate]
     shares: collections.Counter[str] = collections.Counter()
     seeds: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
+    examples: dict[tuple[str, str], str] = {}
     for result in good:
         kinds = {f.kind for f in result.findings}
         shares["understood fully"] += not kinds
         shares.update(kinds)
-        for found in {(f.kind, f.what) for f in result.findings}:
+        for found, detail in {(f.kind, f.what): f.detail for f in result.findings}.items():
             seeds[found].append(result.seed)
+            examples.setdefault(found, detail[:150])
     ops = [r.num_ops for r in good]
     lines = [
         f"{len(good)} networks of {min(ops)} to {max(ops)} operations ({sum(ops) / len(ops):.1f} on average)"
@@ -92,7 +94,8 @@ def report(results: list[Checked]) -> str:
     for (kind, what), those in sorted(
         seeds.items(), key=lambda item: (item[0][0] != "wrong", item[0][0], -len(item[1]))
     ):
-        lines.append(f"{len(those):6}  {kind:8} {what}  (seeds {', '.join(map(str, those[:4]))})")
+        where = f"(seeds {', '.join(map(str, those[:4]))})"
+        lines.append(f"{len(those):6}  {kind:8} {what}  {where}  {examples[kind, what]}")
     return "\n".join(lines)
 
 

@@ -172,7 +172,8 @@ _COMPOSED = {
 
 @operation("uncovered", on_any(function=list(ELEMENTWISE)), weight=8)
 def elementwise(net: Building, v: Value, function):
-    return v.to(net.nonlinear(ELEMENTWISE[function], v.array))
+    moved = v.moved or function == "behind a callback"
+    return v.to(net.nonlinear(ELEMENTWISE[function], v.array), moved=moved)
 
 
 # The last of them is made of ReLUs alone: a rule that treats both is right.

@@ -158,6 +158,8 @@ def windowed(v: Value, window, strides):
 
 @operation("covered", on_map(**POOLING), weight=1)
 def max_pool(net: Building, v: Value, window, strides, padding):
+    if v.moved:
+        raise DoesNotFit("what was rows may be features now, whose maximum is no pooling")
     return v.to(lax.reduce_window(v.array, -jnp.inf, lax.max, *windowed(v, window, strides), padding))
 
 

@@ -182,6 +182,24 @@ def _conv(params, x, w):
     return found.transpose(np.argsort(numbers.out_spec))
 
 
+def _gather(params, x, starts):
+    """Slice by slice; a batched gather and indices beyond the array are left to XLA."""
+    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
+    limits = [x.shape[a] - sizes[a] for a in numbers.start_index_map]
+    flat = starts.reshape(-1, starts.shape[-1]).astype(np.int64)
+    if numbers.operand_batching_dims or (flat < 0).any() or (flat > np.array(limits)).any():
+        raise NotImplementedError
+    parts = []
+    for start in flat:
+        first = dict(zip(numbers.start_index_map, start, strict=True))
+        part = x[tuple(slice(first.get(a, 0), first.get(a, 0) + n) for a, n in enumerate(sizes))]
+        parts.append(part.squeeze(numbers.collapsed_slice_dims))
+    found = np.stack(parts).reshape(*starts.shape[:-1], *parts[0].shape)
+    num_batch, offsets = starts.ndim - 1, iter(range(starts.ndim - 1, found.ndim))
+    batch = iter(range(num_batch))
+    return found.transpose([next(offsets if a in numbers.offset_dims else batch) for a in range(found.ndim)])
+
+
 def _reduce(fn):
     return lambda params, x: fn(x, tuple(params["axes"]))
 
@@ -265,6 +283,7 @@ _KNOWN: dict[str, Any] = {
     "reduce_window_max": _reduce_window(np.max, -np.inf),
     "integer_pow": _integer_pow,
     "pow": _power,
+    "gather": _gather,
     "stack": lambda params, *xs: np.stack(xs, params["axis"]),
     "split": lambda params, x: np.split(x, np.cumsum(params["sizes"])[:-1], params["axis"]),
     "cumsum": lambda params, x: (
