@@ -74,7 +74,7 @@ def _step(eqn, ins) -> Sequence[Any]:
 
 
 def _scan(eqn, ins) -> list[Any]:
-    # JAX 0.11 does not say how many inputs are constants and carry: what has an axis more outside is stacked.
+    # JAX 0.11 no longer says how many inputs are constants: what has an axis more outside is stacked.
     params, body = eqn.params, eqn.params["jaxpr"]
     length = params["length"]
     num_rows = sum(v.aval.ndim > a.ndim for v, a in zip(eqn.invars, body.in_avals, strict=True))
