@@ -66,7 +66,8 @@ def span_of_nonlinearity(step: Equation, flows: dict[Value, Flow]) -> Span | Non
         if step.kind in _GATES and _is_gate(step.out, flows):
             return None
         longer = span_of(step)
-        return longer if longer is not None and longer.spelling.bounds else span_of_call(step)
+        is_other = longer is not None and longer.spelling.bounds and longer.spelling.kind != step.kind
+        return longer if is_other else span_of_call(step)
     if _is_harmless(step, flows):
         return None
     span = span_of(step) if step.kind in ELEMENTWISE else None

@@ -133,7 +133,7 @@ def span_of(step: Equation) -> Span | None:
             if last.is_call and last.kind in _BOUNDS:
                 continue  # a ReLU that is called is a layer of its own, whatever came before it
             spelling = spelling_of(values[last.out])
-            if spelling is None:
+            if spelling is None or last.out.dtype != entering.dtype:
                 continue
             inner = _between(entering, last, steps)
             best = shortest.get(spelling.kind)
@@ -284,7 +284,7 @@ _IMPLEMENTED: dict[str, Callable[..., Any]] = {
         }.items()
     },
     **dict.fromkeys(
-        ("stop_gradient", "copy", "copy_p", "reduce_precision", "broadcast_in_dim", "reshape", "name"),
+        ("stop_gradient", "copy", "copy_p", "reduce_precision", "broadcast_in_dim", "reshape"),
         lambda p, x: x,
     ),
 }  # fmt: skip
