@@ -167,7 +167,7 @@ PUBLISHED = {  # name: (network, all layers and features, default layers and fea
         (16, 15_104),
         ("layer1/0/relu_3", "layer4/2/relu_3"),
     ),
-    "convnext_tiny": (ConvNeXt, (137, 89_859), (18, 6_624), ("stage1/0/add_1", "stage4/2/add_1")),
+    "convnext_tiny": (ConvNeXt, (119, 83_235), (18, 6_624), ("stage1/0/add_1", "stage4/2/add_1")),
     "vit_b_16": (VisionTransformer, (111, 158_211), (24, 18_432), ("block/0/add_1", "block/11/add_2")),
 }
 

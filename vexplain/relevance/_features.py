@@ -270,7 +270,8 @@ def check_classes_have_features(targets: Labels, *, relevance: Relevance, **opti
     """Raises ValueError for a class to explain that has no relevant feature."""
     empty = [relevance.class_names[c] for c in np.unique(targets) if num_features(relevance)[c] == 0]
     if empty:
+        names = ", ".join(map(repr, empty))
         raise ValueError(
-            f"no feature is relevant for class {', '.join(map(repr, empty))}, {WHY_NO_FEATURE}; explain "
-            "another class by `targets`"
+            f"no feature is relevant for class {names} at mu = {float(relevance.mu):g}, {WHY_NO_FEATURE}; "
+            "explain another class by `targets`"
         )

@@ -164,6 +164,12 @@ def is_bias(step: Equation) -> bool:
         return False
     value, other = step.inputs if step.inputs[0].depends_on_images else step.inputs[::-1]
     maker = value.producer
+    while (
+        maker is not None
+        and maker.kind in ("squeeze", "reshape", "transpose")
+        and len(maker.out.consumers) == 1
+    ):
+        maker = maker.inputs[0].producer
     is_linear = maker is not None and maker.kind in ("conv_general_dilated", "dot_general")
     is_alone = len(value.consumers) == 1 and not value.is_output and step.out.shape == value.shape
     return is_linear and is_alone and not other.depends_on_images and is_per_channel(other)
