@@ -295,6 +295,19 @@ def test_what_cannot_be_followed_is_left_out_with_a_warning(images, caplog):
     assert "left out, for their batch, positions and channels could not be followed: dense_1" in caplog.text
 
 
+def test_copies_merged_with_the_batch_are_no_positions(images):
+    def apply(v, x):
+        pooled = first(v, x).mean((1, 2), keepdims=True)
+        return (
+            relu(jnp.broadcast_to(pooled, (2, 8, 12, 8)).reshape(-1, 8) @ v["dense"])
+            .reshape(2, -1, 6)
+            .mean(1)
+        )
+
+    row = layers(apply, W, images)["relu_2"]
+    assert (row.shape, row.batch_axis) == ((192, 6), None)
+
+
 def test_layers_that_mix_the_images_of_a_batch_are_left_out_with_a_warning(images, caplog):
     def apply(v, x):
         x = conv(x, v["conv"])

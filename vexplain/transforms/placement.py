@@ -33,7 +33,7 @@ def placement_of(flow: Flow, image_shape: Sequence[int]) -> Placement:
     positional = [a for a in spatial if a != batch or fold > 1]
     channels = tuple(a for a, axis in enumerate(axes) if a not in spatial and IMAGE not in axis.places)
     found = _grid([axes[a] for a in positional], batch in positional, fold) if is_known else None
-    has_grid = found is not None and batch is not None
+    has_grid = found is not None and batch is not None and (fold == 1 or batch in spatial)
     grid, cells = found if found is not None else ((None, None), np.arange(1))
     which = tuple(
         next((a for a in reversed(positional) if d in axes[a].places), None) if grid[i] is not None else None
@@ -65,8 +65,8 @@ def _reason(flow: Flow, axes: Sequence[Axis], num_images: int) -> str:
 
 
 def _is_ambiguous(axes: Sequence[Axis]) -> bool:
-    """Are rows joined with channels on one axis, and other channels on another?"""
-    channels = [axis for axis in axes if axis.holds_channels]
+    """Are rows joined with channels on one axis, and other channels, or one, on another?"""
+    channels = [axis for axis in axes if axis.holds_channels or axis.is_copy]
     return len(channels) > 1 and any(axis.places for axis in channels)
 
 
