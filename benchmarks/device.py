@@ -40,7 +40,7 @@ from vexplain._files import read_json, write_json
 LIMITS = {  # seconds of a part; the last ones take what is left
     "checks": 140,
     "methods": 80,
-    "explain_vgg16": 130,
+    "explain_vgg16": 200,
     "statistics": 45,
     "solver": 45,
     "an8flower": 200,

@@ -28,9 +28,14 @@ def run_tests(
         seconds: that all may take; a fifth of it is kept for the second time.
         workers: processes; 0 for this one's child alone.
         platform: for `JAX_PLATFORMS`.
+
+    Raises:
+        RuntimeError: no test ran.
     """
     end = time.monotonic() + seconds
     ended, lines = _pytest(tests, folder / "outcomes.jsonl", workers, platform, 0.8 * seconds)
+    if not lines and ended["in_time"]:
+        raise RuntimeError(f"no test ran: pytest ended with status {ended['exit']}; its output is in the log")
     counts: dict[str, collections.Counter] = {}
     for line in lines:
         counts.setdefault(line["test"].partition("::")[0], collections.Counter())[line["outcome"]] += 1
@@ -59,6 +64,8 @@ def _pytest(
         "pytest",
         "-p",
         "benchmarks.outcomes",
+        "-p",
+        "no:benchmark",  # where pytest-benchmark is installed: it warns of workers, and warnings are errors
         "--tb=line",
         "--continue-on-collection-errors",
         *tests,
@@ -69,6 +76,7 @@ def _pytest(
         "VEXPLAIN_TEST_PLATFORM": platform,
     }
     if platform != "cpu":
+        command += ["-k", "not eight_devices"]  # there are eight of a CPU only
         settings["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"  # what users run
     if platform.startswith("cuda"):  # many small programs, each of which runs once
         settings["VEXPLAIN_TEST_XLA_FLAGS"] = "--xla_gpu_autotune_level=0"

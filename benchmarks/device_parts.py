@@ -162,7 +162,7 @@ def shape_translation(run: Run) -> dict[str, Any]:
     preset = PRESETS[run.preset][1]
     config = dataclasses.replace(preset, out=run.work, devices=1)
     if run.preset == "accelerator":
-        aside = 130  # rendering, two compilations, the two VAEs, scores and figures
+        aside = 180  # rendering, two compilations, the two VAEs, scores and figures
         minutes = max(run.seconds - aside, 30) / 60
         config = dataclasses.replace(config, num_pairs=500, every=500, call_minutes=minutes)
     history = run.work / f"{config.rung}-{config.variant}-seed{config.seed}" / "history.json"

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import outcomes
 from benchmarks.device import LIMITS, PRESETS, main
+from benchmarks.device_checks import run_tests
 from benchmarks.device_parts import PARTS
 from benchmarks.device_tables import HEADINGS, SECTIONS, tables
 from benchmarks.relevance import Config, passes, solutions
@@ -146,6 +147,12 @@ def test_tables_of_every_part():
         "| ab | 0.5 | 4 | 1 | 0.1 | 1 | 0.4 | 0.5 |",
     ):
         assert line in text
+
+
+def test_checks_in_which_no_test_ran_are_a_failure(tmp_path):
+    options = {"folder": tmp_path, "seconds": 60, "workers": 0, "platform": "cpu"}
+    with pytest.raises(RuntimeError, match="no test ran: pytest ended with status 4"):
+        list(run_tests(["tests/not_there.py"], **options))
 
 
 def test_all_ways_to_sum_agree_with_float64():

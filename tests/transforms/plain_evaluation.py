@@ -55,7 +55,7 @@ def _step(eqn, ins) -> Sequence[Any]:
         inner = params.get("jaxpr", params.get("call_jaxpr", params.get("fun_jaxpr")))
         return _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), ins)
     if name == "scan":
-        return _scan(params, ins)
+        return _scan(eqn, ins)
     if name == "cond":
         branch = params["branches"][int(np.clip(ins[0], 0, len(params["branches"]) - 1))]
         return _run(branch.jaxpr, branch.consts, ins[1:])
@@ -73,12 +73,13 @@ def _step(eqn, ins) -> Sequence[Any]:
     return [_plain(o) for o in (outs if eqn.primitive.multiple_results else [outs])]
 
 
-def _scan(params, ins) -> list[Any]:
-    body, length, (num_consts, num_carry) = (
-        params["jaxpr"],
-        params["length"],
-        (params["num_consts"], params["num_carry"]),
-    )
+def _scan(eqn, ins) -> list[Any]:
+    # JAX 0.11 no longer says how many inputs are constants: what has an axis more outside is stacked.
+    params, body = eqn.params, eqn.params["jaxpr"]
+    length = params["length"]
+    num_rows = sum(v.aval.ndim > a.ndim for v, a in zip(eqn.invars, body.in_avals, strict=True))
+    num_carry = sum(v.aval.ndim == a.ndim for v, a in zip(eqn.outvars, body.out_avals, strict=True))
+    num_consts = len(ins) - num_carry - num_rows
     consts, carry, rows = (
         ins[:num_consts],
         ins[num_consts : num_consts + num_carry],

@@ -154,6 +154,16 @@ def test_bfloat16_computes_nearly_the_same_and_returns_float32(key):
     assert not np.array_equal(made, expected)
 
 
+def test_a_white_image_in_bfloat16_can_become_darker(key):
+    translator = Translator(dataclasses.replace(SMALL, precision="bfloat16"))
+    generator = translator.init(key).generator
+    last = generator["decoders"]["a"]["last"]
+    last["bias"] = jnp.full_like(last["bias"], 8.0)  # rounds to a white image in 8 bits
+    latents = jnp.zeros((1, SMALL.latent_size))
+    slopes = jax.grad(lambda g: translator.decode(g, latents, "a").sum())(generator)
+    assert (slopes["decoders"]["a"]["last"]["bias"] > 0).all()
+
+
 def test_bad_input_is_named(key):
     translator = Translator(SMALL)
     generator = translator.init(key).generator

@@ -20,7 +20,7 @@ import numpy as np
 IMAGE, ROW, COLUMN = range(3)
 DIMENSIONS = (IMAGE, ROW, COLUMN)
 NOTHING = np.int64(2**40)  # of an entry that depends on no pixel
-_MOST_ENTRIES = 2**21  # of a reach; what is larger is taken to see what any of its entries sees
+_MOST_ENTRIES = 2**20  # of a reach; what is larger is taken to see what any of its entries sees
 Places = np.ndarray  # (indices of an axis,): numbers, NaN where an index stands for no place
 
 
@@ -125,8 +125,10 @@ def limited(flow: Flow) -> Flow:
 
 
 def _limited(reach: np.ndarray) -> np.ndarray:
+    """Of too many entries the hull along the last axis: of an attention that over which it sums next."""
     while reach.size > _MOST_ENTRIES:
-        reach = reach.min(1 + int(np.argmax(reach.shape[1:])), keepdims=True)
+        last = max(a for a, n in enumerate(reach.shape) if n > 1 and a > 0)
+        reach = reach.min(last, keepdims=True)
     return reach
 
 

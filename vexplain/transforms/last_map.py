@@ -16,16 +16,20 @@ _PICKS = ("slice", "gather", "dynamic_slice", "squeeze", "split", "unstack")
 def last_map(
     steps: Sequence[Equation], flows: dict[Value, Flow], layers: Sequence[tuple[Layer, Draft]]
 ) -> str | None:
-    """Returns the name of the layer that the last reduction over rows and columns acts on; maybe `None`.
+    """Returns the name of the layer that the last reduction over rows and columns acts on.
+
+    It is `None` where no layer has any, or where what is reduced last could not be followed.
 
     That is a mean or maximum, a flattening, or a contraction. Where a class token is picked instead, the last
     reduction is the last attention, and the layer that from which its keys and values are made. A pooling is
     passed over for what it pools, which is finer.
     """
     readable = [(layer, draft) for layer, draft in layers if layer.is_readable and layer.num_positions]
-    operands = _last_reduction(steps, flows)
+    operands, is_lost = _last_reduction(steps, flows)
+    if is_lost or not readable:
+        return None
     if operands is None:
-        return readable[-1][0].name if readable else None
+        return readable[-1][0].name
     above = set.intersection(*(_above(operand) for operand in operands))
     before = [(layer, draft) for layer, draft in readable if draft.leaving in above]
     before = [pair for pair in before if pair[0].num_positions > 1] or before
@@ -37,11 +41,14 @@ def last_map(
     return before[-1][0].name if before else None
 
 
-def _last_reduction(steps: Sequence[Equation], flows: dict[Value, Flow]) -> list[Value] | None:
-    """What the last step takes that leaves no more than one position."""
+def _last_reduction(steps: Sequence[Equation], flows: dict[Value, Flow]) -> tuple[list[Value] | None, bool]:
+    """What the last step takes that leaves no more than one position; whether that could not be followed."""
     attention: list[Value] | None = None
     found: list[Value] | None = None
+    is_lost = False
     for step in steps:
+        if any(v.depends_on_images and _is_unknown_map(v, flows[v]) for v in step.inputs):
+            is_lost = is_lost or any(v.depends_on_images and len(v.shape) <= 2 for v in step.outputs)
         sources = [v for v in step.inputs if v.depends_on_images and _num_positions(flows[v]) > 1]
         if not sources or not step.outputs or not step.out.depends_on_images:
             continue
@@ -51,8 +58,12 @@ def _last_reduction(steps: Sequence[Equation], flows: dict[Value, Flow]) -> list
             step.outputs, flows
         ):
             is_pick = step.kind in _PICKS and attention is not None
-            found = attention if is_pick else sources
-    return found
+            found, is_lost = attention if is_pick else sources, False
+    return found, is_lost
+
+
+def _is_unknown_map(value: Value, flow: Flow) -> bool:
+    return len(value.shape) >= 3 and not all(axis.is_known for axis in flow.axes)
 
 
 def _num_positions(flow: Flow) -> int:

@@ -46,7 +46,7 @@ class Layer:
     Attributes:
         name: unique in the network.
         kind: `conv`, `dense`, `relu`, another activation function's name, `norm`, `pool`, `add`,
-            `concatenate`, `named`, or `other: ` and the primitive of a non-linear step that has no name.
+            `concatenate`, `named`, or "other:" and the primitive of a non-linear step that has no name.
         shape: of its activation, with the batch.
         batch_axis: which axis of `shape` is the batch; `None` where images are mixed (a normalization
             over the batch), or where it could not be followed.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from vexplain.transforms.flow import COLUMN, ROW, Flow
-from vexplain.transforms.nonlinearities import ACTIVATION_KINDS, span_of_nonlinearity
+from vexplain.transforms.nonlinearities import ACTIVATION_KINDS, itself, span_of_nonlinearity
 from vexplain.transforms.normalization import (
     closes_norm,
     is_bias,
@@ -59,7 +59,9 @@ def find_layers(steps: Sequence[Equation], flows: dict[Value, Flow]) -> list[Dra
         if step in covered or step.opaque:
             continue
         span = span_of_nonlinearity(step, flows)
-        if span is not None and not any(inner in covered for inner in span.steps):
+        if span is not None:
+            if any(inner in covered for inner in span.steps):
+                span = itself(step)
             covered.update(span.steps)
             bounds = span.spelling.bounds
             drafts.append(Draft(span.spelling.kind, step, span.entering, span.steps, bounds))

@@ -63,12 +63,21 @@ def span_of_nonlinearity(step: Equation, flows: dict[Value, Flow]) -> Span | Non
     if is_linear(step):
         return None
     if step.is_call:
-        return None if step.kind in _GATES and _is_gate(step.out, flows) else span_of_call(step)
+        if step.kind in _GATES and _is_gate(step.out, flows):
+            return None
+        longer = span_of(step)
+        is_other = longer is not None and longer.spelling.bounds and longer.spelling.kind != step.kind
+        return longer if is_other else span_of_call(step)
     if _is_harmless(step, flows):
         return None
     span = span_of(step) if step.kind in ELEMENTWISE else None
     if span is not None:
         return None if span.spelling.kind in _GATES and _is_gate(span.leaving, flows) else span
+    return itself(step)
+
+
+def itself(step: Equation) -> Span:
+    """A step that is no part of a function with a name."""
     entering = next(v for v in step.inputs if v.depends_on_images and _has_derivative(v))
     return Span(Spelling(_kind(step)), entering, (step,))
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vexplain.transforms.flow import DIMENSIONS, IMAGE, NOTHING, Axis, Flow, added
+from vexplain.transforms.flow import DIMENSIONS, IMAGE, Axis, Flow, added
 from vexplain.transforms.program import Equation, bind
 
 _MOST_ENTRIES = 2**22  # of an array whose entries are followed one by one
@@ -28,8 +28,17 @@ def reshaped(flow: Flow, shape: Sequence[int]) -> Flow | None:
             is_varied = any(r.shape[1 + a] > 1 for a in olds)
             full += [flow.axes[a].size if is_varied else 1 for a in olds]
             sizes += [shape[b] if is_varied else 1 for b in news]
-        reach.append(np.broadcast_to(r, full).reshape(sizes))
+        reach.append(_without_repetition(np.broadcast_to(r, full).reshape(sizes)))
     return Flow(tuple(axes), (reach[0], reach[1], reach[2]), flow.point).with_axes(axes)
+
+
+def _without_repetition(reach: np.ndarray) -> np.ndarray:
+    """With length one along axes where nothing changes."""
+    for a in range(1, reach.ndim):
+        if reach.shape[a] > 1:
+            first = np.take(reach, [0], a)
+            reach = first if (reach == first).all() else reach
+    return reach
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]] | None:
@@ -173,8 +182,5 @@ def moved_from(flow: Flow, source: np.ndarray, shape: Sequence[int]) -> Flow | N
     reach = []
     for r in flow.reach:
         full = np.broadcast_to(r, (4, *flow.shape)).reshape(4, -1)[:, source.reshape(-1)].reshape(4, *shape)
-        for a in range(len(shape)):
-            one = np.take(full, [0], 1 + a)
-            full = one if (full == one).all() else full
-        reach.append(np.where(np.abs(full) > NOTHING, NOTHING, full))
+        reach.append(_without_repetition(full))
     return Flow(tuple(axes), (reach[0], reach[1], reach[2]), flow.point).with_axes(axes)

@@ -62,14 +62,12 @@ class Rule:
     function in any spelling, a normalization with its statistics, a convolution or product with its bias. A
     rule of your own is handed all of that. This one sends f(x) / x, the slope of the secant, through some:
 
-    ```python
-    def secant(step, layer, original, inputs, cotangent):
-        x, sent = inputs[step.operand], [None] * len(inputs)
-        sent[step.operand] = cotangent * jnp.where(x == 0, 0, original(*inputs) / jnp.where(x == 0, 1, x))
-        return sent
+        def secant(step, layer, original, inputs, cotangent):
+            x, sent = inputs[step.operand], [None] * len(inputs)
+            sent[step.operand] = cotangent * jnp.where(x == 0, 0, original(*inputs) / jnp.where(x == 0, 1, x))
+            return sent
 
-    SECANT = Rule("SECANT", lambda layer, table: layer.kind in ("relu", "gelu", "silu", "tanh"), secant)
-    ```
+        SECANT = Rule("SECANT", lambda layer, table: layer.kind in ("relu", "gelu", "silu", "tanh"), secant)
 
     Attributes:
         name: for messages.

@@ -130,8 +130,10 @@ def span_of(step: Equation) -> Span | None:
     for entering in _before(step):
         values, steps = _after(entering)
         for last in steps:
+            if last.is_call and last.kind in _BOUNDS:
+                continue  # a ReLU that is called is a layer of its own, whatever came before it
             spelling = spelling_of(values[last.out])
-            if spelling is None:
+            if spelling is None or last.out.dtype != entering.dtype:
                 continue
             inner = _between(entering, last, steps)
             best = shortest.get(spelling.kind)
@@ -168,8 +170,6 @@ def _after(entering: Value) -> tuple[dict[Value, np.ndarray], list[Equation]]:
         for user in waiting.pop(0).consumers:
             if len(user.outputs) != 1 or user.out in values or user.out.shape != entering.shape:
                 continue
-            if user.is_call and user.kind in _BOUNDS:
-                continue  # a ReLU that is called is a layer of its own
             inputs = [values.get(v, constant_of(v)) for v in user.inputs]
             if any(x is None for x in inputs):
                 continue
@@ -284,7 +284,7 @@ _IMPLEMENTED: dict[str, Callable[..., Any]] = {
         }.items()
     },
     **dict.fromkeys(
-        ("stop_gradient", "copy", "copy_p", "reduce_precision", "broadcast_in_dim", "reshape", "name"),
+        ("stop_gradient", "copy", "copy_p", "reduce_precision", "broadcast_in_dim", "reshape"),
         lambda p, x: x,
     ),
 }  # fmt: skip

@@ -180,7 +180,8 @@ class _Decoder(nnx.Module):
     def __call__(self, x):
         for stage in self.stages:
             x = _act(_to_space(stage(x)))
-        return jax.nn.sigmoid(_to_space(self.last(x)))
+        # In bfloat16 the sigmoid is 1 from 6 on, its derivative 0: a white image would stay white.
+        return jax.nn.sigmoid(_to_space(self.last(x)).astype(jnp.float32))
 
 
 class _Critic(nnx.Module):
