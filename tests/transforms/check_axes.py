@@ -51,7 +51,7 @@ def axes_findings(layer: Any, value: Value, network: Network, name: str) -> Iter
     if value.mixed or layer.batch_axis is None:
         if not value.mixed and not value.moved:
             yield Finding("unknown", f"axes after {kind}", said)
-        elif value.mixed and layer.batch_axis is not None:
+        elif value.mixed and layer.batch_axis is not None and network.image_shape[0] > 1:
             yield Finding("wrong", f"a batch axis where images are mixed, after {kind}", said)
         return
     found, expected = arranged_last(value.array, layer), value.images_rows_columns_channels()

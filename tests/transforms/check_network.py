@@ -21,6 +21,7 @@ def check(network: Network, *, compiled: bool = False) -> list[Finding]:
     case = make_case(network)
     checks = {
         "reading and editing": lambda: _identity(case, compiled),
+        "editing": lambda: _edited_values(case),
         "axes": lambda: check_axes(case),
         "the table of ReLUs": lambda: _relu_layers(case),
         "rules": lambda: check_rules(case),
@@ -60,6 +61,25 @@ def _identity(case: Case, compiled: bool) -> list[Finding]:
     for what, is_same in zip(("read", "edit"), same, strict=True):
         if not is_same:
             findings.append(Finding("wrong", f"{what} changes bits of the outputs", ""))
+    return findings
+
+
+def _edited_values(case: Case) -> list[Finding]:
+    """Every value is read as it was computed, and one is edited as if its author had written that."""
+    args, findings = (case.variables, case.images), []
+    named = build(case.network, "named")
+    names = [layer.name for layer in layers(named, *args) if layer.name in case.arrays]
+    found = call(read(named, names), *args)[1]
+    for name in names:
+        if not np.array_equal(found[name], case.arrays[name]):
+            kind = op_of(case.network, name).kind
+            findings.append(Finding("wrong", f"what is read after {kind}", name))
+            break
+    if names:
+        name = names[case.network.seed % len(names)]
+        edited = call(edit(named, {name: lambda a: 2 * a}), *args)
+        if not np.array_equal(edited, call(build(case.network, doubled=name), *args), equal_nan=True):
+            findings.append(Finding("wrong", f"an edit after {op_of(case.network, name).kind}", name))
     return findings
 
 

@@ -24,6 +24,8 @@ def check_rules(case: Case) -> list[Finding]:
         findings += check_rule(case, DECONVNET, "deconvnet")
     if case.network.seed % 4 == 1:
         findings += check_rule(case, RESAMPLED_STRIDE, "resampled")
+    if case.network.seed % 8 == 2:
+        findings += check_rule(case, GUIDED | RESAMPLED_STRIDE, "guided and resampled")
     return findings
 
 

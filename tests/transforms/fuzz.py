@@ -3,17 +3,20 @@
     python -m tests.transforms.fuzz --number 10000 --workers 2
 
 About half a second of one core a network. The report has the share of networks that are understood fully,
-what is wrong, refused or unknown and how often, and the smallest network that shows each fault.
+what is wrong, refused or unknown and how often, and the smallest network that shows each fault. With
+`--results FILE`, what is done is kept there, a line a network, and a run that was ended goes on.
 """
 
 import argparse
 import collections
 import dataclasses
 import functools
+import json
 import logging
 import multiprocessing
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -50,7 +53,19 @@ def checked(seed: int) -> Checked:
     return Checked(seed, tuple(findings), len(network.ops))
 
 
-def _checked_chunk(seeds: range) -> list[Checked]:
+def _kept(path: Path | None) -> list[Checked]:
+    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    found = map(json.loads, lines)
+    return [Checked(**{**r, "findings": tuple(Finding(**f) for f in r["findings"])}) for r in found]
+
+
+def _keep(path: Path | None, results: list[Checked]) -> None:
+    if path is not None:
+        with path.open("a") as file:
+            file.writelines(json.dumps(dataclasses.asdict(result)) + "\n" for result in results)
+
+
+def _checked_chunk(seeds: list[int]) -> list[Checked]:
     logging.disable(logging.WARNING)
     jax.clear_caches()
     return [checked(seed) for seed in seeds]
@@ -107,14 +122,17 @@ def main(arguments: Any = None) -> int:
     parser.add_argument(
         "--shrink", type=int, default=10, help="how many faults are shrunk to a small network"
     )
+    parser.add_argument("--results", type=Path, default=None, help="a file, JSON lines")
     options = parser.parse_args(arguments)
-    last = options.first + options.number
-    chunks = [range(a, min(a + CHUNK, last)) for a in range(options.first, last, CHUNK)]
-    start, results = time.monotonic(), []
+    results = [r for r in _kept(options.results) if options.first <= r.seed < options.first + options.number]
+    left = sorted(set(range(options.first, options.first + options.number)) - {r.seed for r in results})
+    chunks = [left[i : i + CHUNK] for i in range(0, len(left), CHUNK)]
+    start = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.workers, maxtasksperchild=NETWORKS_A_PROCESS) as pool:
         for done in pool.imap_unordered(_checked_chunk, chunks):
             results += done
+            _keep(options.results, done)
             if len(results) % 200 < CHUNK:
                 wrong = sum(any(f.kind == "wrong" for f in r.findings) for r in results)
                 print(

@@ -146,7 +146,7 @@ def own_derivative(net: Building, v: Value, block, how):
     def plain(x, w):
         return inner(net, x, w, block, "may")
 
-    if net.mode in ("guided", "deconvnet") and net.place not in net.plain_at:
+    if net.mode.startswith(("guided", "deconvnet")) and net.place not in net.plain_at:
         return arranged(x.to(plain(x.array, w)), v.layout)
     if how == "custom_jvp":
         fn = jax.custom_jvp(plain)

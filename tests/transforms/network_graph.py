@@ -173,10 +173,17 @@ class Building:
     """What an operation sees while a network is built: the mode, its weights, ReLUs as the mode has them."""
 
     def __init__(
-        self, mode: str, dtype: Any, variables: Any = None, *, plain_at: frozenset[str] = frozenset()
+        self,
+        mode: str,
+        dtype: Any,
+        variables: Any = None,
+        *,
+        plain_at: frozenset[str] = frozenset(),
+        doubled: str = "",
     ):
         self.mode, self.dtype = mode, dtype
         self.plain_at = plain_at  # operations whose ReLUs in disguise keep their derivative in every mode
+        self.doubled = doubled  # a value that is put in twice as large
         self.is_drawing = variables is None
         self.variables = {} if variables is None else variables
         self.place, self.seed = "", 0
@@ -197,7 +204,7 @@ class Building:
         if self.mode == "named":
             value = value.to(checkpoint_name(value.array, name))
         self.marked[name] = value
-        return value
+        return value.to(2 * value.array) if name == self.doubled else value
 
     def weight(self, name: str, shape: tuple[int, ...], scale: float | None = None, mean: float = 0.0) -> Any:
         """A weight of the operation: normal, of deviation sqrt(2 / inputs) where no `scale` is given."""
@@ -212,8 +219,9 @@ class Building:
     def relu(self, x: Any, spelling: str, upper: float | None = None) -> Any:
         """A ReLU or ReLU6, in one of the spellings of `relu_spellings`."""
         may = spelling in MAY_BE_REFUSED
-        if self.mode in ("guided", "deconvnet") and not (may and self.place in self.plain_at):
-            found = ruled_relu(self.mode, upper)(x)
+        ruled = next((rule for rule in ("guided", "deconvnet") if rule in self.mode), "")
+        if ruled and not (may and self.place in self.plain_at):
+            found = ruled_relu(ruled, upper)(x)
         else:
             found = (RELUS if upper is None else RELU6S)[spelling](x)
         self.relus.append(Activation(self.place, found, upper is not None, may))
@@ -221,7 +229,7 @@ class Building:
 
     def clipped(self, x: Any, fn: Callable[[Any], Any], low: float, high: float, slope: float) -> Any:
         """A function that is linear between two bounds and constant beyond them."""
-        is_ruled = self.mode == "guided" and self.place not in self.plain_at
+        is_ruled = "guided" in self.mode and self.place not in self.plain_at
         found = guided_between(low, high, slope, fn)(x) if is_ruled else fn(x)
         self.relus.append(Activation(self.place, found, True, True))
         return found
@@ -234,7 +242,7 @@ class Building:
                 x, w, strides, padding, (1, 1), dilation, numbers, feature_group_count=groups
             )
 
-        if self.mode != "resampled" or max(strides) == 1:
+        if "resampled" not in self.mode or max(strides) == 1:
             return run(strides, padding)(x, kernel)
         pads = padding
         if isinstance(padding, str):
