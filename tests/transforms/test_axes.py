@@ -228,6 +228,15 @@ def test_a_resize_is_no_layer_and_a_roll_no_concatenation(images):
     assert layers(apply, W, images).names == ("conv_1", "relu_1", "conv_2", "relu_2", "pool_1")
 
 
+def test_a_dense_layer_on_the_pixels_of_a_gray_image_is_one():
+    apply = lambda v, x: relu(x.reshape(len(x), -1) @ v)  # noqa: E731
+    table = layers(apply, jnp.ones((96, 5)), jax.ShapeDtypeStruct((2, 8, 12, 1), jnp.float32))
+    assert [(row.name, row.num_channels, row.batch_axis) for row in table] == [
+        ("dense_1", 5, 0),
+        ("relu_1", 5, 0),
+    ]
+
+
 def attention(q, k, v):
     return jax.nn.softmax(q @ jnp.swapaxes(k, -1, -2)) @ v
 

@@ -44,6 +44,8 @@ def contracted(step: Equation, k: int, flow: Flow) -> Flow | None:
     other_free = [a for a in range(len(other.shape)) if a not in (*other_dims[0], *other_dims[1])]
     is_resampling, flow = _resampled(step, k, flow, contract, batch, other_free)
     news = [Axis(other.shape[a], holds_channels=not other.depends_on_images) for a in other_free]
+    if not other.depends_on_images and not mixes_channels(flow, contract):
+        news = [Axis(axis.size, is_known=False) for axis in news]  # a mixture of positions
     if is_resampling:
         a = contract[0]
         news = [slid_axis(flow, a, news[0].size, is_same=False)]
@@ -65,6 +67,14 @@ def contracted(step: Equation, k: int, flow: Flow) -> Flow | None:
     return Flow(tuple(moved), transposed(flow.reach, order), flow.point).with_axes(moved)
 
 
+def mixes_channels(flow: Flow, contract: Sequence[int]) -> bool:
+    """Does a sum over some axes mix channels, or all that there is, and not positions alone?"""
+    summed = [flow.axes[a] for a in contract]
+    left = [axis for a, axis in enumerate(flow.axes) if a not in contract]
+    of_positions = all(axis.is_known and axis.places and not axis.holds_channels for axis in summed)
+    return not summed or not of_positions or not any(axis.holds_channels for axis in left)
+
+
 def _dims(step: Equation, k: int) -> tuple[list[int], list[int]]:
     contract, batch = step.params["dimension_numbers"]
     return [int(a) for a in contract[k]], [int(a) for a in batch[k]]
@@ -81,8 +91,9 @@ def _resampled(step, k, flow, contract, batch, other_free) -> tuple[bool, Flow]:
         return False, flow
     weights = np.moveaxis(np.asarray(matrix, float), other_free[0], 0)  # (out, in)
     centers = weights @ np.arange(weights.shape[1])
-    sums_to_one = np.abs(weights.sum(1) - 1).max() < 1e-3
-    if not sums_to_one or (np.diff(centers) < -1e-3).any():
+    rounding = 1e-3 if np.asarray(matrix).dtype.itemsize > 2 else 3e-2
+    sums_to_one = np.abs(weights.sum(1) - 1).max() < rounding
+    if not sums_to_one or (np.diff(centers) < -rounding * weights.shape[1]).any():
         return False, flow
     index = np.broadcast_to(np.arange(weights.shape[1]), weights.shape)
     counts = np.abs(weights) > 0

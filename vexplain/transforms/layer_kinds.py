@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from vexplain.transforms.contraction import mixes_channels
 from vexplain.transforms.flow import COLUMN, ROW, Flow
 from vexplain.transforms.nonlinearities import ACTIVATION_KINDS, itself, span_of_nonlinearity
 from vexplain.transforms.normalization import (
@@ -115,9 +116,8 @@ def _is_map(value: Value) -> bool:
 def _mixes_channels(step: Equation, flows: dict[Value, Flow]) -> bool:
     """Not a resize, or another linear map along space alone."""
     k = 0 if step.inputs[0].depends_on_images else 1
-    contracted = step.params["dimension_numbers"][0][k]
-    axes = [flows[step.inputs[k]].axes[int(a)] for a in contracted]
-    return not axes or any(axis.holds_channels or not axis.is_known or not axis.places for axis in axes)
+    contracted = [int(a) for a in step.params["dimension_numbers"][0][k]]
+    return mixes_channels(flows[step.inputs[k]], contracted)
 
 
 def _joins_channels(step: Equation, flows: dict[Value, Flow]) -> bool:
