@@ -1,10 +1,11 @@
 """How sums, matrix products and other reductions leave axes out (see `flow`)."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vexplain.transforms.flow import COLUMN, ROW, Axis, Flow, dropped, hull, transposed
+from vexplain.transforms.flow import COLUMN, ROW, Axis, Flow, dropped, hull, transposed, with_one_axis
 from vexplain.transforms.program import Equation, array_of
 from vexplain.transforms.sliding import gathered_by_taps, slid_axis
 
@@ -21,7 +22,7 @@ def accumulated(step: Equation, k: int, flow: Flow) -> Flow:
     a, backward = step.params["axis"], step.params["reverse"]
     turn = (lambda r: np.flip(r, 1 + a)) if backward else (lambda r: r)
     reach = tuple(turn(np.minimum.accumulate(turn(r), 1 + a)) for r in flow.reach)
-    return Flow(flow.axes, (reach[0], reach[1], reach[2]), flow.point)
+    return dataclasses.replace(flow, reach=reach)
 
 
 def mixed_along(axes_of: Callable[[Equation, Flow], Sequence[int]]) -> Callable[..., Flow]:
@@ -49,22 +50,16 @@ def contracted(step: Equation, k: int, flow: Flow) -> Flow | None:
     if is_resampling:
         a = contract[0]
         news = [slid_axis(flow, a, news[0].size, is_same=False)]
-        reach = [np.moveaxis(r, 1 + a, -1) for r in flow.reach]
-        kept = [b for b in range(len(flow.axes)) if b != a]
-        flow = Flow(tuple(flow.axes[b] for b in kept), (reach[0], reach[1], reach[2]), flow.point)
-        order = [kept.index(b) for b in (*batch, *free)] + [len(kept)]
+        flow = transposed(with_one_axis(flow, a, news[0]), [*batch, *free, a])
     else:
-        where = {b: i for i, b in enumerate(b for b in range(len(flow.axes)) if b not in contract)}
-        flow = dropped(flow, contract)
-        reach = [r.reshape(*r.shape, *(1,) * len(news)) for r in flow.reach]
-        flow = Flow(flow.axes, (reach[0], reach[1], reach[2]), flow.point)
-        order = [where[b] for b in (*batch, *free)] + [len(flow.axes) + i for i in range(len(news))]
-    axes = [*flow.axes, *news]
+        left = [b for b in range(len(flow.axes)) if b not in contract]
+        flow = transposed(dropped(flow, contract), [left.index(b) for b in (*batch, *free)])
+        reach = tuple(r.reshape(*r.shape, *(1,) * len(news)) for r in flow.reach)
+        flow = Flow((*flow.axes, *news), reach, flow.point)
     if k == 1:  # its free axes come after those of the other
-        n = len(batch)
-        order = order[:n] + order[n + len(free) :] + order[n : n + len(free)]
-    moved = [axes[i] for i in order]
-    return Flow(tuple(moved), transposed(flow.reach, order), flow.point).with_axes(moved)
+        n, every = len(batch), list(range(len(flow.axes)))
+        flow = transposed(flow, every[:n] + every[n + len(free) :] + every[n : n + len(free)])
+    return flow.ranked()
 
 
 def mixes_channels(flow: Flow, contract: Sequence[int]) -> bool:
@@ -98,4 +93,4 @@ def _resampled(step, k, flow, contract, batch, other_free) -> tuple[bool, Flow]:
     index = np.broadcast_to(np.arange(weights.shape[1]), weights.shape)
     counts = np.abs(weights) > 0
     reach = tuple(gathered_by_taps(r, contract[0], index, counts, counts) for r in flow.reach)
-    return True, Flow(flow.axes, (reach[0], reach[1], reach[2]), flow.point)
+    return True, dataclasses.replace(flow, reach=reach)

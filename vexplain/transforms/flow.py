@@ -50,6 +50,11 @@ class Axis:
         """The same again at every index."""
         return self.is_known and not self.places and not self.holds_channels
 
+    @property
+    def is_of_space(self) -> bool:
+        """Rows and columns, or the same again, and nothing else."""
+        return self.is_known and not self.holds_channels and set(self.places) <= {ROW, COLUMN}
+
     def is_only(self, dimension: int) -> bool:
         return self.is_known and set(self.places) == {dimension} and not self.holds_channels
 
@@ -66,15 +71,27 @@ class Flow:
     """
 
     axes: tuple[Axis, ...]
-    reach: tuple[np.ndarray, np.ndarray, np.ndarray]
+    reach: tuple[np.ndarray, ...]
     point: Mapping[int, float] = dataclasses.field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(axis.size for axis in self.axes)
 
-    def with_axes(self, axes: Sequence[Axis]) -> "Flow":
-        return Flow(tuple(ranked(axes)), self.reach, self.point)
+    def of_one_image(self) -> "Flow":
+        """With the image in a first axis of length one, where its axis was taken away before.
+
+        `jnp.matmul` and others squeeze a batch of one image, and put the axis there again.
+        """
+        is_gone = IMAGE in self.point and not any(IMAGE in axis.places for axis in self.axes)
+        if not (is_gone and self.axes and self.axes[0].is_copy and self.axes[0].size == 1):
+            return self
+        axis = dataclasses.replace(self.axes[0], places={IMAGE: np.array([self.point[IMAGE]])})
+        return Flow((axis, *self.axes[1:]), self.reach, self.point)
+
+    def ranked(self) -> "Flow":
+        """With a finer grid where rows or columns are there several times (see `ranked_axes`)."""
+        return Flow(tuple(ranked_axes(self.axes)), self.reach, self.point)
 
 
 def of_images(shape: Sequence[int]) -> Flow:
@@ -84,7 +101,7 @@ def of_images(shape: Sequence[int]) -> Flow:
     for d in DIMENSIONS:
         numbers = np.arange(shape[d]).reshape([-1 if a == d else 1 for a in range(4)])
         reach.append(np.stack([numbers, -numbers, numbers, -numbers]))
-    return Flow((*axes, Axis(shape[3], holds_channels=True)), (reach[0], reach[1], reach[2]))
+    return Flow((*axes, Axis(shape[3], holds_channels=True)), tuple(reach))
 
 
 def unknown(shape: Sequence[int], image_shape: Sequence[int]) -> Flow:
@@ -93,7 +110,7 @@ def unknown(shape: Sequence[int], image_shape: Sequence[int]) -> Flow:
     for d in DIMENSIONS:
         bounds = np.array([0, 1 - image_shape[d], 0, 1 - image_shape[d]])
         reach.append(bounds.reshape(4, *(1,) * len(shape)))
-    return Flow(tuple(Axis(n, is_known=False) for n in shape), (reach[0], reach[1], reach[2]))
+    return Flow(tuple(Axis(n, is_known=False) for n in shape), tuple(reach))
 
 
 def seeing_everything(flow: Flow, image_shape: Sequence[int], *, images_too: bool = False) -> Flow:
@@ -107,8 +124,8 @@ def union(a: Flow, b: Flow) -> Flow:
     reach = tuple(_both_reach(x, y) for x, y in zip(a.reach, b.reach, strict=True))
     point = {d: p for d, p in a.point.items() if b.point.get(d, p) == p}
     point |= {d: p for d, p in b.point.items() if a.point.get(d, p) == p}
-    axes = [_both(x, y) for x, y in zip(a.axes, b.axes, strict=True)]
-    return limited(Flow(tuple(ranked(axes)), (reach[0], reach[1], reach[2]), point))
+    axes = tuple(_both(x, y) for x, y in zip(a.axes, b.axes, strict=True))
+    return limited(Flow(axes, reach, point).ranked())
 
 
 def _both_reach(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -168,7 +185,7 @@ def added(axes: Sequence[Axis], d: int, sizes: Sequence[int]) -> np.ndarray | No
     return total if period is None else total % period
 
 
-def ranked(axes: Sequence[Axis]) -> list[Axis]:
+def ranked_axes(axes: Sequence[Axis]) -> list[Axis]:
     """Numbers the rows of an axis that alone has them anew, where some are there several times: a finer grid.
 
     They are after a repetition, and where rows were joined with a part of the channels (a pixel shuffle).
@@ -217,7 +234,7 @@ def hull(flow: Flow, axes: Sequence[int]) -> Flow:
         hull = r.min(along, keepdims=True) if along else r
         is_border = hull.shape != r.shape and d not in left
         reach.append(np.concatenate([hull[:2], hull[:2]]) if is_border else hull)
-    return Flow(flow.axes, (reach[0], reach[1], reach[2]), flow.point)
+    return Flow(flow.axes, tuple(reach), flow.point)
 
 
 def dropped(flow: Flow, axes: Sequence[int]) -> Flow:
@@ -228,7 +245,7 @@ def dropped(flow: Flow, axes: Sequence[int]) -> Flow:
     for a in sorted(gone):
         point |= {d: float(np.nanmean(p)) for d, p in flow.axes[a].places.items() if not np.isnan(p).all()}
     left = [axis for a, axis in enumerate(flow.axes) if a not in gone]
-    return Flow(tuple(left), (reach[0], reach[1], reach[2]), point).with_axes(left)
+    return Flow(tuple(left), reach, point).ranked()
 
 
 def taken(flow: Flow, a: int, index: np.ndarray, *, is_grid: bool = False) -> Flow:
@@ -241,33 +258,50 @@ def taken(flow: Flow, a: int, index: np.ndarray, *, is_grid: bool = False) -> Fl
     else:
         places = {d: np.where(inside, p[np.maximum(index, 0)], np.nan) for d, p in axis.places.items()}
         new = Axis(len(index), places, axis.holds_channels, period=axis.period, is_part=axis.is_part)
-    axes = [new if i == a else b for i, b in enumerate(flow.axes)]
     reach = []
     for r in flow.reach:
         is_same = r.shape[1 + a] == 1 and inside.all()
         rows = np.take(r, np.maximum(index, 0) if r.shape[1 + a] > 1 else np.zeros_like(index), 1 + a)
         mask = inside.reshape([-1 if i == 1 + a else 1 for i in range(r.ndim)])
         reach.append(r if is_same else np.where(mask, rows, NOTHING))
-    return Flow(tuple(axes), (reach[0], reach[1], reach[2]), flow.point)
+    return dataclasses.replace(with_one_axis(flow, a, new), reach=tuple(reach))
 
 
-def transposed(
-    reach: Sequence[np.ndarray], order: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    turned = [np.transpose(r, (0, *(1 + a for a in order))) for r in reach]
-    return turned[0], turned[1], turned[2]
+def transposed(flow: Flow, order: Sequence[int]) -> Flow:
+    reach = tuple(np.transpose(r, (0, *(1 + a for a in order))) for r in flow.reach)
+    return Flow(tuple(flow.axes[a] for a in order), reach, flow.point)
+
+
+def with_one_axis(flow: Flow, a: int, axis: Axis) -> Flow:
+    """With another axis in the place of one."""
+    axes = tuple(axis if i == a else old for i, old in enumerate(flow.axes))
+    return dataclasses.replace(flow, axes=axes)
+
+
+def spread(reach: Sequence[np.ndarray], to: Mapping[int, int], rank: int) -> tuple[np.ndarray, ...]:
+    """The reach of a value of some rank whose axis `to[a]` is axis a, of the same length one elsewhere.
+
+    Axes that go nowhere have length one.
+    """
+    order = sorted(to, key=lambda a: to[a])
+    found = []
+    for r in reach:
+        sizes = [1] * rank
+        for a in order:
+            sizes[to[a]] = r.shape[1 + a]
+        rest = [a for a in range(r.ndim - 1) if a not in to]
+        found.append(np.transpose(r, (0, *(1 + a for a in (*order, *rest)))).reshape(4, *sizes))
+    return tuple(found)
 
 
 def with_axis(flow: Flow, a: int) -> Flow:
-    axes = [*flow.axes[:a], Axis(1), *flow.axes[a:]]
-    reach = [np.expand_dims(r, 1 + a) for r in flow.reach]
-    return Flow(tuple(axes), (reach[0], reach[1], reach[2]), flow.point)
+    reach = tuple(np.expand_dims(r, 1 + a) for r in flow.reach)
+    return Flow((*flow.axes[:a], Axis(1), *flow.axes[a:]), reach, flow.point)
 
 
 def without_axis(flow: Flow, a: int) -> Flow:
-    reach = [np.squeeze(r, 1 + a) for r in hull(flow, [a]).reach]
-    axes = tuple(axis for i, axis in enumerate(flow.axes) if i != a)
-    return Flow(axes, (reach[0], reach[1], reach[2]), flow.point)
+    reach = tuple(np.squeeze(r, 1 + a) for r in hull(flow, [a]).reach)
+    return Flow((*flow.axes[:a], *flow.axes[a + 1 :]), reach, flow.point)
 
 
 def stretched(flow: Flow, shape: Sequence[int]) -> Flow:
@@ -282,5 +316,10 @@ def stretched(flow: Flow, shape: Sequence[int]) -> Flow:
             point |= {d: float(p[0]) for d, p in axis.places.items()}
         else:
             return flow
-    reach = [r.reshape(4, *(1,) * len(shape)) if not flow.axes else r for r in flow.reach]
-    return Flow(tuple(axes), (reach[0], reach[1], reach[2]), point)
+    reach = spread(flow.reach, {}, len(shape)) if not flow.axes else flow.reach
+    return Flow(tuple(axes), reach, point)
+
+
+def positions(flow: Flow) -> set[int]:
+    """Which of rows and columns a value has."""
+    return {d for axis in flow.axes if not axis.holds_channels for d in axis.places if d in (ROW, COLUMN)}

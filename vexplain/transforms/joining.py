@@ -6,11 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from vexplain.transforms.flow import (
-    COLUMN,
     DIMENSIONS,
     IMAGE,
     NOTHING,
-    ROW,
     Axis,
     Flow,
     dropped,
@@ -19,6 +17,7 @@ from vexplain.transforms.flow import (
     union,
     unknown,
     with_axis,
+    with_one_axis,
     without_axis,
 )
 from vexplain.transforms.program import Equation
@@ -35,14 +34,13 @@ def stacked(step: Equation, flows: Sequence[Flow | None], image_shape: Sequence[
     joined = _joined(widened, a, [1] * len(flows), step.out.shape)
     if len(set(step.inputs)) > 1:
         return [joined]
-    axes = [Axis(axis.size) if b == a else axis for b, axis in enumerate(joined.axes)]  # the same, again
-    return [Flow(tuple(axes), joined.reach, joined.point)]
+    return [with_one_axis(joined, a, Axis(len(flows)))]  # the same, again
 
 
 def stacked_steps(
     step: Equation, flows: Sequence[Flow | None], image_shape: Sequence[int]
 ) -> list[Flow] | None:
-    """What the steps of a scan gave: one for each row of an image, where that is what they took."""
+    """What the steps of a scan gave: one for each image or row, where that is what they took."""
     n = step.params["num_steps"]
     steps, rows = flows[:n], [f for f in flows[n:] if f is not None]
     if all(f is None for f in steps):
@@ -50,10 +48,9 @@ def stacked_steps(
     joined = _joined([None if f is None else with_axis(f, 0) for f in steps], 0, [1] * n, step.out.shape)
     others = {d for axis in joined.axes for d in axis.places}
     taken_along = rows[0].axes[0] if rows else Axis(n)
-    for d in (ROW, COLUMN):
+    for d in DIMENSIONS:
         if taken_along.is_only(d) and d not in others:
-            axes = [Axis(n, taken_along.places), *joined.axes[1:]]
-            return [Flow(tuple(axes), joined.reach, joined.point)]
+            return [with_one_axis(joined, 0, Axis(n, taken_along.places))]
     return [joined]
 
 
@@ -81,7 +78,7 @@ def _joined(flows: Sequence[Flow | None], a: int, sizes: Sequence[int], shape: S
             pieces.append(np.full(to, NOTHING) if f is None else np.broadcast_to(f.reach[d], to))
         reach.append(np.concatenate(pieces, 1 + a))
     axes = [*rest.axes[:a], axis, *rest.axes[a:]]
-    return Flow(tuple(axes), (reach[0], reach[1], reach[2]), rest.point).with_axes(axes)
+    return Flow(tuple(axes), tuple(reach), rest.point).ranked()
 
 
 def _joined_axis(
@@ -93,7 +90,8 @@ def _joined_axis(
     holds = any(axis.holds_channels for axis in axes)
     dims = {d for axis in axes for d in axis.places}
     if dims:
-        if any(axis.holds_channels and not axis.places for axis in axes):
+        several = [axis for axis in axes if axis.size > 1]  # a single entry is a token, as that of a class
+        if any(axis.holds_channels and not axis.places for axis in several):
             return Axis(size, is_known=False)
         nothing = [np.full(n, np.nan) for n in sizes]
         places = {
@@ -102,7 +100,7 @@ def _joined_axis(
             )
             for d in dims
         }
-        return Axis(size, places, holds)
+        return Axis(size, places, any(axis.holds_channels for axis in several))
     if len(pieces) > 1 and len(axes) == len(pieces) == size and all(axis.is_copy for axis in axes):
         differing = {
             d: np.array([f.point[d] for f in parts])

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from vexplain.transforms.flow import COLUMN, ROW, Flow
+from vexplain.transforms.flow import COLUMN, ROW, Flow, positions
 from vexplain.transforms.layer import Layer
 from vexplain.transforms.layer_kinds import Draft
-from vexplain.transforms.normalization import positions
 from vexplain.transforms.program import Equation, Value
 
 _PICKS = ("slice", "gather", "dynamic_slice", "squeeze", "split", "unstack")

@@ -40,7 +40,21 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class Placement:
+    """Where the numbers of an activation stand; `Layer` describes the attributes."""
+
+    batch_axis: int | None
+    batch_fold: int
+    spatial_axes: tuple[int | None, int | None]
+    channel_axes: tuple[int, ...]
+    grid: tuple[int | None, int | None]
+    order: tuple[int, ...] | None
+    fields: tuple[Field, Field]
+    unreadable: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer(Placement):
     """One layer of a traced network.
 
     Attributes:
@@ -71,13 +85,6 @@ class Layer:
     name: str
     kind: str
     shape: tuple[int, ...]
-    batch_axis: int | None
-    batch_fold: int
-    spatial_axes: tuple[int | None, int | None]
-    channel_axes: tuple[int, ...]
-    grid: tuple[int | None, int | None]
-    order: tuple[int, ...] | None
-    fields: tuple[Field, Field]
     image_size: tuple[int, int]
     strides: tuple[int, ...]
     bounds: tuple[float, float] | None
@@ -85,7 +92,6 @@ class Layer:
     path: Path
     step_path: Path
     inside: str | None
-    unreadable: str | None
 
     @property
     def channel_axis(self) -> int | None:

@@ -11,19 +11,12 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from vexplain.transforms.contraction import mixes_channels
+from vexplain.transforms.divisors import is_statistic
 from vexplain.transforms.flow import COLUMN, ROW, Flow
-from vexplain.transforms.nonlinearities import ACTIVATION_KINDS, itself, span_of_nonlinearity
-from vexplain.transforms.normalization import (
-    closes_norm,
-    is_bias,
-    is_broadcast_again,
-    is_inside_response_norm,
-    is_statistic,
-    norm_input,
-    positions,
-    response_norm_operand,
-)
+from vexplain.transforms.nonlinearities import ACTIVATION_KINDS, span_of_nonlinearity
+from vexplain.transforms.normalization import closes_norm, is_bias, is_broadcast_again, norm_input
 from vexplain.transforms.program import Equation, Value
+from vexplain.transforms.response_norm import is_inside_response_norm, response_norm_operand
 
 LINEAR_KINDS = ("conv", "dense", "norm", "pool", "add", "concatenate", "named")
 KINDS = frozenset(LINEAR_KINDS) | ACTIVATION_KINDS
@@ -59,14 +52,13 @@ def find_layers(steps: Sequence[Equation], flows: dict[Value, Flow]) -> list[Dra
     for step in moving:
         if step in covered or step.opaque:
             continue
-        span = span_of_nonlinearity(step, flows)
+        span = span_of_nonlinearity(step, flows, covered)
         if span is not None:
-            if any(inner in covered for inner in span.steps):
-                span = itself(step)
             covered.update(span.steps)
             bounds = span.spelling.bounds
             drafts.append(Draft(span.spelling.kind, step, span.entering, span.steps, bounds))
-    drafts += [d for step in moving if step not in covered and (d := _linear(step, flows)) is not None]
+    left = [step for step in moving if step not in covered or step.kind == "name"]
+    drafts += [d for step in left if (d := _linear(step, flows)) is not None]
     return sorted(drafts, key=lambda draft: (draft.step.order, draft.steps[-1].order))
 
 
@@ -134,16 +126,11 @@ def _is_addition(step: Equation) -> bool:
 
 def _is_pool(step: Equation, flows: dict[Value, Flow]) -> bool:
     """A reduction over rows and columns alone, that is not a statistic of a normalization."""
-    before = flows[step.inputs[0]]
-    taken = [before.axes[a] for a in step.params["axes"]]
-    of_space = all(
-        axis.is_known and not axis.holds_channels and set(axis.places) <= {ROW, COLUMN} for axis in taken
-    )
-    dimensions = {d for axis in taken for d in axis.places}
-    is_whole = positions(before) - positions(flows[step.out]) == {ROW, COLUMN}
+    taken = [flows[step.inputs[0]].axes[a] for a in step.params["axes"]]
     if len(step.out.shape) < 2 or is_broadcast_again(step.out, flows):
         return False
-    return (of_space and dimensions == {ROW, COLUMN}) or (is_whole and of_space)
+    dimensions = {d for axis in taken for d in axis.places}
+    return all(axis.is_of_space for axis in taken) and dimensions == {ROW, COLUMN}
 
 
 def _with_bias(step: Equation) -> tuple[Equation, ...]:

@@ -199,17 +199,13 @@ def _layer(
     maker = value.producer or step
     path, inside = value.handed_out or (maker.path, step.inside or maker.inside)
     placed = placement_of(flows[value], image_shape)
+    if inside:
+        placed = dataclasses.replace(placed, unreadable=f"inside {inside}")
     return Layer(
+        **vars(placed),
         name=name,
         kind=draft.kind,
         shape=value.shape,
-        batch_axis=placed.batch_axis,
-        batch_fold=placed.batch_fold,
-        spatial_axes=placed.spatial_axes,
-        channel_axes=placed.channel_axes,
-        grid=placed.grid,
-        order=placed.order,
-        fields=placed.fields,
         image_size=(image_shape[1], image_shape[2]),
         strides=tuple(step.params["window_strides"]) if draft.kind == "conv" else (),
         bounds=draft.bounds,
@@ -217,7 +213,6 @@ def _layer(
         path=path,
         step_path=step.path,
         inside=inside,
-        unreadable=f"inside {inside}" if inside else placed.unreadable,
     )
 
 

@@ -1,18 +1,27 @@
 """How slices, gathers, transpositions and writes move entries about (see `flow`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vexplain.transforms.flow import Axis, Flow, dropped, hull, taken, transposed, union
+from vexplain.transforms.flow import (
+    Axis,
+    Flow,
+    dropped,
+    hull,
+    spread,
+    taken,
+    transposed,
+    union,
+    with_one_axis,
+)
 from vexplain.transforms.program import Equation, array_of
 from vexplain.transforms.rearrangement import by_source, reshaped
 
 
 def transpose(step: Equation, k: int, flow: Flow) -> Flow:
-    order = [int(a) for a in step.params["permutation"]]
-    return Flow(tuple(flow.axes[a] for a in order), transposed(flow.reach, order), flow.point)
+    return transposed(flow, [int(a) for a in step.params["permutation"]])
 
 
 def reshape(step: Equation, k: int, flow: Flow) -> Flow | None:
@@ -29,12 +38,8 @@ def broadcast(step: Equation, k: int, flow: Flow) -> Flow | None:
             axes[b] = axis
         else:  # one entry, again and again
             point |= {d: float(p[0]) for d, p in axis.places.items()}
-    sizes = [[1] * len(shape) for _ in flow.reach]
-    for size, r in zip(sizes, flow.reach, strict=True):
-        for n, b in zip(r.shape[1:], places, strict=True):
-            size[b] = n
-    reach = tuple(r.reshape(4, *size) for r, size in zip(flow.reach, sizes, strict=True))
-    return Flow(tuple(axes), (reach[0], reach[1], reach[2]), point).with_axes(axes)
+    reach = spread(flow.reach, dict(enumerate(places)), len(shape))
+    return Flow(tuple(axes), reach, point).of_one_image().ranked()
 
 
 def sliced(step: Equation, k: int, flow: Flow) -> Flow:
@@ -43,23 +48,21 @@ def sliced(step: Equation, k: int, flow: Flow) -> Flow:
     for a, (start, stop, by) in enumerate(zip(p["start_indices"], p["limit_indices"], strides, strict=True)):
         if (start, stop, by) != (0, flow.axes[a].size, 1):
             flow = taken(flow, a, np.arange(start, stop, by), is_grid=by > 1)
-    return flow.with_axes(flow.axes)
+    return flow.ranked()
 
 
 def reversed_axes(step: Equation, k: int, flow: Flow) -> Flow:
     for a in step.params["dimensions"]:
         flow = taken(flow, a, np.arange(flow.axes[a].size)[::-1])
-    return flow.with_axes(flow.axes)
+    return flow.ranked()
 
 
 def split_parts(step: Equation, flows: Sequence[Flow | None], image_shape: Sequence[int]) -> list[Flow]:
     (flow,) = flows
     assert flow is not None
     a, ends = step.params["axis"], np.cumsum(step.params["sizes"])
-    parts = [
-        taken(flow, a, np.arange(end - n, end)) for n, end in zip(step.params["sizes"], ends, strict=True)
-    ]
-    return [part.with_axes(part.axes) for part in parts]
+    sizes = step.params["sizes"]
+    return [taken(flow, a, np.arange(end - n, end)).ranked() for n, end in zip(sizes, ends, strict=True)]
 
 
 def unstacked(step: Equation, flows: Sequence[Flow | None], image_shape: Sequence[int]) -> list[Flow]:
@@ -86,8 +89,7 @@ def gathered(step: Equation, flows: Sequence[Flow | None], image_shape: Sequence
             (to,) = {*range(len(step.out.shape))} - {*numbers.offset_dims}
             order = [b for b in range(len(flow.axes)) if b != a]
             order.insert(to, a)
-            axes = [flow.axes[b] for b in order]
-            return [Flow(tuple(axes), transposed(flow.reach, order), flow.point).with_axes(axes)]
+            return [transposed(flow, order).ranked()]
     found = by_source(step, flow, indices)
     return None if found is None else [found]
 
@@ -100,18 +102,17 @@ def _gathered_anywhere(step: Equation, flow: Flow) -> list[Flow]:
         for a in range(len(sizes))
         if a not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     ]
-    axes = [Axis(n, is_known=False) for n in step.out.shape]
-    whole = {b: a for a, b in zip(kept, numbers.offset_dims, strict=True) if sizes[a] == flow.axes[a].size}
-    flow = hull(flow, [a for a in range(len(flow.axes)) if a not in whole.values()])
-    for b, a in whole.items():
+    whole = {a: b for a, b in zip(kept, numbers.offset_dims, strict=True) if sizes[a] == flow.axes[a].size}
+    return [_placed(flow, whole, [Axis(n, is_known=False) for n in step.out.shape])]
+
+
+def _placed(flow: Flow, whole: Mapping[int, int], axes: Sequence[Axis]) -> Flow:
+    """Among other axes, those that are kept whole: axis a at `whole[a]`."""
+    axes = list(axes)
+    flow = hull(flow, [a for a in range(len(flow.axes)) if a not in whole])
+    for a, b in whole.items():
         axes[b] = flow.axes[a]
-    reach = []
-    for r in flow.reach:
-        shape = [r.shape[1 + whole[b]] if b in whole else 1 for b in range(len(axes))]
-        order = [whole[b] for b in sorted(whole)]
-        rest = [a for a in range(len(flow.axes)) if a not in order]
-        reach.append(np.transpose(r, (0, *(1 + a for a in (*order, *rest)))).reshape(4, *shape))
-    return [Flow(tuple(axes), (reach[0], reach[1], reach[2]), flow.point)]
+    return Flow(tuple(axes), spread(flow.reach, whole, len(axes)), flow.point)
 
 
 def dynamic_slice(
@@ -131,8 +132,8 @@ def dynamic_slice(
             continue
         flow = hull(flow, [a])
         new = Axis(n, holds_channels=axis.holds_channels, is_known=axis.is_known and not axis.places)
-        flow = Flow(tuple(new if i == a else b for i, b in enumerate(flow.axes)), flow.reach, flow.point)
-    return [flow.with_axes(flow.axes)]
+        flow = with_one_axis(flow, a, new)
+    return [flow.ranked()]
 
 
 def overwritten(
@@ -150,19 +151,7 @@ def overwritten(
     numbers = step.params.get("dimension_numbers")
     pairs = dict(enumerate(range(len(shape)))) if is_slice else _window_dims(numbers, len(shape))
     whole = {u: a for u, a in pairs.items() if update.axes[u].size == shape[a]}
-    update = hull(update, [u for u in range(len(update.axes)) if u not in whole])
-    axes = [Axis(n, is_known=operand is not None) for n in shape]
-    for u, a in whole.items():
-        axes[a] = update.axes[u]
-    reach = []
-    for r in update.reach:
-        order = sorted(whole, key=lambda u: whole[u])
-        rest = [u for u in range(len(update.axes)) if u not in order]
-        sizes = [1] * len(shape)
-        for u in order:
-            sizes[whole[u]] = r.shape[1 + u]
-        reach.append(np.transpose(r, (0, *(1 + u for u in (*order, *rest)))).reshape(4, *sizes))
-    new = Flow(tuple(axes), (reach[0], reach[1], reach[2]), update.point)
+    new = _placed(update, whole, [Axis(n, is_known=operand is not None) for n in shape])
     return [new if operand is None else union(operand, new)]
 
 

@@ -5,21 +5,16 @@ recognized. Everything else is a non-linearity: an activation function that is k
 of kind `other: <primitive>`. Only the operation counts, so that no backward rule passes over one in silence.
 """
 
+from collections.abc import Set
+
 import jax.numpy as jnp
 
-from vexplain.transforms.flow import COLUMN, ROW, Flow
-from vexplain.transforms.normalization import (
-    feeds_softmax,
-    is_divided,
-    is_inside_response_norm,
-    is_shift_of_softmax,
-    is_softmax,
-    only_divides,
-    positions,
-    response_norm_operand,
-)
-from vexplain.transforms.primitives import BILINEAR, CUMULATIVE, ELEMENTWISE, LINEAR, LINEAR_IN_FIRST
+from vexplain.transforms.divisors import is_divided, only_divides
+from vexplain.transforms.flow import Flow, positions
+from vexplain.transforms.primitives import BILINEAR, CHOSEN_BY_FIRST, ELEMENTWISE, LINEAR, LINEAR_IN
 from vexplain.transforms.program import Equation, Value, constant_of
+from vexplain.transforms.response_norm import is_inside_response_norm, response_norm_operand
+from vexplain.transforms.softmax import feeds_softmax, is_shift_of_softmax, is_softmax
 from vexplain.transforms.spellings import RECOGNIZED, Span, Spelling, span_of, span_of_call
 
 OTHER = "other: "  # before the name of a primitive, the kind of a step that no list names
@@ -36,26 +31,20 @@ def is_linear(step: Equation) -> bool:
     moving = [i for i, v in enumerate(step.inputs) if v.depends_on_images]
     if step.is_call or step.opaque:
         return False
-    if step.kind in LINEAR:
-        return step.kind != "cond" or 0 not in moving  # which branch is taken may depend on the images
-    if step.kind in LINEAR_IN_FIRST:
-        of_values = (
-            {0, 1}
-            if step.kind in ("dynamic_update_slice", "pad")
-            else {0, 2}
-            if "scatter" in step.kind
-            else {0}
-        )
-        return set(moving) <= of_values
+    if step.kind in CHOSEN_BY_FIRST:
+        return 0 not in moving
     if step.kind in BILINEAR:
         return len(moving) == 1
-    if step.kind == "select_n":
-        return 0 not in moving
-    return False
+    return step.kind in LINEAR or (step.kind in LINEAR_IN and LINEAR_IN[step.kind].issuperset(moving))
 
 
-def span_of_nonlinearity(step: Equation, flows: dict[Value, Flow]) -> Span | None:
-    """The activation function that a step is a part of, or the step itself; `None` where it is none."""
+def span_of_nonlinearity(
+    step: Equation, flows: dict[Value, Flow], taken: Set[Equation] = frozenset()
+) -> Span | None:
+    """The activation function that a step is a part of, or the step itself; `None` where it is none.
+
+    Steps that are `taken` belong to another function.
+    """
     if not step.outputs or not jnp.issubdtype(step.out.dtype, jnp.inexact):
         return None  # whole numbers have no derivative
     if not any(v.depends_on_images and _has_derivative(v) for v in step.inputs):
@@ -65,19 +54,14 @@ def span_of_nonlinearity(step: Equation, flows: dict[Value, Flow]) -> Span | Non
     if step.is_call:
         if step.kind in _GATES and _is_gate(step.out, flows):
             return None
-        longer = span_of(step)
+        longer = span_of(step, taken)
         is_other = longer is not None and longer.spelling.bounds and longer.spelling.kind != step.kind
         return longer if is_other else span_of_call(step)
     if _is_harmless(step, flows):
         return None
-    span = span_of(step) if step.kind in ELEMENTWISE else None
+    span = span_of(step, taken) if step.kind in ELEMENTWISE else None
     if span is not None:
         return None if span.spelling.kind in _GATES and _is_gate(span.leaving, flows) else span
-    return itself(step)
-
-
-def itself(step: Equation) -> Span:
-    """A step that is no part of a function with a name."""
     entering = next(v for v in step.inputs if v.depends_on_images and _has_derivative(v))
     return Span(Spelling(_kind(step)), entering, (step,))
 
@@ -126,8 +110,6 @@ def _is_harmless(step: Equation, flows: dict[Value, Flow]) -> bool:
         return True
     if step.kind == "select_n" and _is_of_finite(step):
         return True
-    if step.kind in CUMULATIVE or step.kind in ("sort", "top_k", "round", "floor", "ceil", "sign"):
-        return False
     return only_divides(step) or is_inside_response_norm(step)
 
 
@@ -151,11 +133,7 @@ def _pools(step: Equation, flows: dict[Value, Flow]) -> bool:
     else:
         taken = list(step.params["axes"])
     axes = [flows[step.inputs[0]].axes[a] for a in taken]
-    return all(
-        axis.size == 1
-        or (axis.is_known and axis.places and not axis.holds_channels and set(axis.places) <= {ROW, COLUMN})
-        for axis in axes
-    )
+    return all(axis.size == 1 or (axis.is_of_space and axis.places) for axis in axes)
 
 
 def _takes_positions_of_one(values: list[Value], flows: dict[Value, Flow]) -> bool:

@@ -1,26 +1,11 @@
 """Where the batch, positions and channels of a layer are, from what is known of its axes (see `flow`)."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
 from vexplain.transforms.flow import COLUMN, IMAGE, NOTHING, ROW, Axis, Flow, added
-from vexplain.transforms.layer import Field
-
-
-@dataclasses.dataclass(frozen=True)
-class Placement:
-    """The attributes of these names of a `Layer`."""
-
-    batch_axis: int | None
-    batch_fold: int
-    spatial_axes: tuple[int | None, int | None]
-    channel_axes: tuple[int, ...]
-    grid: tuple[int | None, int | None]
-    order: tuple[int, ...] | None
-    fields: tuple[Field, Field]
-    unreadable: str | None
+from vexplain.transforms.layer import Field, Placement
 
 
 def placement_of(flow: Flow, image_shape: Sequence[int]) -> Placement:
@@ -59,7 +44,7 @@ def _reason(flow: Flow, axes: Sequence[Axis], num_images: int) -> str:
     is_known = all(axis.is_known for axis in axes) and not _is_ambiguous(axes)
     if is_known and is_mixed:
         return "for they mix the images of a batch (a normalization in training mode?)"
-    if is_known and not any(IMAGE in axis.places for axis in axes):
+    if is_known and all(axis.size == 1 for axis in axes if IMAGE in axis.places):
         return "for they take the images one by one"
     return "for their batch, positions and channels could not be followed"
 

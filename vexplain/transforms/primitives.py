@@ -30,14 +30,16 @@ CUMULATIVE = frozenset("cumsum cummax cummin cumprod cumlogsumexp".split())  # n
 LINEAR = frozenset(_SAME.split()) | frozenset(
     """
     reduce_sum reduce_window_sum cumsum reshape squeeze expand_dims transpose broadcast_in_dim slice rev
-    concatenate stack unstack split fft scan_carry scan_slice scan_stack cond while
+    concatenate stack unstack split fft scan_carry scan_slice scan_stack while
     """.split()  # noqa: SIM905
 )
-# Linear in the first of their inputs and in the values that they write, if no other depends on the images.
-LINEAR_IN_FIRST = frozenset(
-    """
-    pad gather dynamic_slice dynamic_update_slice scatter scatter-add scatter_add div
-    """.split()  # noqa: SIM905
-)
+# Linear in some of their inputs, if no other depends on the images: in what they move about, not in where to.
+LINEAR_IN = {
+    **dict.fromkeys(("gather", "dynamic_slice", "div"), frozenset({0})),
+    **dict.fromkeys(("pad", "dynamic_update_slice"), frozenset({0, 1})),
+    **dict.fromkeys(("scatter", "scatter-add", "scatter_add"), frozenset({0, 2})),
+}
+# Linear in what they choose from, if the choice, their first input, does not depend on the images.
+CHOSEN_BY_FIRST = frozenset(["cond", "select_n"])
 # Linear in one of two inputs, if the other does not depend on the images.
 BILINEAR = frozenset(["mul", "dot_general", "conv_general_dilated", "triangular_solve"])

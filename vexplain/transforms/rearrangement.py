@@ -29,7 +29,7 @@ def reshaped(flow: Flow, shape: Sequence[int]) -> Flow | None:
             full += [flow.axes[a].size if is_varied else 1 for a in olds]
             sizes += [shape[b] if is_varied else 1 for b in news]
         reach.append(_without_repetition(np.broadcast_to(r, full).reshape(sizes)))
-    return Flow(tuple(axes), (reach[0], reach[1], reach[2]), flow.point).with_axes(axes)
+    return Flow(tuple(axes), tuple(reach), flow.point).of_one_image().ranked()
 
 
 def _without_repetition(reach: np.ndarray) -> np.ndarray:
@@ -183,4 +183,4 @@ def moved_from(flow: Flow, source: np.ndarray, shape: Sequence[int]) -> Flow | N
     for r in flow.reach:
         full = np.broadcast_to(r, (4, *flow.shape)).reshape(4, -1)[:, source.reshape(-1)].reshape(4, *shape)
         reach.append(_without_repetition(full))
-    return Flow(tuple(axes), (reach[0], reach[1], reach[2]), flow.point).with_axes(axes)
+    return Flow(tuple(axes), tuple(reach), flow.point).ranked()

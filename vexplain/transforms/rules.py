@@ -232,34 +232,23 @@ def _check_covered(traced: Traced, rules: Rules, matched: dict[int, Any]) -> Non
 
 def _changes(traced: Traced, matched: dict[int, tuple[Rule, Layer]]) -> dict[Path, Change]:
     """What takes the place of the matched layers; in a scan, one change stands for all steps."""
+    of_place: dict[Path, list[int]] = {}
+    for index, draft in enumerate(traced.drafts):
+        of_place.setdefault(traced.flat.at_every_step(draft.steps[-1].path), []).append(index)
     changes: dict[Path, Change] = {}
-    rules: dict[Path, tuple[str, str]] = {}
-    places: dict[Path, set[Path]] = {}
-    for index, (rule, layer) in matched.items():
-        draft = traced.drafts[index]
-        place = traced.flat.at_every_step(draft.steps[-1].path)
-        is_new = (rule.name, layer.kind)
-        if rules.setdefault(place, is_new) != is_new:
-            raise _steps_disagree(rule, layer)
-        places.setdefault(place, set()).add(draft.steps[-1].path)
-        if place not in changes:
-            changes[place] = _change(rule, layer, draft, traced)
-    for index, draft in enumerate(traced.drafts):  # other steps of the same loops, which no rule matched
-        place = traced.flat.at_every_step(draft.steps[-1].path)
-        if place in changes and index not in matched:
-            rule, layer = next(
-                pair for i, pair in matched.items()
-                if traced.flat.at_every_step(traced.drafts[i].steps[-1].path) == place
-            )  # fmt: skip
-            raise _steps_disagree(rule, layer)
+    for place, indices in of_place.items():
+        found = [matched[index] for index in indices if index in matched]
+        if not found:
+            continue
+        rule, layer = found[0]
+        is_same = {(other.name, at_step.kind) for other, at_step in found} == {(rule.name, layer.kind)}
+        if not is_same or len(found) < len(indices):
+            raise ValueError(
+                f"rule {rule.name} matches layer {layer.name!r} at some steps of a scan and not at others, "
+                "which run one program; write the steps out, or leave the rule out"
+            )
+        changes[place] = _change(rule, layer, traced.drafts[layer.index], traced)
     return changes
-
-
-def _steps_disagree(rule: Rule, layer: Layer) -> ValueError:
-    return ValueError(
-        f"rule {rule.name} matches layer {layer.name!r} at some steps of a scan and not at others, which run "
-        "one program; write the steps out, or leave the rule out"
-    )
 
 
 def _change(rule: Rule, layer: Layer, draft: Draft, traced: Traced) -> Change:

@@ -1,10 +1,21 @@
 """How convolutions, poolings and paddings slide over rows and columns (see `flow`)."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from vexplain.transforms.flow import IMAGE, NOTHING, Axis, Flow, hull, stretched, taken, transposed
+from vexplain.transforms.flow import (
+    IMAGE,
+    NOTHING,
+    Axis,
+    Flow,
+    hull,
+    stretched,
+    taken,
+    transposed,
+    with_one_axis,
+)
 from vexplain.transforms.program import Equation
 
 
@@ -58,8 +69,7 @@ def gathered_by_taps(reach: np.ndarray, a: int, index: np.ndarray, counts: np.nd
 
 def _slide(flow: Flow, a: int, tapped: Any, axis: Axis) -> Flow:
     reach = tuple(gathered_by_taps(r, a, *tapped) for r in flow.reach)
-    axes = [axis if i == a else b for i, b in enumerate(flow.axes)]
-    return Flow(tuple(axes), (reach[0], reach[1], reach[2]), flow.point)
+    return dataclasses.replace(with_one_axis(flow, a, axis), reach=reach)
 
 
 def conv(step: Equation, k: int, flow: Flow) -> Flow | None:
@@ -77,12 +87,8 @@ def conv(step: Equation, k: int, flow: Flow) -> Flow | None:
         tapped = taps_of(flow.axes[a].size, size, taps, stride, *dilations)
         flow = _slide(flow, a, tapped, slid_axis(flow, a, size, is_same=is_same))
     flow = hull(flow, [lhs[1]])
-    axes = {out[i]: flow.axes[lhs[i]] for i in range(len(lhs))}
-    axes[out[1]] = Axis(step.out.shape[out[1]], holds_channels=True)
-    order = [lhs[out.index(a)] for a in range(len(lhs))]
-    return Flow(tuple(axes[a] for a in range(len(lhs))), transposed(flow.reach, order), flow.point).with_axes(
-        [axes[a] for a in range(len(lhs))]
-    )
+    flow = with_one_axis(flow, lhs[1], Axis(step.out.shape[out[1]], holds_channels=True))
+    return transposed(flow, [lhs[out.index(a)] for a in range(len(lhs))]).ranked()
 
 
 def reduce_window(step: Equation, k: int, flow: Flow) -> Flow | None:
@@ -97,23 +103,17 @@ def reduce_window(step: Equation, k: int, flow: Flow) -> Flow | None:
             continue
         tapped = taps_of(flow.axes[a].size, size, taps, stride, dilation, lead, spread)
         flow = _slide(flow, a, tapped, slid_axis(flow, a, size, is_same=False))
-    return flow.with_axes(flow.axes)
+    return flow.ranked()
 
 
 def padded(step: Equation, k: int, flow: Flow) -> Flow | None:
     if k != 0:
-        return _number_everywhere(step, flow)
+        return stretched(flow, step.out.shape)
     for a, (lead, trail, interior) in enumerate(step.params["padding_config"]):
         if (lead, trail, interior) == (0, 0, 0):
             continue
-        size = flow.axes[a].size
-        index, _, inside = taps_of(size, step.out.shape[a], 1, 1, 1, lead, interior + 1)
+        tapped = taps_of(flow.axes[a].size, step.out.shape[a], 1, 1, 1, lead, interior + 1)
+        index, _, inside = tapped
         moved = taken(flow, a, np.where(inside, index, -1)[:, 0], is_grid=True)
-        tapped = taps_of(size, step.out.shape[a], 1, 1, 1, lead, interior + 1)
-        reach = tuple(gathered_by_taps(r, a, *tapped) for r in flow.reach)
-        flow = Flow(moved.axes, (reach[0], reach[1], reach[2]), flow.point)
-    return flow.with_axes(flow.axes)
-
-
-def _number_everywhere(step: Equation, flow: Flow) -> Flow:
-    return stretched(flow, step.out.shape)
+        flow = _slide(flow, a, tapped, moved.axes[a])
+    return flow.ranked()

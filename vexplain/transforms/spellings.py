@@ -7,7 +7,7 @@ name. The name that the author of a network gave to a function decides nothing.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any
 
 import jax.numpy as jnp
@@ -120,11 +120,12 @@ def spelling_of(values: np.ndarray) -> Spelling | None:
     return Spelling("leaky_relu") if is_leaky else None
 
 
-def span_of(step: Equation) -> Span | None:
+def span_of(step: Equation, taken: Set[Equation] = frozenset()) -> Span | None:
     """The named activation function that a non-linear step is a part of, or `None`.
 
     It begins at one value that depends on the images, and nothing but its end is used elsewhere. The longest
-    is taken, a ReLU6 rather than the ReLU in it; of one kind the shortest, so that two ReLUs are two.
+    is taken, a ReLU6 rather than the ReLU in it; of one kind the shortest, so that two ReLUs are two. Steps
+    that are `taken` belong to another function.
     """
     shortest: dict[str, Span] = {}
     for entering in _before(step):
@@ -137,7 +138,8 @@ def span_of(step: Equation) -> Span | None:
                 continue
             inner = _between(entering, last, steps)
             best = shortest.get(spelling.kind)
-            if step in inner and _is_closed(inner) and (best is None or len(inner) < len(best.steps)):
+            is_free = step in inner and taken.isdisjoint(inner)
+            if is_free and _is_closed(inner) and (best is None or len(inner) < len(best.steps)):
                 shortest[spelling.kind] = Span(spelling, entering, inner)
     return max(shortest.values(), key=lambda span: len(span.steps), default=None)
 
