@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.zoo.cases import BATCH
+
 NUM_CLASSES = 10
-BATCH = 5  # of what is traced: a prime, that no other axis has by chance
 
 
 class Built(NamedTuple):

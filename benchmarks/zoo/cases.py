@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+BATCH = 5  # a prime, that no other axis has by chance
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -21,6 +23,7 @@ class Case:
             reduction is the last attention; "none" where positions are mixed with channels on the way.
         place: of the layers of this kind and size, which it is.
         has_numbers: measured with random weights too; else by shapes alone.
+        batches: sizes of batches that it is traced for, the one that its weights are made for among them.
         options: of the constructor.
     """
 
@@ -32,6 +35,7 @@ class Case:
     head: str = "mean"
     place: int = -1
     has_numbers: bool = False
+    batches: tuple[int, ...] = (1, BATCH, 64)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -41,6 +45,11 @@ class Case:
 
 def _by_shapes(package, network, size, kind, cam, head="mean", place=-1, **options) -> Case:
     return Case(package, network, size, kind, cam, head, place, options=options)
+
+
+def _for_one_batch(*arguments, **options) -> Case:
+    """Of a network whose weights have the size of a batch."""
+    return dataclasses.replace(_by_shapes(*arguments, **options), batches=(BATCH,))
 
 
 def _small(*arguments, **options) -> Case:
@@ -106,8 +115,8 @@ CASES = (
     _by_shapes("jax-models", "van-tiny", 224, "norm", (7, 7, 256)),
     _by_shapes("jax-models", "swin-tiny-224", 224, "norm", (7, 7, 768)),
     _by_shapes("jax-models", "pvit-b0", 224, "norm", (7, 7, 256)),
-    _by_shapes("jax-models", "mpvit-tiny", 224, "conv", (4, 4, 216), "none"),
-    _by_shapes("jax-models", "patchconvnet-s60", 224, "norm", (14, 14, 384), "token", -2),
+    _for_one_batch("jax-models", "mpvit-tiny", 224, "conv", (4, 4, 216), "none"),
+    _for_one_batch("jax-models", "patchconvnet-s60", 224, "norm", (14, 14, 384), "token", -2),
     _by_shapes("jax-models", "mlpmixer-s16", 224, "add", (14, 14, 512)),
     _small("equimo", "mobilenetv3_small", 64, "norm", (2, 2, 1280)),
     _by_shapes("equimo", "convnext_t", 224, "add", (7, 7, 768)),

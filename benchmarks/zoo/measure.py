@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.zoo import reference
-from benchmarks.zoo.builders import BATCH, Built, drawn
+from benchmarks.zoo.builders import Built, drawn
 from benchmarks.zoo.cases import Case
 from vexplain.attribution import cam_layer
 from vexplain.transforms import (
@@ -36,23 +36,20 @@ NUM_PROBES = 16  # layers whose axes are compared with what a pixel reaches
 
 
 def by_shapes(case: Case, built: Built) -> dict[str, Any]:
-    """What tracing alone tells."""
-    images = jax.ShapeDtypeStruct((BATCH, case.size, case.size, 3), jnp.float32)
-    started = time.process_time()
-    table = layers(built.apply, built.shapes, images)
-    seconds = time.process_time() - started
-    before = _before_the_head(table, case)
-    unknown = [row.name for row in before if not _is_known(row)]
-    found = {
-        "seconds": round(seconds, 2),
-        "layers": len(table),
-        "kinds": dict(collections.Counter(row.kind for row in table)),
-        "before_head": len(before),
-        "unknown": len(unknown),
-        "unknown_first": unknown[:5],
-        "lost_batch": sum(row.batch_axis is None for row in table),
-    }
-    return found | _cam(case, table) | _relus(built, images, table) | _refusal(built, images)
+    """What tracing alone tells, for several sizes of a batch: it must not depend on them."""
+    found: dict[str, Any] = {}
+    for batch in case.batches:
+        images = jax.ShapeDtypeStruct((batch, case.size, case.size, 3), jnp.float32)
+        started = time.process_time()
+        table = layers(built.apply, built.shapes, images)
+        seconds = round(time.process_time() - started, 2)
+        before = _before_the_head(table, case, batch)
+        unknown = [row.name for row in before if not _is_known(row)]
+        here = {"seconds": seconds, "layers": len(table), "before_head": len(before), "unknown": len(unknown)}
+        here |= {"unknown_first": unknown[:3]} | _cam(case, table)
+        found |= {f"batch_{batch}": here}
+    found |= {"kinds": dict(collections.Counter(row.kind for row in table))}
+    return found | _relus(built, images, table) | _refusal(built, images)
 
 
 def by_numbers(case: Case, built: Built) -> dict[str, Any]:
@@ -100,15 +97,15 @@ def _way_through(built: Built, layer: Layer, variables: Any, images: Any, logits
     }
 
 
-def _before_the_head(table: LayerTable, case: Case) -> list[Layer]:
+def _before_the_head(table: LayerTable, case: Case, batch: int) -> list[Layer]:
     """The layers up to the last one of the size that the head takes, less those that have one position."""
     rows, columns, channels = case.cam
-    maps = sorted((BATCH, rows, columns, channels))
-    tokens = [sorted((BATCH, rows * columns + extra, channels)) for extra in range(6)]
+    maps = sorted(n for n in (batch, rows, columns, channels) if n > 1)
+    tokens = [sorted(n for n in (batch, rows * columns + extra, channels) if n > 1) for extra in range(6)]
     sizes = [sorted(n for n in row.shape if n > 1) for row in table]
     ends = [n for n, size in enumerate(sizes) if size == maps or size in tokens]
     before = list(table)[: ends[-1] + 1] if ends else list(table)[:-1]
-    return [row for row in before if sum(n > 1 for n in row.shape) > 2]
+    return [row for row in before if sum(n > 1 for n in row.shape) > 1 + (batch > 1)]
 
 
 def _is_known(row: Layer) -> bool:

@@ -33,16 +33,17 @@ def markdown(measured: Iterable[tuple[Case, Mapping[str, Any] | str]]) -> str:
 
 
 def _cells(case: Case, found: Mapping[str, Any]) -> list[str]:
-    before, unknown = found["before_head"], found["unknown"]
+    at = [found[f"batch_{batch}"] for batch in case.batches]
+    known = list(dict.fromkeys(f"{a['before_head'] - a['unknown']} of {a['before_head']}" for a in at))
     return [
         str(case.size) if case.has_numbers else f"{case.size}, shapes",
-        str(found["layers"]),
-        "all" if not unknown else f"{before - unknown} of {before}",
+        str(at[-1]["layers"]),
+        "all" if not any(a["unknown"] for a in at) else " / ".join(known),
         _fields(found) if case.has_numbers else "",
-        _cam(case, found),
+        " / ".join(dict.fromkeys(_cam(case, found | a) for a in at)),
         f"{found['relus_found']} of {sum(found['relus_called'].values())}",
         _guided(case, found),
-        f"{found['seconds']:.1f}",
+        f"{max(a['seconds'] for a in at):.1f}",
     ]
 
 
