@@ -280,6 +280,35 @@ def test_with_a_class_token_the_map_is_what_the_last_attention_reads(images):
     assert np.asarray(grad_cam(apply, weights, images, targets=1)).any()
 
 
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_class_token_that_attention_made_is_joined_with_the_tokens(size):
+    def apply(v, x):
+        tokens = first(v, x).reshape(size, -1, 8)
+        token = jnp.zeros((size, 1, 8)) + v["dense"][:, 0]
+        token += attention(token, tokens, tokens)
+        return relu(jnp.concatenate([token, tokens], 1) @ v["dense"])[:, 0] @ v["head"]
+
+    row = layers(apply, W, jax.ShapeDtypeStruct((size, *SHAPE[1:]), jnp.float32))["relu_2"]
+    assert (row.shape, row.batch_axis, row.grid) == ((size, 97, 6), 0, (8, 12))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_one_image_is_followed_as_several_are(size):
+    """`jnp.matmul` squeezes a batch of one window, `lax.map` stacks one image."""
+    weights = jax.random.normal(jax.random.key(7), (3, 6))
+
+    def one_window(v, x):
+        x = (x @ v).reshape(-1, 1, 8, 1, 12, 6).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 96, 6)
+        return relu(attention(x, x, x) @ jnp.ones((6, 4)))
+
+    def mapped(v, x):
+        return relu(lax.map(lambda image: image @ v, x) @ jnp.ones((6, 4)))
+
+    for apply in (one_window, mapped):
+        row = layers(apply, weights, jax.ShapeDtypeStruct((size, *SHAPE[1:]), jnp.float32))["relu_1"]
+        assert (row.batch_axis, row.grid, row.channel_axis) == (0, (8, 12), len(row.shape) - 1)
+
+
 def test_the_map_of_branches_is_where_they_are_joined(images):
     def apply(v, x):
         left, right = relu(conv(x, v["conv"])), relu(conv(x, -v["conv"]))

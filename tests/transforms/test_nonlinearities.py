@@ -86,6 +86,8 @@ REFUSED = {
     "abs": jnp.abs,
     "select": lambda x: jnp.where(x > 0.1, x, 2 * x),
     "minimum": lambda x: jnp.minimum(x, 0.3),
+    "sinh_1": lambda x: x * lax.rsqrt(jnp.sinh(x).mean((1, 2), keepdims=True) + 1),
+    "logistic_1": lambda x: x / (jax.lax.logistic(x).sum(-1, keepdims=True) + 1),
     "cond": lambda x: lax.cond(x.mean() > 0, jnp.negative, lambda x: 2 * x, x),
     "gather": lambda x: jnp.take_along_axis(x, x.argmax(1, keepdims=True), 1),
 }
@@ -128,6 +130,14 @@ def test_many_uncovered_layers_make_a_short_message(images):
     with pytest.raises(ValueError, match=r"of 49 of this network's .*tanh_3 \(tanh\) and 46 more") as error:
         with_rules(apply, GUIDED)(KERNEL, images)
     assert len(str(error.value)) < 250
+
+
+@pytest.mark.parametrize(
+    "again", [lambda y: lax.max(y, 0.0), lambda y: -lax.min(-y, 0.0), lambda y: (y + jnp.abs(y)) / 2]
+)
+def test_a_relu_of_what_was_clipped_is_a_layer_of_its_own(again, images):
+    table = layers(lambda v, x: again(lax.clamp(0.0, conv(v, x), 6.0)), KERNEL, images)
+    assert [row.kind for row in table] == ["conv", "relu6", "relu"]
 
 
 CLIPPED = {

@@ -57,8 +57,7 @@ def find_layers(steps: Sequence[Equation], flows: dict[Value, Flow]) -> list[Dra
             covered.update(span.steps)
             bounds = span.spelling.bounds
             drafts.append(Draft(span.spelling.kind, step, span.entering, span.steps, bounds))
-    left = [step for step in moving if step not in covered or step.kind == "name"]
-    drafts += [d for step in left if (d := _linear(step, flows)) is not None]
+    drafts += [d for step in moving if step not in covered and (d := _linear(step, flows)) is not None]
     return sorted(drafts, key=lambda draft: (draft.step.order, draft.steps[-1].order))
 
 
