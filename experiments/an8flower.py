@@ -15,7 +15,7 @@ interruption.
 
 What to expect (Table 1 of the paper, IoU area in percent as recalled, unchecked; original data, 112 px): ours
 22.5 / 23.2, guided backprop 21.3 / 21.9, Grad-CAM 17.5 / 14.8 on single_6c / double_12c. The numbers of this
-code are in the README.
+code are in docs/results/an8flower.md.
 """
 
 import dataclasses
