@@ -82,16 +82,24 @@ def _grid(
     """(rows, columns), and which of the flattened positions each cell is; `None` where they are no grid."""
     sizes = [fold if k == 0 and has_batch else axis.size for k, axis in enumerate(axes)]
     found = [added(axes, d, sizes) for d in (ROW, COLUMN)]
-    has = [n is not None for n in found]
-    numbers = [np.zeros([1] * len(axes)) if n is None else n for n in found]
-    rows, columns = (np.broadcast_to(n, sizes).reshape(-1) for n in numbers)
-    cells = np.flatnonzero(~np.isnan(rows) & ~np.isnan(columns))
-    order = cells[np.lexsort((columns[cells], rows[cells]))]
-    height, width = len(np.unique(rows[cells])), len(np.unique(columns[cells]))
-    if len(order) != height * width or len(set(zip(rows[order], columns[order], strict=True))) != len(order):
+    rows, columns = (np.zeros(sizes) if n is None else n for n in found)
+    rows, columns = (np.broadcast_to(n, sizes).reshape(-1) for n in (rows, columns))
+    cells = np.flatnonzero(~np.isnan(rows + columns))
+    rows, columns = rows[cells], columns[cells]
+    steps = np.diff(rows), np.diff(columns)
+    if ((steps[0] < 0) | ((steps[0] == 0) & (steps[1] <= 0))).any():  # not row by row
+        order = np.lexsort((columns, rows))
+        cells, rows, columns = cells[order], rows[order], columns[order]
+    height = np.count_nonzero(np.diff(rows, prepend=np.nan))
+    if not height or len(cells) % height:
         return None
-    is_grid = (rows[order].reshape(height, width)[:, 0] == rows[order].reshape(height, width).T).all()
-    return ((height if has[0] else None, width if has[1] else None), order) if is_grid else None
+    rows, columns = rows.reshape(height, -1), columns.reshape(height, -1)
+    is_grid = (rows == rows[:, :1]).all() and (columns == columns[:1]).all()
+    if not (is_grid and (np.diff(columns[0]) > 0).all()):
+        return None
+    width = columns.shape[1]
+    has_rows, has_columns = (n is not None for n in found)
+    return (height if has_rows else None, width if has_columns else None), cells
 
 
 def _fields(flow, positional, batch, fold, grid, cells, image_shape, has_grid) -> tuple[Field, Field]:
