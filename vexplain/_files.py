@@ -1,9 +1,19 @@
-"""Files written in one piece: a crash leaves the old file or the new one, never a half."""
+"""Files written in one piece, and arrays read that are as large as they say.
+
+A crash leaves the old file or the new one, never a half. What a reader allocates is known from the header,
+and compared with a limit, before anything is decoded.
+"""
 
 import json
+import math
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+MAX_BYTES = 2**30  # of what a file says that it holds, decoded; functions that read have it as an option
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -51,6 +61,68 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return None
+
+
+def read_npz(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
+    """Returns the arrays of an `.npz` file by name. Pickled objects are refused.
+
+    Args:
+        path: of the file.
+        max_bytes: that all arrays together may have.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is broken, an array has another size than its header says, or they are too large.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/a.npz", numbers=np.arange(3))
+        ...     read_npz(f"{folder}/a.npz")
+        {'numbers': array([0, 1, 2])}
+    """
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_size(f"{os.fspath(path)}", sum(info.file_size for info in archive.infolist()), max_bytes)
+            for info in archive.infolist():
+                with archive.open(info) as file:
+                    arrays[info.filename.removesuffix(".npy")] = _read_npy(file, info.file_size)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damage shows as any of a dozen kinds, of zip, zlib and NumPy
+        raise ValueError(f"{os.fspath(path)} is no whole .npz file: {error}") from error
+    return arrays
+
+
+def _read_npy(file: Any, size: int) -> np.ndarray:
+    """An array whose header agrees with the size of its file; NumPy would allocate what the header says."""
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        raise ValueError(f"version {version} of NumPy's format: expected 1.0 or 2.0")
+    shape, is_fortran, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, and to read them is to run what is in them")
+    count = math.prod(shape)
+    if file.tell() + count * dtype.itemsize != size:
+        raise ValueError(
+            f"an array says that it has the shape {shape} and {dtype}: its file is of another size"
+        )
+    array = np.frombuffer(file.read(), dtype, count)
+    return array.reshape(shape, order="F" if is_fortran else "C").copy()
+
+
+def check_size(what: str, num_bytes: int, max_bytes: int) -> None:
+    """Raises ValueError where something is larger than it may be, in bytes."""
+    if num_bytes > max_bytes:
+        raise ValueError(
+            f"{what} says that it holds {num_bytes:,} bytes: expected at most {max_bytes:,}; where that is "
+            "right, raise max_bytes"
+        )
 
 
 def plain_json(content: Any) -> Any:

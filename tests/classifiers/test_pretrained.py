@@ -1,6 +1,7 @@
 """Weights of other frameworks: logits of torchvision and timm, MatConvNet in NumPy, files that misfit."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -13,7 +14,16 @@ from safetensors.numpy import save_file
 from scipy.io import savemat
 
 from tests.references.weights import seeded_images, seeded_weights
-from vexplain.classifiers import NAMES, VGG, _pretrained, build, place_weights, pretrained, read_weights
+from vexplain.classifiers import (
+    NAMES,
+    VGG,
+    ResNet,
+    _pretrained,
+    build,
+    place_weights,
+    pretrained,
+    read_weights,
+)
 
 REFERENCES = Path(__file__).parent.parent / "references" / "logits.npz"
 OPTIONS = {  # an eighth of the published widths
@@ -269,3 +279,61 @@ def test_the_same_network_is_built_with_random_weights():
     assert (resizing.size, resizing.shorter_side) == (224, 256)
     other = build("resnet18", num_classes=5, seed=2, **TINY).variables
     assert not np.array_equal(variables["conv1"]["kernel"], other["conv1"]["kernel"])
+
+
+def test_a_file_that_crashes_its_reader_is_named(tmp_path):
+    """One byte of the file, and SciPy's compiled reader dies of a segmentation fault."""
+    savemat(tmp_path / "damaged.mat", _simple_nn("new"))
+    content = bytearray((tmp_path / "damaged.mat").read_bytes())
+    failed = 0
+    for place in (300, 310, 460, 700):
+        (tmp_path / "damaged.mat").write_bytes(
+            bytes(content[:place]) + bytes(8) + bytes(content[place + 8 :])
+        )
+        try:
+            arrays = read_weights(tmp_path / "damaged.mat")
+        except ValueError as error:
+            assert re.search(r"damaged\.mat cannot be read as a MATLAB file: \S", str(error))  # noqa: PT017
+            failed += 1
+        else:
+            assert all(array.dtype.kind in "fiu" for array in arrays.values())
+    assert failed
+
+
+def test_what_is_compressed_has_a_limit(tmp_path):
+    savemat(tmp_path / "zeros.mat", {"layers": np.zeros((400, 2**20))}, do_compression=True)
+    assert (tmp_path / "zeros.mat").stat().st_size < 2**23
+    with pytest.raises(ValueError, match=r"zeros\.mat cannot be read .*more than max_bytes = 100,000"):
+        read_weights(tmp_path / "zeros.mat", max_bytes=100_000)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bn1.running_var": lambda a: -a - 1}, r"bn1\.running_var below 0, a variance"),
+        ({"bn1.bias": lambda a: a.astype(np.int64)}, r"bn1\.bias of int64, expected floating point"),
+        ({"fc.bias": lambda a: a.reshape(1, -1)}, None),
+        ({"layer4.0.bn1.weight": lambda a: a.reshape(4, 4)}, r"bn1\.weight \(4, 4\), expected as \(16,\)"),
+        ({"conv1.weight": lambda a: a * np.nan}, r"conv1\.weight with NaN or infinity"),
+    ],
+)
+def test_values_that_no_network_has_are_refused(change, message, references, tmp_path):
+    weights = dict(tiny_weights(references))
+    weights |= {name: fn(weights[name]) for name, fn in change.items()}
+    module = ResNet((2, 2, 2, 2), 7, uses_bottlenecks=False, width=2, rngs=nnx.Rngs(0))
+    arrays = read_weights(_saved(weights, tmp_path))
+    if message is None:
+        place_weights(module, arrays, "torchvision")
+        return
+    with pytest.raises(ValueError, match=message):
+        place_weights(module, arrays, "torchvision")
+
+
+def test_numbers_of_another_kind_are_named(tmp_path):
+    header = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(2)
+    (tmp_path / "small.safetensors").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"small\.safetensors is no whole safetensors file of numbers that NumPy"
+    ):
+        read_weights(tmp_path / "small.safetensors")

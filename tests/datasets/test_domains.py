@@ -283,3 +283,25 @@ def test_without_h5py_the_extra_is_named(release, monkeypatch):
 def test_the_room_imports_neither_h5py_nor_tfds():
     code = "import sys, vexplain.datasets; assert not {'h5py', 'tensorflow_datasets'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_3d_shapes_are_read_from_the_file_alone(release, tmp_path):
+    """An HDF5 file can name another file, or another place, whose bytes would come back as pixels."""
+    _, labels = release
+    (tmp_path / "secret.txt").write_bytes(bytes(2400))
+    for name in ("external", "link", "virtual"):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_dataset("labels", data=labels[:50])
+            shape = (50, 4, 4, 3)
+            if name == "external":
+                file.create_dataset(
+                    "images", shape, np.uint8, external=[(str(tmp_path / "secret.txt"), 0, 2400)]
+                )
+            elif name == "link":
+                file["images"] = h5py.ExternalLink("other.h5", "images")
+            else:
+                layout = h5py.VirtualLayout(shape, np.uint8)
+                layout[:] = h5py.VirtualSource("other.h5", "images", shape)
+                file.create_virtual_dataset("images", layout)
+        with pytest.raises(ValueError, match=rf"{name}\.h5 keeps its images outside of itself"):
+            Shapes3DSource(tmp_path / f"{name}.h5", 0)

@@ -239,3 +239,20 @@ def test_broken_files_raise_one_error_whatever_is_broken(kind, monkeypatch):
         else:
             assert pixels.shape == (6, 6, 3)
     assert unreadable >= 50
+
+
+def test_what_an_image_takes_is_known_before_it_is_decoded(tmp_path):
+    """A file of 10 kB of 9000 × 9000 pixels, which would take 300 MB."""
+    path = tmp_path / "large.png"
+    Image.new("1", (9000, 9000)).save(path)
+    with pytest.raises(UnreadableImage, match=r"large\.png .*it has 9000 × 9000 pixels, above max_pixels"):
+        decode_image(str(path), WHOLE)
+    assert decode_image(encoded(noise(9, 9)), Resizing(6, max_pixels=81)).shape == (6, 6, 3)
+    with pytest.raises(UnreadableImage, match="9 × 9 pixels, above max_pixels = 80"):
+        decode_image(encoded(noise(9, 9)), Resizing(6, max_pixels=80))
+
+
+def test_the_reason_is_the_same_from_run_to_run(tmp_path):
+    (tmp_path / "text.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableImage, match=r"text\.png cannot be read as an image: no known format$"):
+        decode_image(str(tmp_path / "text.png"), WHOLE)

@@ -156,8 +156,9 @@ def test_one_integer_gives_one_example_and_a_loop_ends(folder):
     assert example["images"].shape == (4, 4, 3)
     assert (example["labels"], example["indices"]) == (1, 5)
     assert [int(one["labels"]) for one in source] == [0] * 4 + [1] * 4
-    for index in (-1, 8):
-        with pytest.raises(IndexError, match=f"index is {index}: there are 8 images"):
+    assert source[-3]["indices"] == 5
+    for index in (-9, 8):
+        with pytest.raises(IndexError, match=f"indices go from {index} to {index}: there are 8 images"):
             source[index]
 
 
@@ -208,3 +209,25 @@ def test_cats_of_extracted_imagenet(tmp_path):
     batch = source[np.arange(13)]
     assert batch["labels"].tolist() == list(range(13))
     np.testing.assert_allclose(batch["images"][:, 0, 0, 0] * 255, 10 * np.arange(1, 14), atol=2)
+
+
+def test_names_that_begin_with_a_dot_are_passed_over_and_links_followed(tmp_path):
+    for name in (
+        "a/0.png",
+        "a/sub/1.png",
+        "a/.hidden.png",
+        "a/._0.png",
+        "a/.ipynb_checkpoints/0.png",
+        ".x/2.png",
+    ):
+        save(tmp_path / "root" / name, 10)
+    save(tmp_path / "elsewhere/3.png", 20)
+    (tmp_path / "root/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root/a/again").symlink_to(tmp_path / "root")  # a circle
+    root = tmp_path / "root"
+    found = [str(file.relative_to(root)) for file in image_folder(root, size=4).files]
+    assert found == ["a/0.png", "a/sub/1.png", "b/3.png"]
+    source = class_folders(root, size=4)
+    assert source.class_names == ("a", "b")
+    assert np.bincount(source.classes).tolist() == [3, 1]  # b/3.png, by the circle through a
+    assert [file.name for file in source.files] == ["0.png", "3.png", "1.png", "3.png"]

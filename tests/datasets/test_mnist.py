@@ -96,7 +96,7 @@ GOOD = idx(PIXELS["train"])
         (idx(PIXELS["train"], code=13), "begins with the bytes 00 00 0d 03"),
         (GOOD[:9], "ends within its header: it was cut off"),
         (GOOD[:-5], r"holds 5483 values: expected 5488, 7 × 28 × 28; it was cut off or changed, download"),
-        (GOOD + b"x", "holds 5489 values: expected 5488"),
+        (GOOD + b"x", "holds more than 5488 values: expected 5488"),
         (gzip.compress(GOOD)[:-300], "cannot be decompressed, it was cut off or changed: .*; download"),
         (gzip.compress(GOOD)[:40] + b"\0" * 99, "cannot be decompressed"),
         (idx(PIXELS["train"][:6]), "has 6 images and .*labels-idx1-ubyte 7 labels: they are of different"),
@@ -133,3 +133,14 @@ def test_what_tfds_prepared_is_read(tmp_path):
         ]
         assert sorted(order) == list(range(len(order)))  # TFDS shuffles
         assert batch["labels"].tolist() == [LABELS[split][n] for n in order]
+
+
+def test_no_more_is_decompressed_than_the_header_says(tmp_path):
+    """3 MB that would become 3 GB, with a true and with a lying header."""
+    zeros = gzip.compress(bytes(2**20)) * 64
+    for shape, message in (((3, 28, 28), "more than 2352 values"), ((2**16, 2**8, 2**8), "raise max_bytes")):
+        header = gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", *shape))
+        (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(header + zeros)
+        (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(b"")
+        with pytest.raises(ValueError, match=rf"train-images.*{message}"):
+            mnist_folder(tmp_path)

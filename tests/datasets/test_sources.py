@@ -4,7 +4,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vexplain.datasets import ArraySource, Source, epoch_batches, gather, in_memory, shuffled_batches, subset
+from vexplain.datasets import (
+    ArraySource,
+    Source,
+    epoch_batches,
+    gather,
+    in_memory,
+    shuffled_batches,
+    subset,
+    with_extras,
+)
 from vexplain.datasets.an8flower import RenderedSource
 
 
@@ -131,3 +140,43 @@ def test_a_source_says_what_it_holds(source):
 def test_eight_bit_images_are_divided(source):
     eight = ArraySource(np.full((1, 2, 2, 1), 255, np.uint8), np.zeros(1, int), class_names=("a",))
     assert jnp.allclose(eight[np.array([0])]["images"], 1)
+
+
+@pytest.mark.parametrize(
+    "chosen", [slice(2, None), slice(None, None, -2), [-1, 0], np.arange(7) % 3 == 0, []]
+)
+def test_an_index_means_what_it_means_for_an_array(chosen, source):
+    expected = np.arange(7)[
+        chosen if isinstance(chosen, slice) else np.asarray(chosen, None if len(chosen) else int)
+    ]
+    for one in (source, subset(source, np.arange(7)), with_extras(source, {"n": np.arange(7)})):
+        batch = one[chosen]
+        assert batch["indices"].tolist() == expected.tolist()
+        np.testing.assert_array_equal(batch["labels"], source.labels[expected])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ([True, False], "booleans of shape .2,.: expected 7"),
+        ([0.5], "dtype float64"),
+        ([7], "from 7 to 7: there are 7 images"),
+        ([-8], "from -8"),
+        ([[0]], "2 axes"),
+        ("a", "expected whole numbers"),
+    ],
+)
+def test_an_index_that_means_nothing_is_named(chosen, message, source):
+    with pytest.raises(IndexError, match=message):
+        source[chosen]
+
+
+def test_names_that_come_twice_and_what_is_no_array():
+    images, labels = np.zeros((2, 3, 3, 1)), np.array([0, 1])
+    with pytest.raises(ValueError, match="class_names has 'a' more than once: number them"):
+        ArraySource(images, labels, class_names=("a", "b", "a"))
+    with pytest.raises(ValueError, match="labels are no array of numbers: expected integers"):
+        ArraySource(images, np.array(["a", "b"]), class_names=("a", "b"))
+    ragged = np.array([images[0], images[0, :2]], object)
+    with pytest.raises(ValueError, match="images are no array of numbers: expected one array"):
+        ArraySource(ragged, labels, class_names=("a", "b"))

@@ -142,3 +142,11 @@ def test_an_archive_that_is_cut_off_is_never_taken_for_a_whole_one(tmp_path, nes
     assert not (tmp_path / "a.tar.index.npz").exists()
     with pytest.raises(FileNotFoundError, match=r"b\.tar': there is no such file"):
         tar_members(tmp_path / "b.tar")
+
+
+def test_a_size_that_no_disk_has_is_named(tmp_path):
+    member = tarfile.TarInfo("a.bin")
+    member.size = 2**62
+    (tmp_path / "lying.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(ValueError, match=r"lying\.tar'.*is cut off"):
+        tar_members(tmp_path / "lying.tar")

@@ -1,4 +1,6 @@
+import io
 import json
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -224,3 +226,38 @@ def test_statistics_that_do_not_fit_raise(data):
         )
     with pytest.raises(ValueError, match="gram: holds NaN"):
         find_relevance(statistics._replace(gram=statistics.gram.at[2, 2].set(jnp.nan)), layout)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": lambda a: a * np.nan}, "weights: expected finite numbers"),
+        ({"mu": lambda a: -a}, "mu: expected a positive number"),
+        ({"layout": lambda e: [[e[0][0], -e[0][1]], *e[1:]]}, "has -3 channels: expected a whole number"),
+        ({"layout": lambda e: [[e[0][0], float("inf")], *e[1:]]}, "has inf channels"),
+    ],
+)
+def test_values_that_no_relevance_has_are_refused(change, message, relevance, tmp_path):
+    path = tmp_path / "relevance.npz"
+    save_relevance(relevance, path)
+    arrays = dict(np.load(path))
+    metadata = json.loads(str(arrays["metadata"]))
+    for name, fn in change.items():
+        owner = metadata if name == "layout" else arrays
+        owner[name] = fn(owner[name])
+    np.savez(path, **arrays | {"metadata": np.array(json.dumps(metadata))})
+    with pytest.raises(ValueError, match=rf"relevance\.npz' is damaged .*{message}"):
+        load_relevance(path)
+
+
+def test_arrays_have_the_size_that_they_say_and_a_limit(relevance, tmp_path):
+    path = tmp_path / "relevance.npz"
+    np.savez_compressed(path, weights=np.zeros((2**13, 2**12)))  # 33 kB
+    with pytest.raises(ValueError, match="at most 1,000,000; where that is right, raise max_bytes"):
+        load_relevance(path, max_bytes=1_000_000)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights.npy", header.getvalue() + bytes(8))
+    with pytest.raises(ValueError, match=r"shape \(1000000000000,\).*its file is of another size"):
+        load_relevance(path)

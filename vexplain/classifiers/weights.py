@@ -7,12 +7,14 @@ layers in another framework by `torchvision_names()`, `timm_names()` and `matcon
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from vexplain._files import MAX_BYTES
+from vexplain.classifiers._matconvnet import read_matconvnet
 from vexplain.typing import PyTree
 
 _LEAVES = {
@@ -32,7 +34,7 @@ _CONVERSION = (
 )
 
 
-def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+def read_weights(path: str | Path, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
     """Returns the arrays of a file by name.
 
     Of a MatConvNet file, a layer's arrays are "conv1.weight" and "conv1.bias" in its own order of axes,
@@ -41,6 +43,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
     Args:
         path: a `.safetensors` or `.mat` file.
+        max_bytes: that the arrays of a `.mat` file, which is compressed, may have together.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -60,7 +63,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     if suffix == ".safetensors":
         return _read_safetensors(file)
     if suffix == ".mat":
-        return _read_matconvnet(file)
+        return read_matconvnet(file, max_bytes)
     raise ValueError(f"{file} ends in {suffix!r}: expected .safetensors or .mat")
 
 
@@ -76,27 +79,35 @@ def place_weights(
         source: of the arrays, for messages.
 
     Raises:
-        ValueError: names are missing or left over, or shapes differ; all of them are listed.
+        ValueError: names are missing or left over, shapes differ, numbers are not finite or not of floating
+            point, or variances negative; all of them are listed.
     """
     table: dict[str, str] = getattr(module, f"{dialect}_names")()
     flattened = getattr(module, "flattened", {})
     _, _, state = nnx.split(module, nnx.RngState, ...)
     leaves, structure = jax.tree.flatten_with_path(nnx.to_pure_dict(state))
-    missing, misfits, used, filled = [], [], {"average_image"}, []
+    missing, misfits, wrong, used, filled = [], [], [], {"average_image"}, []
     for keys, leaf in leaves:
         path = jax.tree_util.keystr(keys, simple=True, separator=".")
         name = _foreign_name(path, table)
         if name in arrays:
             used.add(name)
             convert = _from_matconvnet if dialect == "matconvnet" else _from_torch
-            leaf, shape = convert(arrays[name], path, leaf.shape, flattened).astype(np.float32), leaf.shape
+            array, shape = arrays[name], leaf.shape
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                wrong.append(f"{name} of {array.dtype}, expected floating point")
+            leaf = convert(array, path, shape, flattened).astype(np.float32)
             if leaf.shape != shape:
-                misfits.append(f"{name} {arrays[name].shape}, expected as {shape}")
+                misfits.append(f"{name} {array.shape}, expected as {shape}")
+            if not np.isfinite(leaf).all():
+                wrong.append(f"{name} with NaN or infinity")
+            elif path.rpartition(".")[2] == "var" and leaf.min(initial=0) < 0:
+                wrong.append(f"{name} below 0, a variance")
         elif name != "average_image":
             missing.append(name)
         filled.append(leaf)
     unknown = [name for name in arrays if name not in used and not name.endswith(_IGNORED)]
-    _check(missing, misfits, unknown, f"{source}, read with the names of {dialect},")
+    _check(missing, misfits, wrong, unknown, f"{source}, read with the names of {dialect},")
     return jax.tree.unflatten(structure, filled)
 
 
@@ -122,67 +133,23 @@ def best_dialect(module: nnx.Module, arrays: Mapping[str, np.ndarray]) -> str:
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     try:
-        from safetensors import SafetensorError
         from safetensors.numpy import load_file
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("safetensors is not installed: pip install 'vexplain[weights]'") from error
     try:
         return load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{file} is no whole safetensors file: {error}; fetch it again") from error
-
-
-def _read_matconvnet(file: Path) -> dict[str, np.ndarray]:
-    try:
-        from scipy.io import loadmat
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("scipy is not installed: pip install 'vexplain[weights]'") from error
-    try:
-        content = loadmat(file, squeeze_me=True, struct_as_record=False)
-    except NotImplementedError as error:
-        raise ValueError(f"{file} is a MATLAB 7.3 file: save it again by save(name, '-v7')") from error
-    except Exception as error:  # scipy raises many kinds for broken files
-        raise ValueError(f"{file} cannot be read as a MATLAB file: {error}") from error
-    content = content.get("net", content)
-    layers = content.get("layers") if isinstance(content, dict) else getattr(content, "layers", None)
-    if layers is None:
-        raise ValueError(f"{file} has no `layers`: expected a network of MatConvNet (SimpleNN)")
-    arrays: dict[str, np.ndarray] = {}
-    for layer in np.atleast_1d(layers):
-        arrays |= _layer_arrays(layer)
-    image = _average_image(content)
-    return arrays if image is None else arrays | {"average_image": image}
-
-
-def _layer_arrays(layer: Any) -> dict[str, np.ndarray]:
-    """The weights of a layer in the newer form (`weights`) or the older one (`filters`, `biases`)."""
-    kind, name = str(layer.type), str(getattr(layer, "name", ""))
-    if kind in ("normalize", "lrn"):
-        return {f"{name}.param": np.asarray(layer.param, np.float64)}
-    if kind != "conv":
-        return {}
-    if hasattr(layer, "weights"):
-        weight, bias = layer.weights[:2]
-    else:
-        weight, bias = layer.filters, layer.biases
-    return {f"{name}.weight": np.asarray(weight), f"{name}.bias": np.atleast_1d(bias)}
-
-
-def _average_image(content: Any) -> np.ndarray | None:
-    def field(owner: Any, name: str) -> Any:
-        return owner.get(name) if isinstance(owner, dict) else getattr(owner, name, None)
-
-    owner = field(content, "meta") or content
-    settings = field(owner, "normalization")
-    image = None if settings is None else field(settings, "averageImage")
-    return None if image is None or not np.size(image) else np.asarray(image, np.float32)
+    except Exception as error:  # of an unknown type of numbers an AttributeError
+        raise ValueError(
+            f"{file} is no whole safetensors file of numbers that NumPy has: {error}; fetch it again, or "
+            "save it in float32"
+        ) from error
 
 
 def _from_torch(array, path: str, shape: tuple[int, ...], flattened) -> np.ndarray:
     """Kernels (out, in, rows, columns) → (rows, columns, in, out); dense ones on a flattened map likewise."""
     array, (layer, _, leaf) = np.asarray(array), path.rpartition(".")
     if leaf != "kernel":
-        return array.reshape(shape) if array.size == np.prod(shape) else array
+        return _without_ones(array, shape)
     if array.ndim == 2 and layer in flattened and array.shape[1] == np.prod(flattened[layer]):
         array = array.reshape(len(array), *flattened[layer])
     if array.ndim == 2:
@@ -196,7 +163,15 @@ def _from_matconvnet(array, path: str, shape: tuple[int, ...], flattened) -> np.
     array = np.asarray(array)
     if path == "mean":
         return np.broadcast_to(array / 255, shape)
-    return array.reshape(shape) if array.size == np.prod(shape) else array
+    if len(shape) == 2 and array.size == np.prod(shape) and array.shape[-1] == shape[-1]:
+        return array.reshape(shape)
+    return _without_ones(array, shape)
+
+
+def _without_ones(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """In a shape that differs by axes of length one alone."""
+    is_same = [n for n in array.shape if n > 1] == [n for n in shape if n > 1]
+    return array.reshape(shape) if is_same else array
 
 
 def _foreign_name(path: str, table: Mapping[str, str]) -> str:
@@ -206,7 +181,7 @@ def _foreign_name(path: str, table: Mapping[str, str]) -> str:
     return f"{table[layer]}.{_LEAVES[leaf]}" if layer in table else "average_image"
 
 
-def _check(missing: list[str], misfits: list[str], unknown: list[str], what: str) -> None:
+def _check(missing: list[str], misfits: list[str], wrong: list[str], unknown: list[str], what: str) -> None:
     parts = []
     if missing:
         parts.append(f"lacks {_some(missing)}")
@@ -214,6 +189,8 @@ def _check(missing: list[str], misfits: list[str], unknown: list[str], what: str
         parts.append(f"has {_some(unknown)}, which this network has not")
     if misfits:
         parts.append(f"has other shapes: {_some(misfits, '; ')}")
+    if wrong:
+        parts.append(f"has other values: {_some(wrong, '; ')}")
     if parts:
         raise ValueError(f"{what} does not fit: it {'; it '.join(parts)}")
 

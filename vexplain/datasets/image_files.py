@@ -12,12 +12,13 @@ In all functions:
 import dataclasses
 import io
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vexplain._checks import check_choice, check_positive
 from vexplain.datasets._classes import Classes, chosen_classes
@@ -28,7 +29,8 @@ _LOG = logging.getLogger(__name__)
 OnUnreadable = Literal["skip", "raise"]
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-_MAX_PIXELS = 2**28  # of an enlarged image: 65535 × 1 pixels at 224 would fill the memory
+_MAX_PIXELS = 2**26  # four bytes each while an image is decoded, three times that where it is transparent
+_MAX_ENLARGED = 2**28  # pixels: 65535 × 1 of them at 224 would fill the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +43,16 @@ class Resizing:
         size: height and width of the square, in pixels.
         shorter_side: that the image is resized to first, at least `size`; `None` for `size` itself.
         interpolation: "bilinear" or "bicubic".
+        max_pixels: that a file may have; known from its header, before it is decoded.
     """
 
     size: int
     shorter_side: int | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    max_pixels: int = _MAX_PIXELS
 
     def __post_init__(self):
-        check_positive(size=self.size)
+        check_positive(size=self.size, max_pixels=self.max_pixels)
         if self.shorter_side is not None and self.shorter_side < self.size:
             raise ValueError(
                 f"shorter_side is {self.shorter_side}: expected at least size, {self.size}, to cut it from"
@@ -63,7 +67,7 @@ class Resizing:
         """
         shorter = self.shorter_side or self.size
         width, height = (shorter * n // min(image.size) for n in image.size)
-        if width * height > _MAX_PIXELS:
+        if width * height > _MAX_ENLARGED:
             raise ValueError(f"it has {image.width} × {image.height} pixels: too narrow to enlarge")
         resized = image.resize((width, height), _FILTERS[self.interpolation])
         left, top = (round((n - self.size) / 2) for n in (width, height))
@@ -200,10 +204,12 @@ def decode_image(file: str | bytes | EncodedFile, resizing: Resizing) -> Float[n
         file = Path(file) if isinstance(file, str) else file
         content = file if isinstance(file, bytes) else file.read_bytes()
         with Image.open(io.BytesIO(content)) as opened:
+            _check_pixels(opened, resizing.max_pixels)
             image = resizing(_on_white(ImageOps.exif_transpose(opened)))
     except Exception as error:  # broken files raise nearly anything in Pillow, struct.error and TypeError too
         name = "an image" if isinstance(file, bytes) else str(file)
-        raise UnreadableImage(f"{name} cannot be read as an image: {error}") from error
+        cause = "no known format" if isinstance(error, UnidentifiedImageError) else error
+        raise UnreadableImage(f"{name} cannot be read as an image: {cause}") from error
     return np.asarray(image, np.float32) * np.float32(1 / 255)
 
 
@@ -250,8 +256,29 @@ def _checked_folder(path: str | Path) -> Path:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
+    """Images by their names, of which no part begins with a dot; links are followed, but not in circles."""
+    files = [folder / name for name in _names_below(folder, frozenset({folder.resolve()}))]
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
+
+
+def _names_below(folder: Path, above: frozenset[Path]) -> Iterator[str]:
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            target = Path(entry.path).resolve()
+            if target not in above:
+                yield from (f"{entry.name}/{name}" for name in _names_below(target, above | {target}))
+        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+            yield entry.name
+
+
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise ValueError(
+            f"it has {image.width} × {image.height} pixels, above max_pixels = {max_pixels:,}; where that is "
+            "right, pass Resizing(..., max_pixels=...)"
+        )
 
 
 def _on_white(image: Image.Image) -> Image.Image:

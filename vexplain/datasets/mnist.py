@@ -13,11 +13,12 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from vexplain._checks import check_choice
+from vexplain._files import MAX_BYTES, check_size
 from vexplain.datasets.sources import ArraySource
 
 _FILES = {
@@ -33,6 +34,7 @@ def mnist_folder(
     *,
     split: Literal["train", "test"] = "train",
     class_names: Sequence[str] = tuple("0123456789"),
+    max_bytes: int = MAX_BYTES,
 ) -> ArraySource:
     """Returns the images of MNIST as a source, (28, 28, 1) each, white on black.
 
@@ -42,11 +44,12 @@ def mnist_folder(
         path: of the folder with `train-images-idx3-ubyte.gz` and the three other files, compressed or not.
         split: "train" (60000 images) or "test" (10000).
         class_names: one a class.
+        max_bytes: that the values of a file may have, by its header.
 
     Raises:
         FileNotFoundError: there is no such folder, or a file is missing.
-        ValueError: another `split`; a file is not IDX, is cut off or has bytes too many, or the numbers of
-            images and labels differ.
+        ValueError: another `split`; a file is not IDX, is cut off or has bytes too many, or is too large; the
+            numbers of images and labels differ.
 
     Example:
         >>> mnist_folder("data/mnist", split="test")  # doctest: +SKIP
@@ -54,7 +57,7 @@ def mnist_folder(
     """
     check_choice("split", split, _FILES)
     files = [_file(Path(path), name) for name in _FILES[split]]
-    images, labels = (_read_idx(file, axes) for file, axes in zip(files, (3, 1), strict=True))
+    images, labels = (_read_idx(file, axes, max_bytes) for file, axes in zip(files, (3, 1), strict=True))
     if len(images) != len(labels):
         raise ValueError(
             f"{files[0]} has {len(images)} images and {files[1]} {len(labels)} labels: they are of "
@@ -75,33 +78,40 @@ def _file(folder: Path, name: str) -> Path:
     )
 
 
-def _read_idx(file: Path, num_axes: int) -> np.ndarray:
-    """The 8-bit values of an IDX file with so many axes."""
-    content = _decompressed(file)
-    header = 4 + 4 * num_axes
-    if content[:4] != bytes([0, 0, _UNSIGNED_BYTES, num_axes]):
-        raise ValueError(
-            f"{file} begins with the bytes {content[:4].hex(' ') or '(none)'}: expected "
-            f"00 00 08 {num_axes:02}, an IDX file of {num_axes} axes; download it from {_FROM}"
-        )
-    if len(content) < header:
-        raise ValueError(f"{file} ends within its header: it was cut off; download it from {_FROM}")
-    shape = struct.unpack(f">{num_axes}I", content[4:header])
-    if len(content) - header != math.prod(shape):
-        raise ValueError(
-            f"{file} holds {len(content) - header} values: expected {math.prod(shape)}, "
-            f"{' × '.join(map(str, shape))}; it was cut off or changed, download it from {_FROM}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def _decompressed(file: Path) -> bytes:
-    content = file.read_bytes()
-    if not content.startswith(b"\x1f\x8b"):  # not gzip, whatever the name: browsers decompress some downloads
-        return content
+def _read_idx(file: Path, num_axes: int, max_bytes: int) -> np.ndarray:
+    """The 8-bit values of an IDX file with so many axes; no more is decompressed than the header says."""
     try:
-        return gzip.decompress(content)
+        with _opened(file) as content:
+            return _values(file, content, num_axes, max_bytes)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(
             f"{file} cannot be decompressed, it was cut off or changed: {error}; download it from {_FROM}"
         ) from error
+
+
+def _values(file: Path, content: Any, num_axes: int, max_bytes: int) -> np.ndarray:
+    start, sizes = content.read(4), content.read(4 * num_axes)
+    if start != bytes([0, 0, _UNSIGNED_BYTES, num_axes]):
+        raise ValueError(
+            f"{file} begins with the bytes {start.hex(' ') or '(none)'}: expected "
+            f"00 00 08 {num_axes:02}, an IDX file of {num_axes} axes; download it from {_FROM}"
+        )
+    if len(sizes) < 4 * num_axes:
+        raise ValueError(f"{file} ends within its header: it was cut off; download it from {_FROM}")
+    shape = struct.unpack(f">{num_axes}I", sizes)
+    count = math.prod(shape)
+    check_size(str(file), count, max_bytes)
+    values = content.read(count + 1)
+    if len(values) != count:
+        held = f"{len(values)}" if len(values) < count else f"more than {count}"
+        raise ValueError(
+            f"{file} holds {held} values: expected {count}, {' × '.join(map(str, shape))}; it was cut off or "
+            f"changed, download it from {_FROM}"
+        )
+    return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def _opened(file: Path) -> Any:
+    with open(file, "rb") as raw:  # browsers decompress some downloads: the name says nothing
+        is_compressed = raw.read(2) == b"\x1f\x8b"
+    return gzip.open(file, "rb") if is_compressed else open(file, "rb")

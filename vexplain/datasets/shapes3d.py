@@ -9,12 +9,14 @@ References:
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vexplain._checks import check_choice
+from vexplain._files import MAX_BYTES, check_size
 from vexplain.datasets.sources import LazySource, as_unit_floats
 from vexplain.typing import Float, Int
 
@@ -113,12 +115,28 @@ def _opened(path: str | Path) -> Any:
         file: Any = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"{path} is not an HDF5 file: {error}; download 3dshapes.h5 again") from error
-    shapes = {name: getattr(file.get(name), "shape", ()) for name in ("images", "labels")}
+    try:
+        _check_content(path, file)
+    except Exception:
+        file.close()
+        raise
+    return file
+
+
+def _check_content(path: str | Path, file: Any) -> None:
+    for name in ("images", "labels"):
+        link, dataset = file.get(name, getlink=True), file.get(name)
+        elsewhere = getattr(dataset, "external", None) or getattr(dataset, "is_virtual", False)
+        if elsewhere or type(link).__name__ in ("SoftLink", "ExternalLink"):
+            raise ValueError(f"{path} keeps its {name} outside of itself: expected 3D Shapes, one whole file")
+    shapes = {name: getattr(file.get(name), "shape", None) or () for name in ("images", "labels")}
     images, labels = shapes["images"], shapes["labels"]
     if len(images) != 4 or labels != (images[0], len(FACTORS)) or file["images"].dtype != np.uint8:
-        file.close()
         raise ValueError(
             f"{path} holds images {images} and labels {labels}: expected 3D Shapes, images (n, height, "
             "width, 3) of 8 bits and labels (n, 6)"
         )
-    return file
+    for name, count in (("an image of", math.prod(images[1:])), ("the labels of", file["labels"].nbytes)):
+        check_size(f"{name} {path}", count, MAX_BYTES)
+    for dataset in (file["images"], file["labels"]):  # a chunk is decompressed as a whole
+        check_size(f"a chunk of {path}", math.prod(dataset.chunks or ()) * dataset.dtype.itemsize, MAX_BYTES)

@@ -10,6 +10,7 @@ In all functions:
 """
 
 import abc
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -17,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from vexplain._checks import check_images, check_positive, check_unit_range
-from vexplain.typing import Batch
+from vexplain.typing import Batch, Int
 
 BatchFn = Callable[[int], Batch]
 
@@ -30,6 +31,7 @@ class Source(Protocol):
     (n,) int32, "indices" (n,) int32, "masks" (n, height, width) in [0, 1] where the truth is known, and
     "weights" (n,), 0 for an image that cannot be read, where that may happen. `source[index]` of one integer
     is one example, without the leading axis: so every source is also a random-access source for Grain.
+    Slices, negative integers and one boolean an example mean what they mean for an array.
     """
 
     @property
@@ -50,21 +52,10 @@ class LazySource(abc.ABC):
     def _batch(self, indices: np.ndarray) -> dict[str, Any]: ...
 
     def __getitem__(self, indices: Any) -> dict[str, Any]:
-        if np.ndim(indices) == 0:
-            if not 0 <= indices < len(self):  # which ends a `for` over the source
-                raise IndexError(f"index is {indices}: there are {len(self)} images")
-            return {name: np.asarray(values)[0] for name, values in self[np.array([indices])].items()}
-        indices = self.checked(indices)
-        return {**self._batch(indices), "indices": indices.astype(np.int32)}
-
-    def checked(self, indices: Any) -> np.ndarray:
-        """The indices as an array; raises IndexError for those of examples that are not there."""
-        indices = np.asarray(indices, np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(
-                f"indices go from {indices.min()} to {indices.max()}: there are {len(self)} images"
-            )
-        return indices
+        places = as_places(indices, len(self))
+        if places.ndim == 0:
+            return {name: np.asarray(values)[0] for name, values in self[places[None]].items()}
+        return {**self._batch(places), "indices": places.astype(np.int32)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,7 +88,8 @@ class ArraySource:
     extras: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        check_class_names(self.class_names)
+        images, labels = _as_array("images", self.images), _as_array("labels", self.labels)
         if images.ndim != 4 or images.dtype != np.uint8:
             check_images(images)
         _check_labels(labels, len(images), len(self.class_names))
@@ -119,15 +111,15 @@ class ArraySource:
         return len(self.labels)
 
     def __getitem__(self, indices: Any) -> dict[str, Any]:
-        indices = np.asarray(indices)
+        places = as_places(indices, len(self))
         batch = {
-            "images": as_unit_floats(self.images[indices]),
-            "labels": self.labels[indices],
-            "indices": indices.astype(np.int32),
+            "images": as_unit_floats(self.images[places]),
+            "labels": self.labels[places],
+            "indices": places.astype(np.int32),
         }
         if self.masks is not None:
-            batch["masks"] = as_unit_floats(self.masks[indices])
-        return {**batch, **_rows_of(self.extras, indices)}
+            batch["masks"] = as_unit_floats(self.masks[places])
+        return {**batch, **_rows_of(self.extras, places)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,9 +143,42 @@ class _Chosen:
         return len(self.chosen)
 
     def __getitem__(self, indices: Any) -> dict[str, Any]:
-        indices = np.asarray(indices)
-        batch = self.source[self.chosen[indices]]
-        return {**batch, "indices": indices.astype(np.int32), **_rows_of(self.extras, indices)}
+        places = as_places(indices, len(self))
+        batch = self.source[self.chosen[places]]
+        return {**batch, "indices": places.astype(np.int32), **_rows_of(self.extras, places)}
+
+
+def as_places(indices: Any, count: int) -> Int[np.ndarray, "*n"]:
+    """Returns which of `count` examples an index means, as it would for an array: whole numbers from 0 on.
+
+    Args:
+        indices: an integer, a slice, integers, or one boolean an example.
+        count: of the examples.
+
+    Raises:
+        IndexError: an example that is not there, numbers that are not whole, or booleans of another number.
+
+    Example:
+        >>> as_places(slice(-2, None), 5), as_places([True, False, True], 3)
+        (array([3, 4]), array([0, 2]))
+    """
+    if isinstance(indices, slice):
+        return np.arange(count)[indices]
+    places = np.asarray(indices)
+    if places.size == 0 and places.ndim == 1:
+        return places.astype(np.int64)
+    if places.dtype == np.bool_:
+        if places.shape != (count,):
+            raise IndexError(f"indices are booleans of shape {places.shape}: expected {count}, one an image")
+        return np.flatnonzero(places)
+    if not np.issubdtype(places.dtype, np.integer) or places.ndim > 1:
+        raise IndexError(
+            f"indices has dtype {places.dtype} and {places.ndim} axes: expected whole numbers, one axis or "
+            "none"
+        )
+    if not -count <= places.min() <= places.max() < count:  # which ends a `for` over a source
+        raise IndexError(f"indices go from {places.min()} to {places.max()}: there are {count} images")
+    return np.where(places < 0, places + count, places).astype(np.int64)
 
 
 def subset(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
@@ -288,6 +313,26 @@ def _check_extras(extras: Mapping[str, np.ndarray], num_images: int) -> None:
     for name, array in extras.items():
         if len(array) != num_images:
             raise ValueError(f"extras has {len(array)} rows of {name!r}: expected {num_images}")
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Raises ValueError for a name that comes twice: no one could tell the classes apart."""
+    counts = collections.Counter(names)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(f"class_names has {', '.join(map(repr, twice))} more than once: number them")
+
+
+def _as_array(name: str, values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # NumPy speaks of an inhomogeneous shape
+        array = np.empty(0, object)
+    if array.dtype.kind in "OUS":
+        expected = {"images": "one array, images of one size", "labels": "integers, places in class_names"}[
+            name
+        ]
+        raise ValueError(f"{name} are no array of numbers: expected {expected}")
+    return array
 
 
 def _check_size(source: Source, batch_size: int) -> None:

@@ -8,14 +8,13 @@ import dataclasses
 import io
 import logging
 import tarfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, overload
 
 import numpy as np
 
-from vexplain._files import write_whole
+from vexplain._files import read_npz, write_whole
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = 512  # bytes; headers and files start at multiples of it
@@ -104,7 +103,7 @@ def _scan(archive: Path, nested: bool) -> tuple[np.ndarray, np.ndarray, np.ndarr
     try:
         with open(archive, "rb") as file:
             rows = sorted(_files(file, nested))
-    except tarfile.TarError as error:
+    except (tarfile.TarError, OSError, OverflowError, ValueError) as error:  # a size of 2**62, in a header
         raise ValueError(
             f"path is {str(archive)!r}: it is no tar, or is cut off ({error}); compare its size with the "
             "published one, and download it again"
@@ -145,12 +144,12 @@ def _members(
 def _load(index: Path, stamp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """The columns of a stored index, if there is one for this archive."""
     try:
-        with np.load(io.BytesIO(index.read_bytes())) as stored:  # NumPy leaves broken files open
-            if np.array_equal(stored["stamp"], stamp):
-                return stored["names"], stored["offsets"], stored["sizes"]
+        stored = read_npz(index)
+        if np.array_equal(stored["stamp"], stamp):
+            return stored["names"], stored["offsets"], stored["sizes"]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         _LOG.warning("%s is broken and will be written again: %s", index, error)
     return None
 

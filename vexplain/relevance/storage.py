@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from vexplain._files import write_whole
+from vexplain._files import MAX_BYTES, read_npz, write_whole
 from vexplain.relevance._features import Relevance
 from vexplain.relevance._responses import check_measure
-from vexplain.relevance.layout import layout_size
+from vexplain.relevance.layout import FeatureLayout, layout_size
 
 _ARRAYS = ("weights", "gaps", "penalties", "mu")
 _VERSION = 1
@@ -48,12 +48,16 @@ def save_relevance(relevance: Relevance, path: str | os.PathLike[str]) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def load_relevance(path: str | os.PathLike[str]) -> Relevance:
+def load_relevance(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Relevance:
     """The relevance that `save_relevance` wrote, bit for bit.
+
+    Args:
+        path: of the file.
+        max_bytes: that its arrays may have together.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or not one that `save_relevance` wrote.
+        ValueError: the file is damaged, too large, or not one that `save_relevance` wrote.
 
     Example:
         >>> load_relevance("nowhere.npz")
@@ -61,16 +65,16 @@ def load_relevance(path: str | os.PathLike[str]) -> Relevance:
         FileNotFoundError: [Errno 2] No such file or directory: 'nowhere.npz'
     """
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            metadata = json.loads(str(file["metadata"]))
-            arrays = {name: file[name] for name in _ARRAYS}
+        file = read_npz(path, max_bytes=max_bytes)
+        metadata = json.loads(str(file["metadata"]))
+        arrays = {name: file[name] for name in _ARRAYS}
         if metadata["version"] != _VERSION:
             raise ValueError(f"format version {metadata['version']}, expected {_VERSION}")
-        layout = tuple((str(name), int(size)) for name, size in metadata["layout"])
+        layout = _layout(metadata["layout"])
         class_names, measure = tuple(map(str, metadata["class_names"])), metadata.get("measure", "energy")
         check_measure(measure)
         relevance = Relevance(**arrays, layout=layout, class_names=class_names, measure=measure)
-        _check_shapes(relevance)
+        _check_values(relevance)
     except FileNotFoundError:
         raise
     except Exception as error:  # damage shows as any of a dozen kinds, of zip, zlib, NumPy and JSON
@@ -81,10 +85,21 @@ def load_relevance(path: str | os.PathLike[str]) -> Relevance:
     return relevance
 
 
-def _check_shapes(relevance: Relevance) -> None:
+def _layout(entries: Any) -> FeatureLayout:
+    for name, size in entries:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"layer {name!r} has {size} channels: expected a whole number, 1 or more")
+    return tuple((str(name), size) for name, size in entries)
+
+
+def _check_values(relevance: Relevance) -> None:
     num_classes = len(relevance.class_names)
     expected = ((layout_size(relevance.layout), num_classes), (num_classes,), (num_classes,), ())
     for name, shape in zip(_ARRAYS, expected, strict=True):
         array = getattr(relevance, name)
         if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
             raise ValueError(f"{name}: expected numbers of shape {shape}, got {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+    if not relevance.mu > 0:
+        raise ValueError(f"mu: expected a positive number, got {relevance.mu}")

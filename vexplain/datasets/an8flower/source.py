@@ -13,7 +13,7 @@ from vexplain._checks import check_choice, check_positive
 from vexplain.datasets.an8flower.difficulty import View, names_of_classes
 from vexplain.datasets.an8flower.interventions import Interventions, intervene
 from vexplain.datasets.an8flower.renderer import draw_view, render_factors
-from vexplain.datasets.sources import LazySource, rounded
+from vexplain.datasets.sources import LazySource, as_places, rounded
 
 NUM_FOLDS = 5
 
@@ -79,7 +79,7 @@ class RenderedSource(LazySource):
             >>> source.interventions(np.array([0, 7]), change="gray").masks.shape
             (2, 5, 16, 16)
         """
-        return self._rendered(self.checked(indices), change)
+        return self._rendered(as_places(indices, len(self)), change)
 
     def keys(self, indices: Any) -> jax.Array:
         """Returns the random keys of some examples."""

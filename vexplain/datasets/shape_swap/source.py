@@ -17,7 +17,7 @@ from vexplain.datasets.shape_swap.factors import (
     draw_factors,
 )
 from vexplain.datasets.shape_swap.renderer import render_factors, shape_names
-from vexplain.datasets.sources import LazySource, rounded
+from vexplain.datasets.sources import LazySource, as_places, rounded
 from vexplain.typing import Float
 
 SPLITS = ("train", "validation", "test", "pairs", "partners")
@@ -85,7 +85,7 @@ class ShapeSwapSource(LazySource):
 
     def keys(self, indices: Any) -> jax.Array:
         """Returns the random keys of some examples: functions of seed, split, domain and index."""
-        indices = jnp.asarray(self.checked(indices).astype(np.uint32))
+        indices = jnp.asarray(as_places(indices, len(self)).astype(np.uint32))
         root = jax.random.fold_in(jax.random.key(self.seed), SPLITS.index(self.split))
         root = root if self.split in PAIRED else jax.random.fold_in(root, self.domain)
         return jax.vmap(lambda index: jax.random.fold_in(root, index))(indices)
