@@ -5,7 +5,7 @@
 #   make test                      the tests
 #   make lint                      format, lint and types
 #   make docs                      the documentation: docs/_build/html/index.html
-#   make fuzz N=1000               so many random networks against what is known of them
+#   make fuzz N=1000               so many random networks against what is known of them, damaged files of every format
 #   make parity                    logits and maps against torchvision, timm, Captum and pytorch-grad-cam (in .venv-parity)
 #   make zoo                       layers, maps and guided gradients of the networks of other packages (in .venv-zoo)
 #   make device                    all that is measured on a GPU, in 10 minutes: runs/device/device.json
@@ -31,6 +31,7 @@ test: .venv/.installed-test
 
 fuzz: .venv/.installed-test
 	$(BIN)/python -m tests.transforms.fuzz --number $(N)
+	$(BIN)/python -m tests.files.fuzz --number $(N)
 
 parity: .venv-parity/.installed
 	.venv-parity/bin/python -m benchmarks.parity

@@ -257,7 +257,7 @@ def test_files_that_are_not_3d_shapes_are_named(release, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"path is '.*none\.h5'"):
         Shapes3DSource(tmp_path / "none.h5", 0)
     (tmp_path / "text.h5").write_text("no data")
-    with pytest.raises(ValueError, match=r"text\.h5 is not an HDF5 file: .*download 3dshapes\.h5 again"):
+    with pytest.raises(ValueError, match=r"text\.h5 is not a whole HDF5 file: .*download 3dshapes\.h5 again"):
         Shapes3DSource(tmp_path / "text.h5", 0)
     for arrays in (
         {"images": np.zeros((2, 4, 4, 3), np.uint8)},

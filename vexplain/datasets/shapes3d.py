@@ -7,9 +7,11 @@ References:
     Burgess, Kim, *3D Shapes Dataset*, 2018, https://github.com/google-deepmind/3d-shapes.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +105,9 @@ class Shapes3DSource(LazySource):
         return np.flatnonzero(self._labels[:, _SHAPE] == self.shape)
 
 
-def _opened(path: str | Path) -> Any:
-    """The open file, checked."""
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """The open file, checked; what HDF5 stumbles over is named."""
     try:
         import h5py
     except ImportError as error:
@@ -112,15 +115,11 @@ def _opened(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise FileNotFoundError(f"path is {str(path)!r}: there is no such file")
     try:
-        file: Any = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path} is not an HDF5 file: {error}; download 3dshapes.h5 again") from error
-    try:
-        _check_content(path, file)
-    except Exception:
-        file.close()
-        raise
-    return file
+        with h5py.File(path, "r") as file:
+            _check_content(path, file)
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} is not a whole HDF5 file: {error}; download 3dshapes.h5 again") from error
 
 
 def _check_content(path: str | Path, file: Any) -> None:
