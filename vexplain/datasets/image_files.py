@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from vexplain._checks import check_choice, check_positive
 from vexplain.datasets._classes import Classes, chosen_classes
 from vexplain.datasets.sources import LazySource
+from vexplain.datasets.threads import in_threads
 from vexplain.typing import Float
 
 _LOG = logging.getLogger(__name__)
@@ -100,7 +101,8 @@ class ImageFiles(LazySource):
 
     def _batch(self, indices: np.ndarray) -> dict[str, Any]:
         files = [self.files[index] for index in indices.tolist()]
-        decoded = [decode_or_skip(file, self.resizing, self.on_unreadable, self.skipped) for file in files]
+        decoded = in_threads(lambda file: decode_or_error(file, self.resizing), files)
+        decoded = without_broken(decoded, files, self.on_unreadable, self.skipped)
         images, weights = stacked(decoded, (self.resizing.size, self.resizing.size, 3))
         return {"images": images, "labels": self.classes[indices].astype(np.int32), "weights": weights}
 
@@ -200,29 +202,42 @@ def decode_image(file: str | bytes | EncodedFile, resizing: Resizing) -> Float[n
         file = Path(file) if isinstance(file, str) else file
         content = file if isinstance(file, bytes) else file.read_bytes()
         with Image.open(io.BytesIO(content)) as opened:
-            image = resizing(_on_white(ImageOps.exif_transpose(opened)))
+            image = resizing(_on_white(_upright(opened)))
     except Exception as error:  # broken files raise nearly anything in Pillow, struct.error and TypeError too
         name = "an image" if isinstance(file, bytes) else str(file)
         raise UnreadableImage(f"{name} cannot be read as an image: {error}") from error
     return np.asarray(image, np.float32) * np.float32(1 / 255)
 
 
-def decode_or_skip(
-    file: EncodedFile, resizing: Resizing, on_unreadable: OnUnreadable, skipped: dict[str, str]
-) -> Float[np.ndarray, "size size 3"] | None:
-    """Returns what `decode_image` does, or `None` for a broken file, unless `on_unreadable` is "raise".
-
-    The broken file and what is wrong with it is logged once, with their number, and added to `skipped`.
-    """
+def decode_or_error(
+    file: EncodedFile, resizing: Resizing
+) -> Float[np.ndarray, "size size 3"] | UnreadableImage:
+    """Returns what `decode_image` does, or the error of a broken file."""
     try:
         return decode_image(file, resizing)
     except UnreadableImage as error:
+        return error
+
+
+def without_broken(
+    decoded: Sequence[np.ndarray | UnreadableImage],
+    files: Sequence[Any],
+    on_unreadable: OnUnreadable,
+    skipped: dict[str, str],
+) -> list[np.ndarray | None]:
+    """Returns images with `None` in the place of an error, unless `on_unreadable` is "raise".
+
+    A broken file and what is wrong with it is logged once, with their number, and added to `skipped`.
+    """
+    for file, error in zip(files, decoded, strict=True):
+        if not isinstance(error, UnreadableImage):
+            continue
         if on_unreadable == "raise":
             raise UnreadableImage(f'{error}; mend or remove it, or pass on_unreadable="skip"') from error
         if str(file) not in skipped:
             skipped[str(file)] = str(error)
             _LOG.warning("skipped: %s (%d so far)", error, len(skipped))
-        return None
+    return [None if isinstance(image, UnreadableImage) else image for image in decoded]
 
 
 def stacked(
@@ -254,6 +269,13 @@ def _images_below(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says, and not copied where that is no turn."""
+    image.load()
+    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(image) if is_turned else image
+
+
 def _on_white(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow would clip at 255
         values = np.asarray(image, np.float32)
@@ -263,6 +285,6 @@ def _on_white(image: Image.Image) -> Image.Image:
             )
         image = Image.fromarray(np.round(values / 257).astype(np.uint8))
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

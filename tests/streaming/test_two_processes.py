@@ -1,0 +1,106 @@
+"""Two real processes on one machine, and eight devices of one, give what one device gives."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.streaming import passes
+from vexplain.streaming import data_mesh
+
+ROOT = Path(__file__).parents[2]
+EXACTLY = ("counts", "exemplars", "skipped")  # what the names of results begin with
+
+
+def free_address():
+    with socket.socket() as listening:
+        listening.bind(("localhost", 0))
+        return f"localhost:{listening.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    passes.write_images(folder / "images")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(folder):
+    return passes.results(folder, data_mesh(1))
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    """The results of both processes, each of which has two devices."""
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    address = free_address()
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.streaming.one_of_two", address, str(process), str(folder)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+    return [dict(np.load(folder / f"{process}.npz")) for process in range(2)]
+
+
+def assert_equal(found, expected):
+    assert set(found) >= set(expected)
+    for name, values in expected.items():
+        if name.startswith(EXACTLY):
+            np.testing.assert_array_equal(found[name], values, err_msg=name)
+        elif name != "read":
+            np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_one_device_counts_every_image_once(one):
+    assert one["counts"].tolist() == one["counts of the default mesh"].tolist() == [15, 15, 15]
+    assert one["skipped"].tolist() == ["01.png", "09.png"]
+    assert len({tuple(one[f"exemplars {n}"]) for n in range(3)}) == 3
+
+
+def test_eight_devices_give_what_one_device_gives(one, folder):
+    assert_equal(passes.results(folder, data_mesh(8)), one)
+
+
+@pytest.mark.parametrize("process", range(2))
+def test_two_processes_give_what_one_device_gives(one, two, process):
+    assert_equal(two[process], one)
+
+
+def test_each_process_reads_its_share(two):
+    first, second = (found["read"] for found in two)
+    assert (first + second)[1:].tolist() == [1] * (passes.NUM_IMAGES - 1)
+    padding = -passes.NUM_IMAGES % passes.BATCH  # is the first image again
+    assert (first + second)[0] == 1 + padding
+    assert abs(int(first[1:].sum()) - int(second[1:].sum())) <= passes.BATCH // 2
+
+
+def test_two_processes_resume_from_one_checkpoint(two):
+    for found in two:
+        assert found["asked"].tolist() == [2, 3, 4]
+        assert found["total"] == 28 * (1 + 2 + 3 + 4 + 5)
+        assert found["left"].tolist() == ["4", "5"]
+        assert found["is removed"]
+        np.testing.assert_array_equal(found["key"], two[0]["key"])
+
+
+def test_a_mesh_has_as_many_devices_of_each_process(two):
+    for found in two:
+        assert found["devices"].tolist() == [0, 1]
+        shared, foreign, uneven = found["errors"].tolist()
+        assert "num_devices is 3: expected a multiple of the 2 processes, each of which has 2" in shared
+        assert "none of its 2 devices belongs to process" in foreign
+        assert "the batch has 6 examples, which 4 devices cannot share evenly" in uneven
