@@ -162,8 +162,9 @@ def main(config: Config) -> dict[str, Any]:
         scores = score(config, apply, network, methods, test, mesh, passes.below("scores"))
     with step("Ablation", timings):
         options = {"num_draws": config.num_draws, "seed": config.seed}
-        options |= {"batch_size": config.batch_size, "mesh": mesh, "checkpoint": passes.below("ablation")}
-        ablation = ablate(apply, variables, table, (found, found_conv), test, **options)
+        options |= {"batch_size": config.batch_size, "mesh": mesh}
+        done = passes.below("ablation")
+        ablation = ablate(apply, variables, table, (found, found_conv), test, checkpoint=done, **options)
         ablation["accuracy"] = accuracy
 
     metrics = {

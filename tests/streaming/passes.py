@@ -12,7 +12,7 @@ from PIL import Image
 from vexplain import classifiers, evaluation
 from vexplain.datasets import ArraySource, image_folder, unpaired_batches
 from vexplain.relevance import interpret, learn_relevance
-from vexplain.streaming import fold, fold_epoch
+from vexplain.streaming import Checkpoint, fold, fold_epoch
 from vexplain.transforms import layers
 from vexplain.translation import NetworkSettings, Translator, Weights, adversarial_training
 
@@ -69,22 +69,23 @@ def counts_of(source, mesh, **options):
     return fold_epoch(update, jnp.zeros(3), source, batch_size=BATCH, mesh=mesh, **options)
 
 
-def relevance_of(mesh, **options):
-    return learn_relevance(apply, network(), images_of_flowers(), batch_size=BATCH, mesh=mesh, **options)
+def relevance_of(mesh, *, batch_size=BATCH, **options):
+    return learn_relevance(apply, network(), images_of_flowers(), batch_size=batch_size, mesh=mesh, **options)
 
 
-def views_of(relevance, mesh, **options):
+def views_of(relevance, mesh, *, batch_size=BATCH, **options):
     source = images_of_flowers()
     table = layers(apply, network(), source[[0]]["images"])
-    options |= {"num_images": 4, "batch_size": BATCH, "mesh": mesh, "description": None}
+    options |= {"num_images": 4, "batch_size": batch_size, "mesh": mesh, "description": None}
     return interpret(apply, network(), table, relevance, source, **options)
 
 
-def scores_of(mesh, **options):
+def scores_of(mesh, *, batch_size=BATCH, **options):
     source = images_of_flowers()
     init, update = evaluation.heatmap_scores(apply, ("gradient", "random_map"), num_images=len(source))
     constants = evaluation.ExplainedNetwork(network())
-    state = fold_epoch(update, init(), source, batch_size=BATCH, constants=constants, mesh=mesh, **options)
+    options |= {"batch_size": batch_size, "constants": constants, "mesh": mesh}
+    state = fold_epoch(update, init(), source, **options)
     return evaluation.summarize(state)
 
 
@@ -99,6 +100,26 @@ def translator_after_two_steps(mesh):
     batches, _ = unpaired_batches(*domains, 8, seed=3)
     state = init(translator.init(jax.random.key(0)))
     return fold(update, state, batches, num_steps=2, mesh=mesh).variables.generator
+
+
+def every_pass(mesh, checkpoint: Checkpoint | None = None):
+    """Relevance, average images and scores, with a folder of checkpoints for each."""
+
+    def options(name: str):
+        return {"batch_size": 4, "checkpoint": checkpoint and checkpoint.below(name)}
+
+    relevance = relevance_of(mesh, **options("relevance"))
+    views = views_of(relevance, mesh, **options("views"))
+    scores = scores_of(mesh, **options("scores"))
+    return relevance, views, {name: score.values for name, score in scores.items()}
+
+
+def brightness_of(folder: Path, mesh, **options):
+    """The total brightness of image files, and the names of those that are broken."""
+    files = image_folder(folder / "images", size=4)
+    bright = lambda total, batch: total + (batch["weights"] * batch["images"].mean((1, 2, 3))).sum()  # noqa: E731
+    total = fold_epoch(bright, jnp.zeros(()), files, batch_size=8, mesh=mesh, **options)
+    return total, np.array(sorted(Path(name).name for name in files.skipped))
 
 
 def write_images(folder: Path):
@@ -128,8 +149,5 @@ def results(folder: Path, mesh) -> dict[str, np.ndarray]:
     found |= {f"trained {name}": values for name, values in trained.items()}
     for n, leaf in enumerate(jax.tree.leaves(translator_after_two_steps(mesh))):
         found[f"translator {n}"] = leaf
-    files = image_folder(folder / "images", size=4)
-    bright = lambda total, batch: total + (batch["weights"] * batch["images"].mean((1, 2, 3))).sum()  # noqa: E731
-    found["brightness"] = fold_epoch(bright, jnp.zeros(()), files, batch_size=8, mesh=mesh)
-    found["skipped"] = np.array(sorted(Path(name).name for name in files.skipped))
+    found["brightness"], found["skipped"] = brightness_of(folder, mesh)
     return {name: np.asarray(values) for name, values in found.items()}

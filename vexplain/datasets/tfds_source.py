@@ -156,7 +156,7 @@ class _TfdsSource(LazySource):
 
     def _stacked(self, field: str, records, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         fields = [(record[field], f"field {field!r} of record {n}") for n, record in records]
-        pixels = in_threads(lambda one: self._pixels(*one, shape), fields)
+        pixels = in_threads(lambda one: self._pixels(one[0], one[1], shape), fields)
         names = [where for _, where in fields]
         return stacked(without_broken(pixels, names, self.on_unreadable, self.skipped), shape)
 

@@ -7,6 +7,7 @@ effect of a part is measured on the network itself, with images that a renderer 
 once for a network and travel with the batches of the source.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,9 +18,9 @@ import numpy as np
 from vexplain.attribution import Score, logit
 from vexplain.datasets import Source, epoch_batches, with_extras
 from vexplain.evaluation.similarity import rank_correlation
-from vexplain.streaming import Checkpoint, fold
+from vexplain.streaming import Checkpoint, agree_on, fold
 from vexplain.streaming.checkpoints import digest, facts_of
-from vexplain.streaming.devices import Mesh, default_mesh
+from vexplain.streaming.devices import Mesh, default_mesh, shared_rows
 from vexplain.typing import AnyArray, ApplyFn, Array, Batch, Float, Images, Int, PyTree, Shaped, Variables
 
 USED = 0.5  # of the largest effect of an image: from here on the network uses a part
@@ -157,22 +158,24 @@ def with_part_effects(
         )
 
     changed = batches.mapped(changed_batch)
-    first = changed.read(0, np.arange(1))  # tells how many parts there are
+    first = changed.read(0, shared_rows(batches.batch_size, mesh))  # tells how many parts there are
     _check_shapes(*(np.shape(first[name]) for name in ("images", "changed_images", "part_masks")))
     if truth_parts is not None:
         _check_parts(truth_parts, first)
     masks = jnp.zeros((len(source), *first["part_masks"].shape[1:]), jnp.uint8)
     effects = jnp.zeros((len(source), *first["changed_images"].shape[1:-3]))
     state = _Parts(masks, effects, jnp.zeros((), jnp.int32))
-    facts = {"pass": "part effects", "changed": digest({name: np.asarray(v) for name, v in first.items()})}
+    if checkpoint is not None:
+        facts = facts_of(source, variables, batches.batch_size) | {"pass": "part effects"}
+        checkpoint = checkpoint.of(**facts, changed=agree_on(digest(first)))
     state = fold(
         update,
         state,
-        changed,
+        dataclasses.replace(changed, read=lambda t, rows: changed.read(t, rows) if t else first),
         num_steps=num_steps,
         constants=variables,
         mesh=mesh,
-        checkpoint=checkpoint and checkpoint.of(**facts_of(source, variables, batches.batch_size), **facts),
+        checkpoint=checkpoint,
         description=description,
     )
     found = {"part_masks": np.asarray(state.masks), "part_effects": np.asarray(state.effects)}

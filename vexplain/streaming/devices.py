@@ -136,10 +136,11 @@ def shard_rows(batch: Batch, rows: np.ndarray, batch_size: int, mesh: Mesh) -> d
         return {name: jax.device_put(array, layout) for name, array in batch.items()}
 
     def whole(array: np.ndarray) -> jax.Array:
-        shape = (batch_size, *array.shape[1:])
-        return jax.make_array_from_callback(
-            shape, layout, lambda index: array[np.searchsorted(rows, np.arange(batch_size)[index[0]])]
-        )
+        def of_device(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            return array[np.searchsorted(rows, np.arange(batch_size)[index[0]])]
+
+        return jax.make_array_from_callback((batch_size, *array.shape[1:]), layout, of_device)
 
     return {name: whole(np.asarray(array)) for name, array in batch.items()}
 
