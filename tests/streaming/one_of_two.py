@@ -1,5 +1,6 @@
-"""One of two processes: python -m tests.streaming.one_of_two ADDRESS PROCESS FOLDER."""
+"""One of two processes: python -m vexplain.command.hosts tests.streaming.one_of_two FOLDER."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,12 +10,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tests.streaming import passes
+from vexplain.__main__ import main as command
 from vexplain.streaming import Checkpoint, CheckpointError, data_mesh, fold, gather_values, is_writer
 
 
-def main(address: str, process: int, folder: Path) -> None:
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(address, num_processes=2, process_id=process)
+def main(folder: Path) -> None:
+    process = jax.process_index()
     assert len(jax.devices()) == 4
     assert is_writer() == (process == 0)
     assert gather_values(f"{process}" * (process + 1)) == ["0", "11"]
@@ -22,6 +23,7 @@ def main(address: str, process: int, folder: Path) -> None:
     found |= {"devices": [device.process_index for device in data_mesh(2).devices]}
     found |= resumed(folder)
     found |= {"errors": np.array(errors(process))}
+    found |= {"written": np.array(written_by_the_command(folder))}
     np.savez(folder / f"{process}.npz", **{name: np.asarray(values) for name, values in found.items()})
 
 
@@ -47,6 +49,20 @@ def resumed(folder: Path):
     }
 
 
+def written_by_the_command(folder: Path) -> list[str]:
+    """What this process writes of the results of `vexplain explain`."""
+    out, written, replace = folder / "of two", [], os.replace
+
+    def noting(source, destination):
+        written.append(Path(destination).relative_to(out).as_posix())
+        replace(source, destination)
+
+    os.replace = noting
+    assert command(passes.command_line(folder, out)) == 0
+    os.replace = replace
+    return sorted(written)
+
+
 def errors(process: int) -> list[str]:
     add = lambda state, batch: state + batch["x"].sum()  # noqa: E731
     ones = lambda size: {"x": np.ones(size)}  # noqa: E731
@@ -66,4 +82,4 @@ def errors(process: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]))

@@ -123,12 +123,25 @@ def brightness_of(folder: Path, mesh, **options):
 
 
 def write_images(folder: Path):
-    """Eleven images of one color, two of them broken."""
-    folder.mkdir()
+    """Eleven gray images, two of them broken; and three of three colors, and one that is broken."""
+    images, colors, rng = folder / "images", folder / "colors", np.random.default_rng(0)
+    images.mkdir()
     for n in range(11):
-        Image.new("RGB", (5, 4), (20 * n,) * 3).save(folder / f"{n:02d}.png")
-    (folder / "01.png").write_bytes(b"")
-    (folder / "09.png").write_bytes(b"no image")
+        Image.new("RGB", (5, 4), (20 * n,) * 3).save(images / f"{n:02d}.png")
+    (images / "01.png").write_bytes(b"")
+    (images / "09.png").write_bytes(b"no image")
+    colors.mkdir()
+    for n in range(4):
+        pixels = rng.uniform(0, 0.3, (20, 20, 3))
+        pixels[4:14, n : n + 12, n % 3] += 0.6
+        Image.fromarray((255 * pixels).astype(np.uint8)).save(colors / f"{n}.png")
+    (colors / "3.png").write_bytes(b"no image")
+
+
+def command_line(folder: Path, out: Path) -> list[str]:
+    """Explains the images of three colors."""
+    line = ["explain", "--model", "tests.command.networks:sized", "--images", str(folder / "colors")]
+    return [*line, "--out", str(out), "--batch-size", "4", "--num-shown", "1"]
 
 
 def results(folder: Path, mesh) -> dict[str, np.ndarray]:

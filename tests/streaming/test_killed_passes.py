@@ -86,7 +86,7 @@ def test_what_an_interrupted_removal_left_is_removed(tmp_path):
 
 
 def test_a_resumed_pass_knows_the_broken_files_from_before(tmp_path):
-    passes.write_images(tmp_path / "images")
+    passes.write_images(tmp_path)
     checkpoint = Checkpoint(tmp_path / "it")
     total = [passes.brightness_of(tmp_path, data_mesh(1), checkpoint=checkpoint) for _ in range(2)]
     assert total[0][0] == total[1][0]

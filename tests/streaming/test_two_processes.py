@@ -1,5 +1,6 @@
 """Two real processes on one machine, and eight devices of one, give what one device gives."""
 
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.streaming import passes
+from vexplain.__main__ import main
 from vexplain.streaming import data_mesh
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +27,7 @@ def free_address():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    passes.write_images(folder / "images")
+    passes.write_images(folder)
     return folder
 
 
@@ -38,13 +40,14 @@ def one(folder):
 def two(folder):
     """The results of both processes, each of which has two devices."""
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    address = free_address()
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_NUM_PROCESSES": "2"}
+    environment |= {"JAX_COORDINATOR_ADDRESS": free_address()}
+    run = [sys.executable, "-m", "vexplain.command.hosts", "tests.streaming.one_of_two", str(folder)]
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.streaming.one_of_two", address, str(process), str(folder)],
+            run,
             cwd=ROOT,
-            env=environment,
+            env=environment | {"JAX_PROCESS_ID": str(process)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -53,7 +56,8 @@ def two(folder):
     ]
     said = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(said)
-    return [dict(np.load(folder / f"{process}.npz")) for process in range(2)]
+    found = [dict(np.load(folder / f"{process}.npz")) for process in range(2)]
+    return [values | {"said": text} for values, text in zip(found, said, strict=True)]
 
 
 def assert_equal(found, expected):
@@ -95,6 +99,30 @@ def test_two_processes_resume_from_one_checkpoint(two):
         assert found["left"].tolist() == ["4", "5"]
         assert found["is removed"]
         np.testing.assert_array_equal(found["key"], two[0]["key"])
+
+
+def test_one_process_writes_the_results_of_the_command(two, folder):
+    out = folder / "of one"
+    assert main(passes.command_line(folder, out)) == 0
+    results = [json.loads((folder / name / "results.json").read_text()) for name in ("of one", "of two")]
+    for of_one, of_two in zip(*(found["images"] for found in results), strict=True):
+        features = [[found.pop("features") for found in (of_one, of_two)]]
+        for one, other in zip(*features[0], strict=True):
+            assert one["feature"] == other["feature"]
+            assert one["score"] == pytest.approx(other["score"], rel=1e-5)
+        assert of_one == of_two
+    assert (
+        results[0]["skipped"]
+        == results[1]["skipped"]
+        == {"3.png": "cannot be read as an image: cannot identify image file"}
+    )
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    first, second = (set(found["written"].tolist()) for found in two)
+    assert first | second == files
+    assert not first & second
+    assert {Path(name).parts[0] for name in second} == {"heatmaps", "explanations"}
+    assert "the report is" in two[0]["said"]
+    assert "Predictions" not in two[1]["said"]
 
 
 def test_a_mesh_has_as_many_devices_of_each_process(two):

@@ -12,6 +12,7 @@ In all functions:
 import dataclasses
 import io
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -29,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 OnUnreadable = Literal["skip", "raise"]
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # of a run, in an error of Pillow
 _MAX_PIXELS = 2**28  # of an enlarged image: 65535 × 1 pixels at 224 would fill the memory
 
 
@@ -205,7 +207,8 @@ def decode_image(file: str | bytes | EncodedFile, resizing: Resizing) -> Float[n
             image = resizing(_on_white(_upright(opened)))
     except Exception as error:  # broken files raise nearly anything in Pillow, struct.error and TypeError too
         name = "an image" if isinstance(file, bytes) else str(file)
-        raise UnreadableImage(f"{name} cannot be read as an image: {error}") from error
+        reason = _ADDRESS.sub("", str(error))
+        raise UnreadableImage(f"{name} cannot be read as an image: {reason}") from error
     return np.asarray(image, np.float32) * np.float32(1 / 255)
 
 
