@@ -42,6 +42,7 @@ from tqdm.auto import tqdm
 from experiments.job import fingerprint, plain_settings, say
 from experiments.shape_translation_report import write_ladder_report
 from experiments.shape_translation_scores import (
+    collapse,
     cycle_scores,
     galleries,
     in_batches,
@@ -208,10 +209,14 @@ def main(config: Config) -> dict[str, Any]:
         "receptive_field": translator.settings.receptive_field,
         "scores": scores,
         "losses": {name: float(value) for name, value in state.losses.items()},
+        "collapsed": {d: collapse(made, in_direction(pairs, d)[0]) for d, made in outputs.items()},
         "settings": plain_settings(config),
     }
     for direction, found in scores.items():
         say(f"{direction}: " + ", ".join(f"{name} {found[name]:.3g}" for name in SHOWN))
+    for direction, reason in metrics["collapsed"].items():
+        if reason:
+            say(f"WARNING: the training collapsed: {direction}: {reason}")
     if is_writer():
         write_json(folder / "metrics.json", metrics)
         save_outputs(folder / "outputs.npz", outputs)
