@@ -18,10 +18,10 @@ ROOT = Path(__file__).parents[2]
 EXACTLY = ("counts", "exemplars", "skipped")  # what the names of results begin with
 
 
-def free_address():
+def free_port():
     with socket.socket() as listening:
         listening.bind(("localhost", 0))
-        return f"localhost:{listening.getsockname()[1]}"
+        return listening.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +38,24 @@ def one(folder):
 
 @pytest.fixture(scope="module")
 def two(folder):
-    """The results of both processes, each of which has two devices."""
+    """The results of both processes, of two devices each; one is told of the other, one is under SLURM."""
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_NUM_PROCESSES": "2"}
-    environment |= {"JAX_COORDINATOR_ADDRESS": free_address()}
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    port = free_port()
+    told = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
+    slurm = {"JOB_ID": "7", "STEP_NODELIST": "localhost", "NTASKS": "2", "PROCID": "1", "LOCALID": "1"}
+    found = {f"SLURM_{name}": value for name, value in slurm.items()} | {"JAX_COORDINATOR_PORT": f"{port}"}
     run = [sys.executable, "-m", "vexplain.command.hosts", "tests.streaming.one_of_two", str(folder)]
     started = [
         subprocess.Popen(
             run,
             cwd=ROOT,
-            env=environment | {"JAX_PROCESS_ID": str(process)},
+            env=environment | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for process in range(2)
+        for variables in (told, found)
     ]
     said = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(said)
