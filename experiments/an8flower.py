@@ -35,6 +35,7 @@ from experiments.classifier_job import (
     checked_mesh,
     find_features,
     measure_accuracy,
+    passes_of,
     searched_layers,
     train_classifier,
 )
@@ -48,7 +49,7 @@ from vexplain.datasets import Source, in_memory, subset
 from vexplain.datasets.an8flower import RenderedSource, fold_indices
 from vexplain.datasets.an8flower.source import NUM_FOLDS
 from vexplain.relevance import interpret
-from vexplain.streaming import fold_epoch
+from vexplain.streaming import Checkpoint, fold_epoch, is_writer
 from vexplain.transforms import layers
 
 # One of each kind, in minutes; `experiments.ground_truth` compares all of them.
@@ -134,12 +135,13 @@ def main(config: Config) -> dict[str, Any]:
         apply, variables = train_network(config, train, mesh)
     table = layers(apply, variables, test[[0]]["images"])
     say(f"\n{table}\n")
-    accuracy = measure_accuracy(apply, variables, test, mesh, config.batch_size)
+    passes = passes_of(config, without=("num_explained",))
+    accuracy = measure_accuracy(apply, variables, test, mesh, config.batch_size, passes.below("accuracy"))
     say(f"held-out accuracy {accuracy:.2%} on {len(test)} images")
 
     with step("Relevant features", timings):
         searched = searched_layers(table)
-        options = {"mu": config.mu, "batch_size": config.batch_size, "mesh": mesh}
+        options = {"mu": config.mu, "batch_size": config.batch_size, "mesh": mesh, "checkpoint": passes}
         found, found_conv = find_features(apply, variables, train, searched, **options)
     say(f"\n{found}\n")
     with step("Average images", timings):
@@ -152,15 +154,17 @@ def main(config: Config) -> dict[str, Any]:
             num_images=config.num_exemplars,
             batch_size=config.batch_size,
             mesh=mesh,
+            checkpoint=passes.below("average-images"),
         )
     with step("Explanations and scores", timings):
         methods = as_methods(METHODS, num_features=config.num_features)
         network = evaluation.ExplainedNetwork(variables, found)
-        scores = score(config, apply, network, methods, test, mesh)
+        scores = score(config, apply, network, methods, test, mesh, passes.below("scores"))
     with step("Ablation", timings):
         options = {"num_draws": config.num_draws, "seed": config.seed}
         options |= {"batch_size": config.batch_size, "mesh": mesh}
-        ablation = ablate(apply, variables, table, (found, found_conv), test, **options)
+        done = passes.below("ablation")
+        ablation = ablate(apply, variables, table, (found, found_conv), test, checkpoint=done, **options)
         ablation["accuracy"] = accuracy
 
     metrics = {
@@ -177,26 +181,28 @@ def main(config: Config) -> dict[str, Any]:
         "seconds": timings | {"total": time.monotonic() - started},
         "settings": plain_settings(config),
     }
-    write_json(config.out / "metrics.json", metrics)
-    relevance.save_relevance(found, config.out / "relevance.npz")
-    report = write_figures_and_report(
-        config.out,
-        apply,
-        network,
-        views,
-        scores,
-        methods,
-        metrics,
-        test,
-        num_explained=config.num_explained,
-    )
-    for name, s in scores.items():
-        area, best = s.mean("IoU area"), s.mean("best IoU")
-        say(f"  {title_of(name):34s} IoU area {area:6.2%}   best IoU {best:6.2%}   {s.sign}")
-    say(
-        f"accuracy without relevant features {ablation['relevant']:.2%}, without random ones "
-        f"{np.mean(ablation['random']):.2%}\n\nThe report is in {report}"
-    )
+    if is_writer():
+        write_json(config.out / "metrics.json", metrics)
+        relevance.save_relevance(found, config.out / "relevance.npz")
+        report = write_figures_and_report(
+            config.out,
+            apply,
+            network,
+            views,
+            scores,
+            methods,
+            metrics,
+            test,
+            num_explained=config.num_explained,
+        )
+        for name, s in scores.items():
+            area, best = s.mean("IoU area"), s.mean("best IoU")
+            say(f"  {title_of(name):34s} IoU area {area:6.2%}   best IoU {best:6.2%}   {s.sign}")
+        say(
+            f"accuracy without relevant features {ablation['relevant']:.2%}, without random ones "
+            f"{np.mean(ablation['random']):.2%}\n\nThe report is in {report}"
+        )
+    passes.remove()
     return metrics
 
 
@@ -225,7 +231,9 @@ def train_network(config: Config, train: Source, mesh: Any):
     return apply, train_classifier(config, apply, variables, train, mesh, **options)
 
 
-def score(config: Config, apply: Any, network: Any, methods: Any, test: Source, mesh: Any):
+def score(
+    config: Config, apply: Any, network: Any, methods: Any, test: Source, mesh: Any, checkpoint: Checkpoint
+):
     """What every method scores against the true part, on all test images."""
     init, update = evaluation.heatmap_scores(apply, methods, num_images=len(test), seed=config.seed)
     return evaluation.summarize(
@@ -236,6 +244,7 @@ def score(config: Config, apply: Any, network: Any, methods: Any, test: Source, 
             batch_size=config.batch_size,
             constants=network,
             mesh=mesh,
+            checkpoint=checkpoint,
             description="Scoring heatmaps",
         )
     )

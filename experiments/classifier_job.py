@@ -23,7 +23,7 @@ from vexplain import classifiers, relevance
 from vexplain._files import write_json
 from vexplain.datasets import Source
 from vexplain.relevance import interpret
-from vexplain.streaming import fold_epoch
+from vexplain.streaming import Checkpoint, fold_epoch, is_writer
 from vexplain.streaming.devices import data_mesh
 from vexplain.transforms import Layer, LayerTable, layers
 
@@ -85,11 +85,14 @@ def run_job(settings: JobSettings, title: str, make: Callable[[Any], Trained]) -
     table = layers(job.apply, job.variables, job.test[[0]]["images"])
     say(f"\n{table}\n")
     searched = searched_layers(table)
-    accuracy = measure_accuracy(job.apply, job.variables, job.test, mesh, settings.batch_size)
+    passes = passes_of(settings)
+    accuracy = measure_accuracy(
+        job.apply, job.variables, job.test, mesh, settings.batch_size, passes.below("accuracy")
+    )
     say(f"held-out accuracy {accuracy:.2%} on {len(job.test)} images")
     options = {"mu": settings.mu, "batch_size": settings.batch_size, "mesh": mesh}
     with step("Relevant features", seconds):
-        found = find_features(job.apply, job.variables, job.train, searched, **options)
+        found = find_features(job.apply, job.variables, job.train, searched, checkpoint=passes, **options)
     say(f"\n{found[0]}\n" if len(found[0].class_names) <= settings.num_classes_shown else "")
     shown = of_first_classes(found[0], settings.num_classes_shown)
     with step("Average images", seconds):
@@ -102,6 +105,7 @@ def run_job(settings: JobSettings, title: str, make: Callable[[Any], Trained]) -
             num_images=settings.num_exemplars,
             batch_size=settings.batch_size,
             mesh=mesh,
+            checkpoint=passes.below("average-images"),
         )
     with step("Ablation", seconds):
         ablation = ablate(
@@ -114,6 +118,7 @@ def run_job(settings: JobSettings, title: str, make: Callable[[Any], Trained]) -
             seed=settings.seed,
             batch_size=settings.batch_size,
             mesh=mesh,
+            checkpoint=passes.below("ablation"),
         )
     metrics = {
         "network": job.name,
@@ -131,21 +136,34 @@ def run_job(settings: JobSettings, title: str, make: Callable[[Any], Trained]) -
         "seconds": seconds | {"total": time.monotonic() - started},
         "settings": plain_settings(settings),
     }
-    write_json(settings.out / "metrics.json", metrics)
-    relevance.save_relevance(found[0], settings.out / "relevance.npz")
-    report = write_classifier_report(settings.out, title, job, found[0], views, metrics)
-    say(
-        f"accuracy without relevant features {ablation['relevant']:.2%}, without random ones "
-        f"{np.mean(ablation['random']):.2%}; of convolutions {ablation['relevant_conv']:.2%} and "
-        f"{np.mean(ablation['random_conv']):.2%}\n\nThe report is in {report}"
-    )
+    if is_writer():
+        write_json(settings.out / "metrics.json", metrics)
+        relevance.save_relevance(found[0], settings.out / "relevance.npz")
+        report = write_classifier_report(settings.out, title, job, found[0], views, metrics)
+        say(
+            f"accuracy without relevant features {ablation['relevant']:.2%}, without random ones "
+            f"{np.mean(ablation['random']):.2%}; of convolutions {ablation['relevant_conv']:.2%} and "
+            f"{np.mean(ablation['random_conv']):.2%}\n\nThe report is in {report}"
+        )
+    passes.remove()
     return metrics
+
+
+def passes_of(settings: Any, *, without: Sequence[str] = ()) -> Checkpoint:
+    """Where the passes of a job are saved until its results are written.
+
+    Args:
+        settings: of the experiment.
+        without: settings that no pass depends on.
+    """
+    name = fingerprint(settings, without={"out", "devices", *without})
+    return Checkpoint(settings.out / f"passes-{name}")
 
 
 def checked_mesh(batch_size: int, devices: int | None) -> Any:
     """The devices of the job, among which the batches must divide evenly."""
     mesh = data_mesh(devices)
-    num_devices = len(mesh.local_devices)
+    num_devices = mesh.size
     if batch_size % num_devices:
         raise ValueError(
             f"batch_size is {batch_size}: expected a multiple of the {num_devices} devices, or use fewer by "
@@ -193,12 +211,13 @@ def train_classifier(
     )
 
 
-def measure_accuracy(apply: Any, variables: Any, test: Source, mesh: Any, batch_size: int) -> float:
+def measure_accuracy(
+    apply: Any, variables: Any, test: Source, mesh: Any, batch_size: int, checkpoint: Checkpoint
+) -> float:
     """Held-out accuracy in [0, 1]."""
     init, update = classifiers.confusion(apply, len(test.class_names))
-    return classifiers.accuracy(
-        fold_epoch(update, init(), test, batch_size=batch_size, constants=variables, mesh=mesh)
-    )
+    options = {"batch_size": batch_size, "mesh": mesh, "checkpoint": checkpoint}
+    return classifiers.accuracy(fold_epoch(update, init(), test, constants=variables, **options))
 
 
 def searched_layers(table: LayerTable) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
@@ -218,6 +237,7 @@ def find_features(
     mu: float,
     batch_size: int,
     mesh: Any,
+    checkpoint: Checkpoint,
 ) -> tuple[relevance.Relevance, relevance.Relevance]:
     """Relevant features among all layers, and among convolutions only; see `searched_layers`."""
     all_layers, convolutions = (
@@ -230,6 +250,7 @@ def find_features(
             batch_size=batch_size,
             on_empty_class="leave_out",
             mesh=mesh,
+            checkpoint=checkpoint.below(f"responses of {which}"),
             description=f"Responses of {which}",
         )
         for rows, which in zip(searched, ("all layers", "convolutions"), strict=True)
@@ -255,6 +276,7 @@ def ablate(
     seed: int,
     batch_size: int,
     mesh: Any,
+    checkpoint: Checkpoint,
 ) -> dict[str, Any]:
     """Accuracy without the relevant features, and without as many random ones in the same layers.
 
@@ -264,19 +286,20 @@ def ablate(
     rows = [row for row in table if row.name in used]
     init, update = relevance.ablation_accuracy(apply, rows, len(test.class_names))
 
-    def accuracy_without(masks):
+    def accuracy_without(masks, name: str):
+        options = {"batch_size": batch_size, "mesh": mesh, "checkpoint": checkpoint.below(name)}
         constants = (variables, masks)
-        return classifiers.accuracy(
-            fold_epoch(update, init(), test, batch_size=batch_size, constants=constants, mesh=mesh)
-        )
+        return classifiers.accuracy(fold_epoch(update, init(), test, constants=constants, **options))
 
     results: dict[str, Any] = {}
     for suffix, chosen in zip(("", "_conv"), found, strict=True):
         union = relevance.relevant_union(chosen)
         keys = jax.random.split(jax.random.key(seed), num_draws)
-        results["relevant" + suffix] = accuracy_without(relevance.relevant_masks(rows, union))
+        masks = relevance.relevant_masks(rows, union)
+        results["relevant" + suffix] = accuracy_without(masks, f"relevant{suffix}")
         results["random" + suffix] = [
-            accuracy_without(relevance.random_masks(key, rows, union)) for key in tqdm(keys, desc="Ablation")
+            accuracy_without(relevance.random_masks(key, rows, union), f"random{suffix}-{n}")
+            for n, key in enumerate(tqdm(keys, desc="Ablation", disable=not is_writer()))
         ]
         results["num_silenced" + suffix] = {name: len(channels) for name, channels in union.items()}
     return results

@@ -20,8 +20,9 @@ from vexplain.datasets import ArraySource, Source, gather, in_memory, subset
 from vexplain.datasets.an8flower import CHANGES, RenderedSource, fold_indices, part_names
 from vexplain.evaluation import Task, with_part_effects
 from vexplain.relevance import Relevance, learn_relevance, load_relevance, save_relevance
-from vexplain.streaming import fold_epoch
+from vexplain.streaming import Checkpoint, fold_epoch, is_writer
 from vexplain.streaming.devices import Mesh
+from vexplain.streaming.processes import exists
 from vexplain.typing import ApplyFn, Variables
 
 _NUM_AT_ONCE = 40  # test images; with each goes one more for every part and intervention
@@ -111,7 +112,7 @@ def flower_task(
     accuracy = _accuracy(apply, variables, test, mesh)
     if not settings.has_random_labels:
         interventions = _interventions(settings, test_indices)
-        options = {"truth_parts": _truth_parts(settings), "batch_size": _batch_size(mesh), "mesh": mesh}
+        options = {"truth_parts": _truth_parts(settings), "batch_size": _NUM_AT_ONCE, "mesh": mesh}
         test = with_part_effects(apply, variables, test, interventions, **options)
     return Task(settings.name, apply, variables, relevance, train, test, accuracy)
 
@@ -195,24 +196,21 @@ def _relevance(
     mesh: Mesh | None,
 ) -> Relevance:
     """Read from the file if it is there."""
-    if path.exists():
+    if exists(path):
         return load_relevance(path)
-    options = {"mu": settings.mu, "on_empty_class": "leave_out", "mesh": mesh}
+    checkpoint = Checkpoint(path.with_suffix(".pass"))
+    options = {"mu": settings.mu, "on_empty_class": "leave_out", "mesh": mesh, "checkpoint": checkpoint}
     found = learn_relevance(apply, variables, train, batch_size=settings.batch_size, **options)
-    save_relevance(found, path)
+    if is_writer():
+        save_relevance(found, path)
+    checkpoint.remove()
     return found
 
 
 def _accuracy(apply: ApplyFn, variables: Variables, test: Source, mesh: Mesh | None) -> float:
     init, update = classifiers.confusion(apply, len(test.class_names))
-    options = {"batch_size": _batch_size(mesh), "constants": variables, "mesh": mesh}
+    options = {"batch_size": _NUM_AT_ONCE, "constants": variables, "mesh": mesh}
     return classifiers.accuracy(fold_epoch(update, init(), test, **options))
-
-
-def _batch_size(mesh: Mesh | None) -> int:
-    """Images at once, of all devices together."""
-    num_devices = 1 if mesh is None else len(mesh.local_devices)
-    return -(-_NUM_AT_ONCE // num_devices) * num_devices
 
 
 def _fingerprint(settings: FlowerSettings) -> str:

@@ -54,6 +54,8 @@ from vexplain.evaluation import (
     make_sample,
     score_task,
 )
+from vexplain.streaming import Checkpoint, is_writer
+from vexplain.streaming.processes import exists, wait_for_all
 
 STUDIED = ("plain", "textured")  # difficulties of the study
 _VERSION = 3  # of the methods and truths: files of older ones are not read
@@ -213,18 +215,19 @@ def main(config: Config) -> dict[str, Any]:
         "seconds": timings | {"total": time.monotonic() - started},
         "settings": plain_settings(config),
     }
-    write_json(config.out / "metrics.json", metrics)
-    report = write_figures_and_report(config.out, found.cells, found.checks, metrics)
-    say(f"\nThe report is in {report}")
+    if is_writer():
+        write_json(config.out / "metrics.json", metrics)
+        report = write_figures_and_report(config.out, found.cells, found.checks, metrics)
+        say(f"\nThe report is in {report}")
     return metrics
 
 
 def _mesh(config: Config) -> Any:
     mesh = checked_mesh(config.batch_size, config.devices)
-    if config.num_scored_at_once % len(mesh.local_devices):
+    if config.num_scored_at_once % mesh.size:
         raise ValueError(
             f"num_scored_at_once is {config.num_scored_at_once}: expected a multiple of the "
-            f"{len(mesh.local_devices)} devices, or use fewer by --devices"
+            f"{mesh.size} devices, or use fewer by --devices"
         )
     return mesh
 
@@ -281,10 +284,10 @@ class _Flowers:
 def scored_cell(config: Config, flowers: _Flowers, key: Key, fold: int) -> Cell:
     """The scores of a cell and fold, from its file if there is one."""
     path = _path(config, "cells", key, fold, ".npz", also=("num_checked", "num_draws"))
-    if path.exists():
+    if exists(path):
         return load_cell(path)
     task = flowers.task(key, fold)
-    started = time.monotonic()
+    started, checkpoint = time.monotonic(), Checkpoint(path.with_suffix(".scores"))
     scores = score_task(
         task,
         config.chosen,
@@ -292,13 +295,16 @@ def scored_cell(config: Config, flowers: _Flowers, key: Key, fold: int) -> Cell:
         batch_size=config.num_scored_at_once,
         seed=config.seed,
         mesh=flowers.mesh,
+        checkpoint=checkpoint,
         description="Scoring heatmaps",
     )
     seconds = time.monotonic() - started
     shown, maps = gallery(config, task, scores)
     assert task.accuracy is not None
     cell = Cell(scores, task.accuracy, seconds, shown["images"], shown["masks"], maps)
-    save_cell(path, cell)
+    if is_writer():
+        save_cell(path, cell)
+    checkpoint.remove()
     return cell
 
 
@@ -315,7 +321,7 @@ def gallery(config: Config, task: Task, scores: Any) -> tuple[dict[str, np.ndarr
 def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dict[str, Any]:
     """Whether the maps explain the network of the first fold: sanity checks, deletion, insertion."""
     path = _path(config, "checks", key, config.folds[0], ".json", also=("num_scored_at_once",))
-    if path.exists():
+    if exists(path):
         return json.loads(path.read_text())
     fold = config.folds[0]
     signs = {name: score.sign for name, score in cell.scores.items()}
@@ -329,7 +335,9 @@ def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dic
         batch_size=min(config.num_scored_at_once, config.num_checked),
         seed=config.seed,
     )
-    write_json(path, plain_checks(found))
+    if is_writer():
+        write_json(path, plain_checks(found))
+    wait_for_all()
     return json.loads(path.read_text())
 
 

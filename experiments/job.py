@@ -13,11 +13,13 @@ import jax
 from tqdm.auto import tqdm
 
 from vexplain._files import plain_json
+from vexplain.streaming import is_writer
 
 
 def say(text: str) -> None:
-    """Prints a line above the progress bars."""
-    tqdm.write(text, file=sys.stdout)
+    """Prints a line above the progress bars; of several processes one does."""
+    if is_writer():
+        tqdm.write(text, file=sys.stdout)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ Training stops after `minutes` or `num_steps`, whichever comes first; a call sto
 that is bounded by time is not repeatable to the bit; one bounded by steps is.
 """
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -41,6 +42,7 @@ from tqdm.auto import tqdm
 from experiments.job import fingerprint, plain_settings, say
 from experiments.shape_translation_report import write_ladder_report
 from experiments.shape_translation_scores import (
+    collapse,
     cycle_scores,
     galleries,
     in_batches,
@@ -52,8 +54,9 @@ from experiments.shape_translation_scores import (
 from vexplain._files import write_json, write_whole
 from vexplain.datasets import Source, in_memory, paired_batches, unpaired_batches
 from vexplain.datasets.shape_swap import Pairs, ShapeSwapSource, paired_test
-from vexplain.streaming import Checkpoint, fold
+from vexplain.streaming import Checkpoint, agree_on, fold, is_writer
 from vexplain.streaming.devices import data_mesh
+from vexplain.streaming.processes import wait_for_all
 from vexplain.translation import (
     Latent,
     NetworkSettings,
@@ -206,14 +209,20 @@ def main(config: Config) -> dict[str, Any]:
         "receptive_field": translator.settings.receptive_field,
         "scores": scores,
         "losses": {name: float(value) for name, value in state.losses.items()},
+        "collapsed": {d: collapse(made, in_direction(pairs, d)[0]) for d, made in outputs.items()},
         "settings": plain_settings(config),
     }
-    write_json(folder / "metrics.json", metrics)
-    save_outputs(folder / "outputs.npz", outputs)
     for direction, found in scores.items():
         say(f"{direction}: " + ", ".join(f"{name} {found[name]:.3g}" for name in SHOWN))
-    report = write_ladder_report(config.out, pairs, sources[1], translator, state.average, history, metrics)
-    say(f"The report is in {report}")
+    for direction, reason in metrics["collapsed"].items():
+        if reason:
+            say(f"WARNING: the training collapsed: {direction}: {reason}")
+    if is_writer():
+        write_json(folder / "metrics.json", metrics)
+        save_outputs(folder / "outputs.npz", outputs)
+        rest = (sources[1], translator, state.average, history, metrics)
+        say(f"The report is in {write_ladder_report(config.out, pairs, *rest)}")
+    wait_for_all()
     return metrics
 
 
@@ -250,20 +259,20 @@ def train(config: Config, folder: Path, translator: Translator, sources, pairs: 
     folded = functools.partial(fold, mesh=data_mesh(config.devices), report=translation_report)
     checkpoint, optimizer = checkpoint_of(config, folder), optimizer_of(config)
     variables = translator.init(jax.random.key(config.seed))
-    history, started = read_history(folder / "history.json"), time.monotonic()
+    history, started = agree_on(read_history(folder / "history.json")), time.monotonic()
     if config.vae_steps and config.rung in LADDER:
         init, update = adversarial_training(translator, VAES, optimizer, seed=config.seed)
         alone = dataclasses.replace(checkpoint, directory=folder / "checkpoints-vae")
         start, options = init(variables), {"checkpoint": alone, "description": "Two VAEs"}
         variables = folded(update, start, batch_fn, num_steps=config.vae_steps, **options).variables
         if not history["steps"]:
-            history["seconds"] = time.monotonic() - started
+            history["seconds"] = agree_on(time.monotonic() - started)
     init, update = adversarial_training(translator, weights(config), optimizer, seed=config.seed)
     done = history["steps"][-1] if history["steps"] else 0
     state = init(variables)
     until = min(config.minutes * 60, history["seconds"] + config.call_minutes * 60)
-    bar = tqdm(total=until, initial=history["seconds"], desc="Training", unit="s")
-    with bar, SummaryWriter(str(folder / "tensorboard"), purge_step=done) as log:
+    bar = tqdm(total=until, initial=history["seconds"], desc="Training", unit="s", disable=not is_writer())
+    with bar, log_of(folder, done) as log:
         while done < config.num_steps and history["seconds"] < until:
             started = time.monotonic()
             done = min(done + config.every, config.num_steps)
@@ -271,18 +280,26 @@ def train(config: Config, folder: Path, translator: Translator, sources, pairs: 
             losses = {name: float(value) for name, value in translation_report(state).items()}
             quick = translated(translator, state.average, pairs, "ab", limit=100)
             scored = means(scores_of(quick, pairs, "ab"))
-            spent = time.monotonic() - started
+            spent = agree_on(time.monotonic() - started)  # all processes stop at the same step
             values = losses | {name: scored[name] for name in SHOWN}
             note(history, done, spent, values)
-            for name, value in values.items():
-                log.add_scalar(name, value, done)
-            log.add_images("translations", quick[:16], done, dataformats="NHWC")
-            write_json(folder / "history.json", history)
+            if log is not None:
+                for name, value in values.items():
+                    log.add_scalar(name, value, done)
+                log.add_images("translations", quick[:16], done, dataformats="NHWC")
+                write_json(folder / "history.json", history)
             bar.update(spent)
             bar.set_postfix({"step": done, "gain": f"{scored['iou_gain']:.3f}", "l1": f"{scored['l1']:.3f}"})
     if int(state.step) < done:  # all was done in earlier calls
         state = folded(update, state, batch_fn, num_steps=done, checkpoint=checkpoint)
     return state, history
+
+
+def log_of(folder: Path, step: int) -> contextlib.AbstractContextManager[SummaryWriter | None]:
+    """The log from a step on, in the process that writes it."""
+    if not is_writer():
+        return contextlib.nullcontext()
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
 
 def optimizer_of(config: Config) -> optax.GradientTransformation:

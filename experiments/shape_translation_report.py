@@ -84,7 +84,8 @@ def write_ladder_report(
     found = metrics["scores"]["ab"]
     report = Report(
         title="Shape translation: the same object in another shape",
-        lead=(
+        lead=_warning(metrics)
+        + (
             f"Two domains of rendered objects, {' and '.join(candidates.class_names)}, never shown in pairs. "
             "A model of two variational autoencoders with GAN, cycle and similarity losses translates one "
             "into the other; because the true partner of every test image is known, shape and appearance are "
@@ -102,6 +103,17 @@ def write_ladder_report(
     )
     save_pictures(out / "figures", report)
     return write_report(out / "report.html", report)
+
+
+def _warning(metrics: Mapping[str, Any]) -> str:
+    """Where the training of this run collapsed."""
+    found = [f"{direction}: {reason}" for direction, reason in metrics["collapsed"].items() if reason]
+    if not found:
+        return ""
+    return (
+        f"Warning: the training of this run collapsed ({'; '.join(found)}). Its scores say nothing about the "
+        "model; a smaller learning rate may help. "
+    )
 
 
 def _runs(out: Path, metrics: Mapping[str, Any]) -> dict[tuple[str, int], tuple[Path, dict[str, Any]]]:

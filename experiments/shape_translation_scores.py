@@ -25,6 +25,7 @@ from vexplain.translation import (
 APPEARANCE = ("hue", "saturation", "value", "second_hue", "texture", "frequency", "angle", "phase", "shade")
 GALLERY = 20
 _BATCH = 50
+_FLAT = 0.02  # standard deviation of values in [0, 1]; that of a rendered image is above 0.1
 
 
 def in_batches(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
@@ -92,6 +93,18 @@ def means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Means over pairs; the median of the hue error."""
     found = {name: float(np.mean(values)) for name, values in scores.items()}
     return found | {"hue_error": float(np.median(scores["hue_error"]))}
+
+
+def collapse(outputs: np.ndarray, inputs: np.ndarray) -> str:
+    """Why a training failed, whatever its scores are; "" where translations differ as images do."""
+    within = np.median(outputs.std((1, 2)).max(-1))  # of a single translation
+    across, expected = (np.mean(images.std(0)) for images in (outputs, inputs))
+    if within < _FLAT:
+        mean = ", ".join(f"{value:.2f}" for value in outputs.mean((0, 1, 2)))
+        return f"at least half of the translations are images of one color (mean RGB {mean})"
+    if across < _FLAT * expected:
+        return "all translations are the same image"
+    return ""
 
 
 def galleries(pairs: Pairs, direction: str, *, level: int) -> np.ndarray:

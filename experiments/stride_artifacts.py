@@ -32,7 +32,7 @@ import tyro
 from flax import nnx
 from tqdm.auto import tqdm
 
-from experiments.classifier_job import train_classifier
+from experiments.classifier_job import passes_of, train_classifier
 from experiments.job import plain_settings, say, step
 from experiments.stride_artifacts_maps import (
     BLURRED,
@@ -58,6 +58,7 @@ from vexplain.classifiers import VGGF, AlexNet, ResNet, functionalize
 from vexplain.datasets import Source, in_memory, subset
 from vexplain.datasets.an8flower import RenderedSource, fold_indices
 from vexplain.relevance import explain
+from vexplain.streaming import is_writer
 from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, layers
 
 RECIPE = "relevant features"  # the recipe of the paper in place of a layer
@@ -147,9 +148,11 @@ def main(config: Config) -> dict[str, Any]:
         "seconds": timings | {"total": time.monotonic() - started},
         "settings": plain_settings(config),
     }
-    write_json(config.out / "metrics.json", metrics)
-    report = write_figures_and_report(config.out, metrics, examples + shown)
-    say(f"\nThe report is in {report}")
+    if is_writer():
+        write_json(config.out / "metrics.json", metrics)
+        report = write_figures_and_report(config.out, metrics, examples + shown)
+        say(f"\nThe report is in {report}")
+    passes_of(config).remove()
     return metrics
 
 
@@ -234,7 +237,14 @@ def trained_network(
     table = layers(apply, variables, test[[0]]["images"])
     names = tuple(row.name for row in table if row.kind == "relu")
     found = relevance.learn_relevance(
-        apply, variables, train, layers=names, mu=config.mu, labels="true", batch_size=config.batch_size
+        apply,
+        variables,
+        train,
+        layers=names,
+        mu=config.mu,
+        labels="true",
+        batch_size=config.batch_size,
+        checkpoint=passes_of(config).below("relevance"),
     )
     per_image: dict[str, list[Any]] = {layer: [] for layer in (*names, RECIPE)}
     hits, examples = {STRIDED: [], STRIDE_1: []}, []

@@ -214,15 +214,20 @@ def test_an_interrupted_training_ends_as_one_that_was_not(to_train, tmp_path):
     watched = Watched(_flower_source())
     found = classifiers.train(normalized_linear, variables, watched, directory=tmp_path, **options)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert watched.num_batches == 6  # of 14: it went on from the end of the fourth epoch
+    assert watched.num_batches == 7  # of 15, with the first and last image: it went on from the fourth epoch
     again = classifiers.train(
-        normalized_linear, variables, Watched(watched, fails_at=0), directory=tmp_path, **options
+        normalized_linear, variables, Watched(watched, fails_at=1), directory=tmp_path, **options
     )
     jax.tree.map(np.testing.assert_array_equal, again, expected)
     for change in ({"seed": 4}, {"epochs": 8}, {"learning_rate": 0.02}):
         other = {**options, **change, "directory": tmp_path}
-        with pytest.raises(CheckpointError, match=r"made with other settings .'images 32, epochs 7"):
+        (name,) = change
+        message = f"made with other settings .'{name} {options[name]}', now '{name} {change[name]}'"
+        with pytest.raises(CheckpointError, match=message):
             classifiers.train(normalized_linear, variables, _flower_source(), **other)
+    others = jax.tree.map(lambda leaf: leaf + 1, variables)
+    with pytest.raises(CheckpointError, match="'constants "):
+        classifiers.train(normalized_linear, others, _flower_source(), directory=tmp_path, **options)
 
 
 def test_the_usual_training_is_adam_with_warmup_and_cosine_decay_of_all_but_statistics(to_train):

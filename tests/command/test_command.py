@@ -16,7 +16,8 @@ from vexplain import METHODS
 from vexplain.__main__ import main
 from vexplain.command import pictures, steps
 from vexplain.command.arguments import parse
-from vexplain.relevance import features, load_relevance
+from vexplain.datasets import ImageFiles
+from vexplain.relevance import features, learning, load_relevance
 
 HERE = "tests.command.networks"
 COLORS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
@@ -159,6 +160,31 @@ def test_an_interrupted_run_goes_on(num_saved, explained, images, tmp_path, caps
     )
     assert [image["features"] for image in gone_on] == [image["features"] for image in whole]
     assert [image["heatmap"] for image in gone_on] == [image["heatmap"] for image in whole]
+
+
+def test_a_run_that_was_interrupted_after_its_passes_reads_no_image_again(
+    explained, images, tmp_path, monkeypatch
+):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learning, "find_relevance", interrupted)
+        assert call("features", images, tmp_path) == 130
+    saved = sorted(path.name for path in tmp_path.glob(".unfinished/*/features/*"))
+    assert saved == ["predictions", "relevance"]
+    (tmp_path / ".unfinished" / "of other settings").mkdir()
+    read, batch_of = [], ImageFiles._batch
+    monkeypatch.setattr(
+        ImageFiles, "_batch", lambda *given: read.extend(given[1].tolist()) or batch_of(*given)
+    )
+    assert call("features", images, tmp_path) == 0
+    assert set(read) == {0, 5, 6}  # the first and the last one, which tell a source from others
+    assert not (tmp_path / ".unfinished").exists()
+    found, whole = (load_relevance(folder / "relevance.npz") for folder in (tmp_path, explained))
+    np.testing.assert_array_equal(found.weights, whole.weights)
+    notes, before = (json.loads((folder / "features.json").read_text()) for folder in (tmp_path, explained))
+    assert notes["skipped"] == before["skipped"] == {"red/broken.jpg": before["skipped"]["red/broken.jpg"]}
 
 
 def test_heatmaps_of_another_setting_are_made_again(explained, images, tmp_path, monkeypatch):

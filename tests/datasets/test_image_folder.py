@@ -17,6 +17,7 @@ from vexplain.datasets import (
     in_memory,
     shuffled_batches,
     subset,
+    threads,
     unpaired_batches,
 )
 
@@ -119,6 +120,28 @@ def test_broken_images_give_their_place_to_readable_ones(folder):
         assert batch["a"].shape == batch["b"].shape == (4, 4, 4, 3)
         assert set(brightness(batch["a"])) == {0, 2, 3}
         assert set(brightness(batch["b"])) == {5, 6}
+
+
+def test_a_broken_image_gives_its_place_to_the_same_one_whichever_rows_are_read(folder):
+    domains = [image_folder(folder / name, size=4) for name in ("cat", "dog")]
+    batches, _ = unpaired_batches(*domains, 4, seed=0)
+    for rows in ([0, 1], [2, 3]):
+        for name, images in batches.read(1, np.array(rows)).items():
+            np.testing.assert_array_equal(images, batches(1)[name][rows])
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_threads_change_neither_images_nor_the_order_of_messages(folder, caplog, monkeypatch, cores):
+    monkeypatch.setattr(threads, "num_cores", lambda: cores)
+    source = class_folders(folder, size=4)
+    chosen = np.array([7, 6, 5, 4, 3, 2, 1, 0] * 3)
+    images = source[chosen]["images"]
+    one_by_one = [class_folders(folder, size=4)[int(n)]["images"] for n in chosen]
+    np.testing.assert_array_equal(images, np.stack(one_by_one))
+    assert list(source.skipped) == [str(folder / name) for name in reversed(BROKEN)]
+    stopping = class_folders(folder, size=4, on_unreadable="raise")
+    with pytest.raises(UnreadableImage, match=BROKEN[2]):
+        stopping[chosen]
 
 
 def test_a_batch_of_broken_files_alone_stops_an_unpaired_training(folder, tmp_path):

@@ -10,8 +10,10 @@ from vexplain.datasets import (
     epoch_batches,
     gather,
     in_memory,
+    paired_batches,
     shuffled_batches,
     subset,
+    unpaired_batches,
     with_extras,
 )
 from vexplain.datasets.an8flower import RenderedSource
@@ -41,6 +43,27 @@ def test_shuffled_batches_are_a_function_of_seed_and_step(source):
     assert not np.array_equal(epochs[0], epochs[1])
     np.testing.assert_array_equal(shuffled_batches(source, 2, seed=4)[0](5)["indices"], epochs[1][2])
     assert not np.array_equal(shuffled_batches(source, 2, seed=5)[0](0)["indices"], epochs[0][0])
+
+
+@pytest.mark.parametrize("rows", [[0], [3, 1], [2, 3], []])
+def test_some_rows_of_a_batch_are_those_of_the_whole_batch(source, rows):
+    """Of another source for each kind of batches; the last one of an epoch is padded."""
+    others = subset(source, [3, 1, 0, 2, 6])
+    for batches, _ in (
+        epoch_batches(source, 4),
+        shuffled_batches(source, 4, seed=1),
+        unpaired_batches(source, others, 4, seed=2),
+        paired_batches(source, source, 4, seed=3),
+    ):
+        for t in range(2):
+            whole, part = batches(t), batches.read(t, np.array(rows, int))
+            changed = batches.mapped(lambda b: {name: -rows for name, rows in b.items()}).read(
+                t, np.array([1])
+            )
+            assert set(part) == set(whole) == set(changed)
+            for name, values in whole.items():
+                np.testing.assert_array_equal(part[name], np.asarray(values)[rows])
+                np.testing.assert_array_equal(changed[name], -np.asarray(values)[[1]])
 
 
 def test_a_subset_has_its_own_indices(source):

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import shape_translation
 from experiments.shape_translation_scores import (
+    collapse,
     controls,
     cycle_scores,
     galleries,
@@ -54,6 +55,19 @@ def test_a_second_call_goes_on_and_ends_as_one_call(run, tmp_path, without_repor
     whole = shape_translation.main(dataclasses.replace(SMOKE, out=tmp_path))
     assert whole["losses"] == second["losses"]
     assert whole["scores"] == second["scores"]
+
+
+def test_a_training_that_collapsed_is_said(run):
+    pairs = paired_test(6, level=4, variant="U", size=16)
+    inputs, truth = pairs.images_a, np.asarray(pairs.images_b)
+    assert collapse(truth, inputs) == ""
+    white = np.concatenate([truth[:2], np.full((4, 16, 16, 3), 0.99)])
+    assert "are images of one color (mean RGB 0.9" in collapse(white, inputs)
+    assert collapse(np.repeat(truth[:1], 6, axis=0), inputs) == "all translations are the same image"
+    out, _, metrics = run
+    report = (out / "report.html").read_text()
+    assert ("the training of this run collapsed" in report) == any(metrics["collapsed"].values())
+    assert set(metrics["collapsed"]) == {"ab", "ba"}
 
 
 def test_the_folder_holds_metrics_outputs_figures_and_report(run):

@@ -31,5 +31,5 @@ def test_devices_that_do_not_exist(wanted):
 
 
 def test_a_batch_that_does_not_divide():
-    with pytest.raises(ValueError, match=r"batch\['x'\] has 6 examples, which 4 devices.*multiple of 4"):
+    with pytest.raises(ValueError, match=r"batch has 6 examples, which 4 devices.*multiple of 4"):
         shard_batch({"x": np.zeros(6)}, data_mesh(4))

@@ -1,11 +1,6 @@
 """The loop: exact resume after any kind of end, one compilation, many devices."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -107,37 +102,6 @@ def test_a_finished_fold_returns_at_once(tmp_path):
     first = fold(walk, start(), batch_fn, num_steps=4, checkpoint=checkpoint)
     again = fold(walk, start(), lambda t: 1 / 0, num_steps=4, checkpoint=checkpoint)
     assert_same(first, again)
-
-
-_SCRIPT = """
-import sys, time
-from tests.streaming.test_fold import walk, start, batch_fn
-from vexplain.streaming import Checkpoint, fold
-def slow(t):
-    time.sleep(0.05)
-    print(t, flush=True)
-    return batch_fn(t)
-fold(walk, start(), slow, num_steps=60, checkpoint=Checkpoint(sys.argv[1], every=2))
-"""
-
-
-def test_a_killed_process_resumes_bit_for_bit(tmp_path):
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SCRIPT, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if int(line) >= 11:
-            break
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    saved = [int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()]
-    assert saved
-    assert max(saved) < 60
-    found = fold(walk, start(), batch_fn, num_steps=60, checkpoint=Checkpoint(tmp_path, every=2))
-    assert_same(found, fold(walk, start(), batch_fn, num_steps=60))
 
 
 def _saved(tmp_path):

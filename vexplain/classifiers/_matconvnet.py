@@ -60,10 +60,10 @@ def _main(file: str, to: str, max_bytes: int) -> int:
     try:
         np.savez(to, **_arrays(file))
     except MemoryError:
-        print(f"it takes more than max_bytes = {max_bytes:,}; raise it where that is right", file=sys.stderr)
+        sys.stderr.write(f"it takes more than max_bytes = {max_bytes:,}; raise it where that is right\n")
         return 1
     except Exception as error:  # SciPy raises many kinds for broken files
-        print(" ".join(f"{error}".split()) or type(error).__name__, file=sys.stderr)
+        sys.stderr.write((" ".join(f"{error}".split()) or type(error).__name__) + "\n")
         return 1
     return 0
 

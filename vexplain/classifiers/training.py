@@ -10,6 +10,7 @@ import optax
 
 from vexplain.datasets import Source, shuffled_batches
 from vexplain.streaming import Checkpoint, fold
+from vexplain.streaming.checkpoints import facts_of
 from vexplain.streaming.devices import Mesh
 from vexplain.streaming.divergence import Divergence, guarded, no_divergence, raise_if_diverged, running_mean
 from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Labels, Logits, PyTree, Variables
@@ -127,9 +128,9 @@ def train(
         batch_size: images a step; what does not fill a batch is left out of an epoch.
         learning_rate: at its peak, after a twentieth of the steps.
         seed: of the order of the images.
-        directory: of checkpoints, four epochs apart; none if left out. One of other settings, or of another
-            number of images, is refused.
-        mesh: devices; one if left out.
+        directory: of checkpoints, four epochs apart; none if left out. One of other settings, images or
+            first variables is refused.
+        mesh: devices; one if left out, or where there are several processes one of each.
         description: of the progress bar; `None` shows none.
 
     Raises:
@@ -155,15 +156,18 @@ def train(
     warmup = min(num_steps // 20 + 1, num_steps - 1)
     schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, num_steps)
     init, update = supervised(apply, optax.adam(schedule), trainable=_is_weight)
-    settings = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    fingerprint = ", ".join(f"{k} {v}" for k, v in {"images": len(source), **settings}.items())
+    checkpoint = None
+    if directory is not None:
+        facts = facts_of(source, variables, batch_size)
+        facts |= {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
+        checkpoint = Checkpoint(directory, every=4 * steps).of(**facts)
     state = fold(
         update,
         init(variables),
         batch_fn,
         num_steps=num_steps,
         mesh=mesh,
-        checkpoint=None if directory is None else Checkpoint(directory, 4 * steps, fingerprint),
+        checkpoint=checkpoint,
         description=description,
         report=training_report,
     )

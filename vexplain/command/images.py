@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
 
 from vexplain.command.model import Model
 from vexplain.datasets import ImageFiles, class_folders, image_folder
 from vexplain.datasets.image_files import SUFFIXES
-from vexplain.datasets.sources import epoch_batches
+from vexplain.streaming import Checkpoint, fold_epoch
+from vexplain.typing import Array, Batch, Float, Int, Shaped, Variables
 
 
 class Folder(NamedTuple):
@@ -69,28 +70,49 @@ def paths_of(source: ImageFiles) -> list[Path]:
     return [Path(str(file)) for file in source.files]
 
 
-def predict(model: Model, folder: Folder, batch_size: int) -> Predictions:
-    """Returns the predicted class of every image that can be read.
+class _Scores(NamedTuple):
+    """Of every image in the order of the source."""
+
+    predicted: Int[Array, " images"]
+    probabilities: Float[Array, " images"]
+    is_finite: Shaped[Array, " images"]
+    is_readable: Shaped[Array, " images"]
+    num_rows: Int[Array, ""]  # filled so far
+
+
+def predict(model: Model, folder: Folder, batch_size: int, checkpoint: Checkpoint) -> Predictions:
+    """Returns the predicted class of every image that can be read, and goes on where a checkpoint stops.
 
     Raises:
         ValueError: no image can be read, a score that is not finite, or one class for all images.
     """
-    score = jax.jit(lambda variables, images: jax.nn.softmax(model.apply(variables, images)))
-    batch_fn, num_steps = epoch_batches(folder.source, min(batch_size, len(folder.source)))
-    found = np.full((len(folder.source), model.num_classes), np.nan, np.float32)
-    is_readable = np.full(len(folder.source), False)
-    for t in tqdm(range(num_steps), desc="Predictions", unit="step"):
-        batch = batch_fn(t)
-        here = batch["indices"][np.asarray(batch["weights"]) > 0]
-        scores = np.asarray(score(model.variables, batch["images"]))
-        found[here] = scores[np.asarray(batch["weights"]) > 0]
-        is_readable[here] = True
+    count = len(folder.source)
+    never = jnp.zeros(count, bool)
+    state = _Scores(jnp.zeros(count, jnp.int32), jnp.zeros(count), never, never, jnp.zeros((), jnp.int32))
+
+    def update(state: _Scores, batch: Batch, variables: Variables) -> _Scores:
+        scores = jax.nn.softmax(model.apply(variables, batch["images"]))
+        here = (scores.argmax(1), scores.max(1), jnp.isfinite(scores).all(1), batch["weights"] > 0)
+        rows = state.num_rows + jnp.arange(len(scores))  # padding at the end has none, and is dropped
+        filled = (old.at[rows].set(new, mode="drop") for old, new in zip(state[:4], here, strict=True))
+        return _Scores(*filled, num_rows=state.num_rows + len(scores))
+
+    found = fold_epoch(
+        update,
+        state,
+        folder.source,
+        batch_size=min(batch_size, count),
+        constants=model.variables,
+        checkpoint=checkpoint,
+        description="Predictions",
+    )
+    is_readable = np.asarray(found.is_readable)
     if not is_readable.any():
         first = next(iter(folder.source.skipped.values()), "")
         raise ValueError(f"--images: none of {len(is_readable)} files can be read as an image; {first}")
     kept = np.flatnonzero(is_readable)
-    _check_finite(folder, found, kept)
-    predicted = found[kept].argmax(1).astype(np.int32)
+    _check_finite(folder, np.asarray(found.is_finite), kept)
+    predicted = np.asarray(found.predicted)[kept].astype(np.int32)
     source = folder.source
     files = tuple(source.files[int(n)] for n in kept)
     truth = source.classes[kept] if folder.has_labels else np.full(len(kept), -1)
@@ -103,7 +125,7 @@ def predict(model: Model, folder: Folder, batch_size: int) -> Predictions:
         _source(files, predicted, source.class_names, model),
         np.asarray(truth),
         predicted,
-        found[kept, predicted],
+        np.asarray(found.probabilities)[kept],
         {
             Path(name).relative_to(folder.root).as_posix(): reason.removeprefix(f"{name} ")
             for name, reason in source.skipped.items()
@@ -138,9 +160,9 @@ def _note(has_labels, is_flat, folders, names, model: Model) -> str:
     )
 
 
-def _check_finite(folder: Folder, scores: np.ndarray, kept: np.ndarray) -> None:
-    bad = [n for n in kept if not np.isfinite(scores[n]).all()]
-    if bad:
+def _check_finite(folder: Folder, is_finite: np.ndarray, kept: np.ndarray) -> None:
+    bad = kept[~is_finite[kept]]
+    if len(bad):
         raise ValueError(
             f"--model: the scores of {len(bad)} images are NaN or infinite, first of "
             f"{folder.source.files[bad[0]]}: are these the right weights, and images in [0, 1]?"

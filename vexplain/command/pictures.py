@@ -14,17 +14,19 @@ from tqdm.auto import tqdm
 
 from vexplain._files import read_json, write_json, write_whole
 from vexplain.command.arguments import Explain
-from vexplain.datasets.sources import epoch_batches, subset
+from vexplain.datasets.batches import epoch_batches
+from vexplain.datasets.sources import subset
 from vexplain.figures import class_sheet, explanation_sheet, save_figure
 from vexplain.relevance import Explanation, FeatureView, explain, feature_name, num_features
+from vexplain.streaming import agree_on, gather_values, is_writer
 
 
 class Explained(NamedTuple):
     """The explanations of the images whose class has relevant features."""
 
     records: dict[int, dict[str, Any]]  # files and features of each image, by its index in the source
-    images: np.ndarray  # those that the report shows
-    explanation: Explanation  # of them
+    images: np.ndarray  # those that the report shows; none in a process that does not write it
+    explanation: Explanation | None  # of them
     places: np.ndarray  # their indices in the source
 
     @property
@@ -45,14 +47,19 @@ def explain_images(arguments: Explain, found: Any) -> Explained:
         raise ValueError(f"--mu is {arguments.mu:g}: no class has a relevant feature; choose a larger one")
     explained = np.flatnonzero(has_features)
     chosen = _spread(found.predictions.predicted, explained, arguments.num_shown)
-    records = _kept(arguments, found, np.setdiff1d(explained, chosen))
-    missing = np.setdiff1d(explained, [*chosen, *records])
-    places = np.concatenate([chosen, missing])  # the report needs the chosen ones themselves: they come first
+    records = agree_on(_kept(arguments, found, np.setdiff1d(explained, chosen)))
+    missing = np.setdiff1d(explained, [*chosen, *records])[jax.process_index() :: jax.process_count()]
+    if not is_writer():  # the report needs the chosen ones themselves: they come first
+        chosen = chosen[:0]
+    places = np.concatenate([chosen, missing])
     kept = []
     for place, image, one in _explanations(arguments, found, places, num_done=len(records)):
         records[place] = _save(arguments, found, place, image, one)
         if len(kept) < len(chosen):
             kept.append((image, one))
+    records = {place: record for here in gather_values(records) for place, record in here.items()}
+    if not kept:
+        return Explained(records, np.zeros((0, 0, 0, 3)), None, chosen)
     images, explanations = zip(*kept, strict=True)
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *explanations)
     return Explained(records, np.concatenate(images), joined, chosen)
@@ -76,10 +83,12 @@ def _explanations(
     arguments: Explain, found: Any, places: np.ndarray, num_done: int
 ) -> Iterator[tuple[int, np.ndarray, Explanation]]:
     """Index, image and explanation of one image after the other, explained in batches."""
+    if not len(places):
+        return
     source = subset(found.predictions.source, places)
     batch_fn, num_steps = epoch_batches(source, min(arguments.batch_size, len(source)))
-    total = len(source) + num_done
-    with tqdm(total=total, initial=num_done, desc="Heatmaps", unit="image") as progress:
+    bar = {"desc": "Heatmaps", "unit": "image", "disable": not is_writer()}
+    with tqdm(total=len(source) + num_done, initial=num_done, **bar) as progress:
         for t in range(num_steps):
             batch = batch_fn(t)
             explanation = explain(

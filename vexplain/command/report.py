@@ -31,6 +31,7 @@ _PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "numpy")
 
 def write_results(arguments: Explain, found: Any, explained: Explained, sheets: Mapping[str, Path]) -> Path:
     """Writes results.json, explanations.png and report.html, and returns the path of the report."""
+    assert explained.explanation is not None, "of the process that writes"
     results = _results(arguments, found, explained, sheets)
     write_json(arguments.out / "results.json", results)
     labels = found.predictions.truth[explained.places] if found.folder.has_labels else None

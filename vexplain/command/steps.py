@@ -22,10 +22,13 @@ from vexplain.command.model import Model, load_model
 from vexplain.command.pictures import explain_images, save_class_sheets
 from vexplain.command.report import write_results
 from vexplain.relevance import Relevance, interpret
+from vexplain.streaming import Checkpoint, is_writer
+from vexplain.streaming.checkpoints import remove_folder
 from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, LayerTable, layers, with_rules
 
 Say = Callable[[str], object]
 _VERSION = 1  # of the files of results
+_UNFINISHED = ".unfinished"  # folder of the checkpoints of passes
 
 
 class Found(NamedTuple):
@@ -45,6 +48,8 @@ def run(arguments: Arguments, say: Say) -> None:
     Raises:
         ValueError: the model, the images or a setting cannot be used; says which and what to do.
     """
+    if not is_writer():
+        say = lambda text: None  # noqa: E731
     if isinstance(arguments, Methods):
         say(str(METHODS))
         return
@@ -55,8 +60,12 @@ def run(arguments: Arguments, say: Say) -> None:
         sheets = find_average_images(arguments, found, say)
         if isinstance(arguments, Explain):
             explained = explain_images(arguments, found)
-            path = write_results(arguments, found, explained, sheets)
-            say(f"{explained.num_heatmaps} heatmaps in {arguments.out / 'heatmaps'}; the report is {path}")
+            if is_writer():
+                path = write_results(arguments, found, explained, sheets)
+                say(
+                    f"{explained.num_heatmaps} heatmaps in {arguments.out / 'heatmaps'}; the report is {path}"
+                )
+    Checkpoint(arguments.out / _UNFINISHED).remove()
 
 
 def show_layers(arguments: Layers, say: Say) -> None:
@@ -65,7 +74,7 @@ def show_layers(arguments: Layers, say: Say) -> None:
     table = _table(model)
     say(str(table))
     say(_size_of_search(table, relevance.default_layers(table)))
-    if arguments.out is not None:
+    if arguments.out is not None and is_writer():
         _write_layers(arguments.out, table)
 
 
@@ -79,11 +88,13 @@ def find_features(arguments: Features, say: Say) -> Found:
         _check_covered(model, arguments.on_uncovered)
     say(f"{len(folder.source)} images in {arguments.images}: {folder.note}")
     fingerprint = _fingerprint(arguments, model, folder, table, [row.name for row in rows])
+    passes = _unfinished(arguments.out, fingerprint)
     if (kept := _kept(arguments.out, fingerprint, folder, model)) is not None:
+        passes.below("features").remove()
         say(f"Relevant features: taken over from {arguments.out}")
         return Found(model, folder, table, *kept, fingerprint)
     say(_size_of_search(table, rows))
-    predictions = predict(model, folder, arguments.batch_size)
+    predictions = predict(model, folder, arguments.batch_size, passes.below("features/predictions"))
     if count := len(predictions.skipped):
         say(f"passed over: {count} of {len(folder.source)} files, which cannot be read")
     learned = relevance.learn_relevance(
@@ -94,10 +105,13 @@ def find_features(arguments: Features, say: Say) -> Found:
         mu=arguments.mu,
         batch_size=min(arguments.batch_size, len(predictions.source)),
         on_empty_class="leave_out",
+        checkpoint=passes.below("features/relevance"),
         description="Relevant features",
     )
-    _write_layers(arguments.out, table)
-    _write_features(arguments.out, learned, predictions, arguments.images, fingerprint)
+    if is_writer():
+        _write_layers(arguments.out, table)
+        _write_features(arguments.out, learned, predictions, arguments.images, fingerprint)
+    passes.below("features").remove()
     say(_summary(learned, predictions))
     return Found(model, folder, table, predictions, learned, fingerprint)
 
@@ -105,10 +119,12 @@ def find_features(arguments: Features, say: Say) -> Found:
 def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[str, Path]:
     """Returns, by class, the picture of its relevant features: average images and their best image parts."""
     path, key = arguments.out / "interpretation.json", [found.fingerprint, arguments.num_exemplars]
+    unfinished = _unfinished(arguments.out, found.fingerprint).below("average_images")
     kept = read_json(path)
     if kept is not None and kept["key"] == key:
         sheets = {name: arguments.out / file for name, file in kept["sheets"].items()}
         if all(sheet.is_file() for sheet in sheets.values()):
+            unfinished.remove()
             say(f"Average images: taken over from {arguments.out}")
             return sheets
     views = interpret(
@@ -119,13 +135,27 @@ def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[st
         found.predictions.source,
         num_images=arguments.num_exemplars,
         batch_size=min(arguments.batch_size, len(found.predictions.source)),
+        checkpoint=unfinished.below(f"{arguments.num_exemplars}"),
         description="Average images",
     )
+    if not is_writer():
+        unfinished.remove()
+        return {}
     sheets = save_class_sheets(arguments.out / "average_images", views)
     relative = {name: sheet.relative_to(arguments.out).as_posix() for name, sheet in sheets.items()}
     write_json(path, {"key": key, "sheets": relative})
+    unfinished.remove()
     say(f"Average images of {len(views)} features in {arguments.out / 'average_images'}")
     return sheets
+
+
+def _unfinished(out: Path, fingerprint: str) -> Checkpoint:
+    """Where passes are saved until their results are written; those of other settings are removed."""
+    folder = out / _UNFINISHED
+    for other in sorted(folder.glob("*")) if is_writer() else ():
+        if other.name != fingerprint:
+            remove_folder(other)
+    return Checkpoint(folder / fingerprint)
 
 
 def _table(model: Model) -> LayerTable:

@@ -4,6 +4,11 @@ The builders `an8flower_rendered`, `an8flower_release` and `shape_swap_rendered`
 name, which registers them with TFDS; nothing here imports TFDS.
 """
 
+from vexplain.datasets.batches import Batches as Batches
+from vexplain.datasets.batches import epoch_batches as epoch_batches
+from vexplain.datasets.batches import gather as gather
+from vexplain.datasets.batches import in_memory as in_memory
+from vexplain.datasets.batches import shuffled_batches as shuffled_batches
 from vexplain.datasets.digits import digits_source as digits_source
 from vexplain.datasets.domains import paired_batches as paired_batches
 from vexplain.datasets.domains import unpaired_batches as unpaired_batches
@@ -21,10 +26,6 @@ from vexplain.datasets.mnist import mnist_folder as mnist_folder
 from vexplain.datasets.shapes3d import Shapes3DSource as Shapes3DSource
 from vexplain.datasets.sources import ArraySource as ArraySource
 from vexplain.datasets.sources import Source as Source
-from vexplain.datasets.sources import epoch_batches as epoch_batches
-from vexplain.datasets.sources import gather as gather
-from vexplain.datasets.sources import in_memory as in_memory
-from vexplain.datasets.sources import shuffled_batches as shuffled_batches
 from vexplain.datasets.sources import subset as subset
 from vexplain.datasets.sources import with_extras as with_extras
 from vexplain.datasets.tfds_source import from_tfds as from_tfds

@@ -13,14 +13,15 @@ In all functions:
 import numpy as np
 
 from vexplain._checks import check_positive
-from vexplain.datasets.sources import BatchFn, Source, shuffled_indices
+from vexplain.datasets.batches import Batches, shuffled_indices
+from vexplain.datasets.sources import Source
 from vexplain.typing import Batch, Images
 
 
 def unpaired_batches(
     source_a: Source, source_b: Source, batch_size: int, *, seed: int
-) -> tuple[BatchFn, int]:
-    """Returns (batch_fn, steps an epoch); batch t is {"a": images of A, "b": images of B}.
+) -> tuple[Batches, int]:
+    """Returns (batches, steps an epoch); batch t is {"a": images of A, "b": images of B}.
 
     Batch t is a function of (seed, t). Each domain goes through permutations of its own: all of its images
     (but those that do not fill a last batch) are seen before one is seen again, also where the other domain
@@ -38,17 +39,18 @@ def unpaired_batches(
     """
     _check_domains(source_a, source_b, batch_size)
 
-    def batch_fn(t: int) -> Batch:
+    def read(t: int, rows: np.ndarray) -> Batch:
         return {
-            "a": _images(source_a, shuffled_indices(len(source_a), batch_size, t, (seed, 0))),
-            "b": _images(source_b, shuffled_indices(len(source_b), batch_size, t, (seed, 1))),
+            "a": _images(source_a, shuffled_indices(len(source_a), batch_size, t, (seed, 0)), rows),
+            "b": _images(source_b, shuffled_indices(len(source_b), batch_size, t, (seed, 1)), rows),
         }
 
-    return batch_fn, min(len(source_a), len(source_b)) // batch_size
+    sources = (source_a, source_b)
+    return Batches(batch_size, read, sources), min(len(source_a), len(source_b)) // batch_size
 
 
-def paired_batches(source_a: Source, source_b: Source, batch_size: int, *, seed: int) -> tuple[BatchFn, int]:
-    """Returns (batch_fn, steps an epoch); in batch t, image i of "a" and image i of "b" are partners.
+def paired_batches(source_a: Source, source_b: Source, batch_size: int, *, seed: int) -> tuple[Batches, int]:
+    """Returns (batches, steps an epoch); in batch t, image i of "a" and image i of "b" are partners.
 
     For a supervised upper bound of a translation. Batch t is a function of (seed, t). Partners have the same
     index in both sources.
@@ -64,23 +66,33 @@ def paired_batches(source_a: Source, source_b: Source, batch_size: int, *, seed:
             "without partners use unpaired_batches"
         )
 
-    def batch_fn(t: int) -> Batch:
-        chosen = shuffled_indices(len(source_a), batch_size, t, (seed,))
+    def read(t: int, rows: np.ndarray) -> Batch:
+        chosen = shuffled_indices(len(source_a), batch_size, t, (seed,))[rows]
         return {"a": source_a[chosen]["images"], "b": source_b[chosen]["images"]}
 
-    return batch_fn, len(source_a) // batch_size
+    return Batches(batch_size, read, (source_a, source_b)), len(source_a) // batch_size
 
 
-def _images(source: Source, chosen: np.ndarray) -> Images:
-    """The images of a batch; broken ones, of weight 0, give their place to readable ones."""
-    batch = source[chosen]
-    images = batch["images"]
-    readable = np.flatnonzero(np.asarray(batch.get("weights", np.ones(len(chosen)))))
-    if len(readable) == len(chosen):
+def _images(source: Source, chosen: np.ndarray, rows: np.ndarray) -> Images:
+    """Some images of a batch; a broken one, of weight 0, gives its place to the next readable one."""
+    images, is_readable = _read(source, chosen[rows])
+    if is_readable.all():
         return images
-    if not len(readable):
-        raise ValueError("none of the files of a whole batch is a readable image; see the log")
-    return images[np.resize(readable, len(chosen))]
+    images = np.array(images)
+    for place in np.flatnonzero(~is_readable):
+        for step in range(1, len(chosen)):
+            following, (is_found,) = _read(source, chosen[[(rows[place] + step) % len(chosen)]])
+            if is_found:
+                images[place] = following[0]
+                break
+        else:
+            raise ValueError("none of the files of a whole batch is a readable image; see the log")
+    return images
+
+
+def _read(source: Source, indices: np.ndarray) -> tuple[Images, np.ndarray]:
+    batch = source[indices]
+    return batch["images"], np.asarray(batch.get("weights", np.ones(len(indices)))) > 0
 
 
 def _check_domains(source_a: Source, source_b: Source, batch_size: int) -> None:

@@ -13,16 +13,18 @@ import dataclasses
 import io
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vexplain._checks import check_choice, check_positive
 from vexplain.datasets._classes import Classes, chosen_classes
 from vexplain.datasets.sources import LazySource
+from vexplain.datasets.threads import in_threads
 from vexplain.typing import Float
 
 _LOG = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MAX_PIXELS = 2**26  # four bytes each while an image is decoded, three times that where it is transparent
 _MAX_ENLARGED = 2**28  # pixels: 65535 × 1 of them at 224 would fill the memory
+_ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # of a run, in an error of Pillow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,8 @@ class ImageFiles(LazySource):
 
     def _batch(self, indices: np.ndarray) -> dict[str, Any]:
         files = [self.files[index] for index in indices.tolist()]
-        decoded = [decode_or_skip(file, self.resizing, self.on_unreadable, self.skipped) for file in files]
+        decoded = in_threads(lambda file: decode_or_error(file, self.resizing), files)
+        decoded = without_broken(decoded, files, self.on_unreadable, self.skipped)
         images, weights = stacked(decoded, (self.resizing.size, self.resizing.size, 3))
         return {"images": images, "labels": self.classes[indices].astype(np.int32), "weights": weights}
 
@@ -205,30 +209,44 @@ def decode_image(file: str | bytes | EncodedFile, resizing: Resizing) -> Float[n
         content = file if isinstance(file, bytes) else file.read_bytes()
         with Image.open(io.BytesIO(content)) as opened:
             _check_pixels(opened, resizing.max_pixels)
-            image = resizing(_on_white(ImageOps.exif_transpose(opened)))
+            image = resizing(_on_white(_upright(opened)))
     except Exception as error:  # broken files raise nearly anything in Pillow, struct.error and TypeError too
         name = "an image" if isinstance(file, bytes) else str(file)
-        cause = "no known format" if isinstance(error, UnidentifiedImageError) else error
+        is_unknown = isinstance(error, UnidentifiedImageError)
+        cause = "no known format" if is_unknown else _ADDRESS.sub("", str(error))
         raise UnreadableImage(f"{name} cannot be read as an image: {cause}") from error
     return np.asarray(image, np.float32) * np.float32(1 / 255)
 
 
-def decode_or_skip(
-    file: EncodedFile, resizing: Resizing, on_unreadable: OnUnreadable, skipped: dict[str, str]
-) -> Float[np.ndarray, "size size 3"] | None:
-    """Returns what `decode_image` does, or `None` for a broken file, unless `on_unreadable` is "raise".
-
-    The broken file and what is wrong with it is logged once, with their number, and added to `skipped`.
-    """
+def decode_or_error(
+    file: EncodedFile, resizing: Resizing
+) -> Float[np.ndarray, "size size 3"] | UnreadableImage:
+    """Returns what `decode_image` does, or the error of a broken file."""
     try:
         return decode_image(file, resizing)
     except UnreadableImage as error:
+        return error
+
+
+def without_broken(
+    decoded: Sequence[np.ndarray | UnreadableImage],
+    files: Sequence[Any],
+    on_unreadable: OnUnreadable,
+    skipped: dict[str, str],
+) -> list[np.ndarray | None]:
+    """Returns images with `None` in the place of an error, unless `on_unreadable` is "raise".
+
+    A broken file and what is wrong with it is logged once, with their number, and added to `skipped`.
+    """
+    for file, error in zip(files, decoded, strict=True):
+        if not isinstance(error, UnreadableImage):
+            continue
         if on_unreadable == "raise":
             raise UnreadableImage(f'{error}; mend or remove it, or pass on_unreadable="skip"') from error
         if str(file) not in skipped:
             skipped[str(file)] = str(error)
             _LOG.warning("skipped: %s (%d so far)", error, len(skipped))
-        return None
+    return [None if isinstance(image, UnreadableImage) else image for image in decoded]
 
 
 def stacked(
@@ -281,6 +299,13 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
         )
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says, and not copied where that is no turn."""
+    image.load()
+    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(image) if is_turned else image
+
+
 def _on_white(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # more than 8 bits, which Pillow would clip at 255
         values = np.asarray(image, np.float32)
@@ -290,6 +315,6 @@ def _on_white(image: Image.Image) -> Image.Image:
             )
         image = Image.fromarray(np.round(values / 257).astype(np.uint8))
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

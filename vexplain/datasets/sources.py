@@ -5,22 +5,18 @@ exact, needs no shuffle buffer, and lets the images that an analysis found be fe
 
 In all functions:
     source: the images.
-    batch_size: examples a batch.
-    progress: wraps the range of steps, for instance `tqdm.tqdm`.
 """
 
 import abc
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from vexplain._checks import check_images, check_positive, check_unit_range
-from vexplain.typing import Batch, Int
-
-BatchFn = Callable[[int], Batch]
+from vexplain._checks import check_images, check_unit_range
+from vexplain.typing import Int
 
 
 @runtime_checkable
@@ -212,82 +208,6 @@ def with_extras(source: Source, extras: Mapping[str, np.ndarray]) -> Source:
     return _Chosen(source, np.arange(len(source)), extras)
 
 
-def epoch_batches(source: Source, batch_size: int) -> tuple[BatchFn, int]:
-    """Returns (batch_fn, number of steps) that visits every example once, in order.
-
-    The last batch is filled up with examples of weight 0, so that one compiled program serves all.
-
-    Raises:
-        ValueError: the source is empty or `batch_size` below 1.
-
-    Example:
-        >>> source = ArraySource(np.zeros((3, 8, 8, 1)), np.array([0, 1, 0]), class_names=("a", "b"))
-        >>> batch_fn, num_steps = epoch_batches(source, 2)
-        >>> num_steps, batch_fn(1)["weights"].tolist()
-        (2, [1.0, 0.0])
-    """
-    _check_size(source, batch_size)
-    size = len(source)
-
-    def batch_fn(t: int) -> Batch:
-        places = np.arange(t * batch_size, (t + 1) * batch_size)
-        counts = places < size
-        batch = source[np.where(counts, places, 0)]
-        weights = np.asarray(batch.get("weights", np.float32(1)))  # 0 where a source has no such image
-        return {**batch, "weights": (counts * weights).astype(np.float32)}
-
-    return batch_fn, -(-size // batch_size)
-
-
-def shuffled_batches(source: Source, batch_size: int, *, seed: int) -> tuple[BatchFn, int]:
-    """Returns (batch_fn, steps an epoch) for training: each epoch is another permutation.
-
-    Batch t is a function of (seed, t); the examples that do not fill the last batch of an epoch are left out.
-
-    Args:
-        batch_size: examples a batch, from 1 to as many as there are, else a ValueError.
-        seed: of the permutations.
-    """
-    _check_size(source, batch_size)
-    if batch_size > len(source):
-        raise ValueError(f"batch_size is {batch_size}: the source has only {len(source)} examples")
-
-    def batch_fn(t: int) -> Batch:
-        return source[shuffled_indices(len(source), batch_size, t, (seed,))]
-
-    return batch_fn, len(source) // batch_size
-
-
-def shuffled_indices(count: int, batch_size: int, t: int, seed: tuple[int, ...]) -> np.ndarray:
-    """Returns the indices of batch t: whole batches of one permutation of `count` examples an epoch."""
-    epoch, step = divmod(t, count // batch_size)
-    order = np.random.default_rng((*seed, epoch)).permutation(count)
-    return order[step * batch_size : (step + 1) * batch_size]
-
-
-def gather(source: Source, *, batch_size: int = 64, progress: Callable[[Any], Any] = iter) -> dict[str, Any]:
-    """Returns all readable examples of a source as one batch of NumPy arrays, images and masks in 8 bits."""
-    batch_fn, num_steps = epoch_batches(source, min(batch_size, len(source)))
-    parts: dict[str, list[np.ndarray]] = {}
-    for t in progress(range(num_steps)):
-        batch = batch_fn(t)
-        counts = np.asarray(batch["weights"]) > 0
-        for name, array in batch.items():
-            if name != "weights":
-                array = np.asarray(array)[counts]
-                is_image = name.endswith(("images", "masks")) and array.dtype == np.float32
-                parts.setdefault(name, []).append(as_eight_bits(array) if is_image else array)
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
-
-
-def in_memory(source: Source, *, batch_size: int = 64, progress: Callable[[Any], Any] = iter) -> ArraySource:
-    """Returns a source with its images held in memory, 8 bits a value: for many epochs over a small set."""
-    found = gather(source, batch_size=batch_size, progress=progress)
-    images, labels, masks = found.pop("images"), found.pop("labels"), found.pop("masks", None)
-    found.pop("indices", None)  # places in memory are the indices now
-    return ArraySource(images, labels, masks, class_names=source.class_names, extras=found)
-
-
 def as_unit_floats(images: np.ndarray) -> np.ndarray:
     """Returns images as float32 in [0, 1]; 8-bit integers are divided by 255."""
     scale = np.float32(1 / 255) if images.dtype == np.uint8 else np.float32(1)
@@ -333,12 +253,6 @@ def _as_array(name: str, values: Any) -> np.ndarray:
         ]
         raise ValueError(f"{name} are no array of numbers: expected {expected}")
     return array
-
-
-def _check_size(source: Source, batch_size: int) -> None:
-    check_positive(batch_size=batch_size)
-    if not len(source):
-        raise ValueError("source: it holds no image")
 
 
 def _check_masks(masks: np.ndarray, shape: tuple[int, ...]) -> None:

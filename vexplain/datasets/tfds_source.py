@@ -13,8 +13,16 @@ from PIL import Image
 
 from vexplain._checks import check_choice
 from vexplain.datasets._classes import Classes, chosen_classes, examples_of_classes
-from vexplain.datasets.image_files import OnUnreadable, Resizing, decode_or_skip, stacked
+from vexplain.datasets.image_files import (
+    OnUnreadable,
+    Resizing,
+    UnreadableImage,
+    decode_or_error,
+    stacked,
+    without_broken,
+)
 from vexplain.datasets.sources import LazySource, Source
+from vexplain.datasets.threads import in_threads
 from vexplain.typing import Float
 
 _SCALES = {"bool": 1, "uint8": 255, "uint16": 65535}
@@ -147,20 +155,19 @@ class _TfdsSource(LazySource):
         return np.array([record[self.label] for _, record in records], np.int64)
 
     def _stacked(self, field: str, records, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        pixels = [
-            self._pixels(record[field], f"field {field!r} of record {n}", shape) for n, record in records
-        ]
-        return stacked(pixels, shape)
+        fields = [(record[field], f"field {field!r} of record {n}") for n, record in records]
+        pixels = in_threads(lambda one: self._pixels(one[0], one[1], shape), fields)
+        names = [where for _, where in fields]
+        return stacked(without_broken(pixels, names, self.on_unreadable, self.skipped), shape)
 
-    def _pixels(self, values: Any, where: str, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The pixels of a field, which are of this shape; nothing for a broken image that is skipped."""
+    def _pixels(self, values: Any, where: str, shape: tuple[int, ...]) -> np.ndarray | UnreadableImage:
+        """The pixels of a field, which are of this shape; the error of a broken image."""
         if isinstance(values, bytes):
-            file = _EncodedField(values, where)
-            pixels = decode_or_skip(file, _encoded(self.size, where), self.on_unreadable, self.skipped)
+            pixels = decode_or_error(_EncodedField(values, where), _encoded(self.size, where))
         else:
             pixels = _pixels(values, self.size, where)
-        if pixels is None:
-            return None
+        if isinstance(pixels, UnreadableImage):
+            return pixels
         if pixels.shape[2] == 1 and shape[2] == 3:  # TFDS gives gray photographs so among those in color
             pixels = np.repeat(pixels, 3, axis=2)
         if pixels.shape != shape:

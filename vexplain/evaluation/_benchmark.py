@@ -12,7 +12,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,7 +25,8 @@ from vexplain.evaluation.explained_network import Task
 from vexplain.evaluation.flipping import FlippingScores, flipping_scores
 from vexplain.evaluation.sanity import SanityChecks, sanity_checks
 from vexplain.evaluation.scores import SCORES, Score, heatmap_scores, summarize
-from vexplain.streaming import fold_epoch
+from vexplain.streaming import Checkpoint, fold_epoch
+from vexplain.streaming.checkpoints import digest
 from vexplain.streaming.devices import Mesh
 from vexplain.transforms import LayerTable, layers
 from vexplain.transforms.nonlinearities import ACTIVATION_KINDS
@@ -53,6 +54,7 @@ def score_task(
     batch_size: int = 40,
     seed: int = 0,
     mesh: Mesh | None = None,
+    checkpoint: Checkpoint | None = None,
     description: str | None = None,
 ) -> dict[str, Score]:
     """Returns the scores of every method on the test images of a task, the largest IoU area first.
@@ -63,7 +65,8 @@ def score_task(
 
     Args:
         has_hindsight: class activation maps of every layer too.
-        mesh: devices; one if left out.
+        mesh: devices; one if left out, or where there are several processes one of each.
+        checkpoint: where the scores so far are saved, and where a pass that was interrupted goes on.
     """
     functions = _lenient(methods)
     if unclear := [name for name in functions if _AT in name]:
@@ -78,9 +81,11 @@ def score_task(
         update,
         init(),
         task.test,
-        batch_size=min(batch_size, len(task.test)) if mesh is None else batch_size,
+        batch_size=min(batch_size, len(task.test)),
         constants=task.network,
         mesh=mesh,
+        checkpoint=checkpoint
+        and checkpoint.of(**{"pass": "scores"}, methods=methods_digest(functions), seed=seed),
         description=description,
     )
     return best_in_hindsight(summarize(state))
@@ -225,6 +230,8 @@ def benchmark(
     methods: Methods | None = None,
     has_checks: bool = True,
     batch_size: int = 40,
+    mesh: Mesh | None = None,
+    checkpoint: Checkpoint | None = None,
     description: str | None = "Scoring heatmaps",
 ) -> Benchmark:
     """Returns how a method of one's own scores beside all others, against ground truth and the network.
@@ -236,6 +243,9 @@ def benchmark(
         methods: the others, to which the controls are added; all of the catalog if left out, and the class
             activation maps of every layer too.
         has_checks: make the sanity checks, and delete and insert pixels.
+        mesh: devices of the scores; one if left out, or where there are several processes one of each.
+        checkpoint: where the scores so far are saved, a folder for each task, and where a pass that was
+            interrupted goes on; the checks of a task begin anew.
 
     Example:
         >>> from vexplain.evaluation import Task
@@ -259,12 +269,29 @@ def benchmark(
     found, checks = {}, {}
     for n, task in enumerate(tasks):
         title = task.name if task.name not in found else f"{task.name} ({n})"
-        options = {"has_hindsight": methods is None, "batch_size": batch_size, "description": description}
+        options: dict[str, Any] = {"has_hindsight": methods is None, "batch_size": batch_size, "mesh": mesh}
+        options |= {"checkpoint": checkpoint and checkpoint.below(f"{n}"), "description": description}
         found[title] = score_task(task, functions, **options)
         if has_checks:
             signs = {m: score.sign for m, score in found[title].items()}
             checks[title] = check_task(task, functions, signs=signs)
     return Benchmark(name, found, checks)
+
+
+def methods_digest(methods: Mapping[str, MethodFn]) -> str:
+    """Returns what tells methods and their options from others, for a fingerprint.
+
+    Args:
+        methods: by name.
+    """
+    return digest([(name, *_described(method)) for name, method in methods.items()])
+
+
+def _described(method: Any) -> tuple[str, ...]:
+    if isinstance(method, functools.partial):
+        options = sorted(method.keywords.items())
+        return (*_described(method.func), *map(repr, method.args), *(f"{k}={v!r}" for k, v in options))
+    return (f"{getattr(method, '__module__', '')}.{getattr(method, '__qualname__', repr(method))}",)
 
 
 def _lenient(methods: Methods | None) -> dict[str, MethodFn]:

@@ -7,6 +7,7 @@ effect of a part is measured on the network itself, with images that a renderer 
 once for a network and travel with the batches of the source.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ import numpy as np
 from vexplain.attribution import Score, logit
 from vexplain.datasets import Source, epoch_batches, with_extras
 from vexplain.evaluation.similarity import rank_correlation
-from vexplain.streaming import fold
-from vexplain.streaming.devices import Mesh
+from vexplain.streaming import Checkpoint, agree_on, fold
+from vexplain.streaming.checkpoints import digest, facts_of
+from vexplain.streaming.devices import Mesh, default_mesh, shared_rows
 from vexplain.typing import AnyArray, ApplyFn, Array, Batch, Float, Images, Int, PyTree, Shaped, Variables
 
 USED = 0.5  # of the largest effect of an image: from here on the network uses a part
@@ -108,6 +110,7 @@ def with_part_effects(
     truth_parts: Sequence[int] | None = None,
     batch_size: int = 64,
     mesh: Mesh | None = None,
+    checkpoint: Checkpoint | None = None,
     description: str | None = None,
 ) -> Source:
     """Returns the source with "part_masks" and "part_effects" in its batches, for `heatmap_scores`.
@@ -124,17 +127,19 @@ def with_part_effects(
         truth_parts: where given, the "masks" become what the network uses: of these parts, those whose effect
             (mean over the ways) is at least half of the largest one; where none has a positive effect, the
             mask stays.
-        batch_size: images a step; a step holds as many again for every part and way.
-        mesh: devices; one if left out.
+        batch_size: images a step, the next multiple of the number of devices is taken; a step holds as many
+            again for every part and way.
+        mesh: devices; one if left out, or where there are several processes one of each.
+        checkpoint: where the effects so far are saved, and where a pass that was interrupted goes on.
         description: of the progress bar; `None` shows none.
 
     Returns:
         A source; it keeps the masks in memory, 8 bits a value.
     """
-    batch_fn, num_steps = epoch_batches(source, batch_size)
+    mesh = default_mesh() if mesh is None else mesh
+    batches, num_steps = epoch_batches(source, batch_size + -batch_size % mesh.size)
 
-    def changed_batch(t: int) -> Batch:
-        batch = batch_fn(t)
+    def changed_batch(batch: Batch) -> Batch:
         changed = interventions(np.asarray(batch["indices"]))
         return {**batch, "changed_images": changed.images, "part_masks": changed.masks}
 
@@ -152,20 +157,25 @@ def with_part_effects(
             state.num_rows + len(images),
         )
 
-    first = changed_batch(0)  # tells how many parts there are
+    changed = batches.mapped(changed_batch)
+    first = changed.read(0, shared_rows(batches.batch_size, mesh))  # tells how many parts there are
     _check_shapes(*(np.shape(first[name]) for name in ("images", "changed_images", "part_masks")))
     if truth_parts is not None:
         _check_parts(truth_parts, first)
     masks = jnp.zeros((len(source), *first["part_masks"].shape[1:]), jnp.uint8)
     effects = jnp.zeros((len(source), *first["changed_images"].shape[1:-3]))
     state = _Parts(masks, effects, jnp.zeros((), jnp.int32))
+    if checkpoint is not None:
+        facts = facts_of(source, variables, batches.batch_size) | {"pass": "part effects"}
+        checkpoint = checkpoint.of(**facts, changed=agree_on(digest(first)))
     state = fold(
         update,
         state,
-        lambda t: changed_batch(t) if t else first,
+        dataclasses.replace(changed, read=lambda t, rows: changed.read(t, rows) if t else first),
         num_steps=num_steps,
         constants=variables,
         mesh=mesh,
+        checkpoint=checkpoint,
         description=description,
     )
     found = {"part_masks": np.asarray(state.masks), "part_effects": np.asarray(state.effects)}

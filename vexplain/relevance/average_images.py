@@ -13,8 +13,10 @@ import numpy as np
 from vexplain.datasets import Source
 from vexplain.relevance._features import WHY_NO_FEATURE, Relevance, features
 from vexplain.relevance.exemplars import Exemplars, Pick, found, top_exemplars
-from vexplain.streaming import fold_epoch
+from vexplain.streaming import Checkpoint, fold_epoch
+from vexplain.streaming.checkpoints import digest
 from vexplain.streaming.devices import Mesh
+from vexplain.streaming.processes import shared_out
 from vexplain.transforms import Layer, LayerTable
 from vexplain.typing import ApplyFn, Variables
 
@@ -61,6 +63,7 @@ def interpret(
     within_class: bool = True,
     batch_size: int = 64,
     mesh: Mesh | None = None,
+    checkpoint: Checkpoint | None = None,
     description: str | None = "Searching exemplars",
 ) -> tuple[FeatureView, ...]:
     """Returns a view of every relevant feature of every class, in the order of classes and weights.
@@ -72,8 +75,14 @@ def interpret(
         num_images: crops that are averaged, k = 100 in the paper.
         within_class: search the images of the class that the feature is relevant for, or all.
         batch_size: images a step.
-        mesh: devices; one if left out.
+        mesh: devices; one if left out, or where there are several processes one of each.
+        checkpoint: where the best images so far are saved, and where a search that was interrupted goes on;
+            `checkpoint.remove()` once the result is kept.
         description: of the progress bar; `None` shows none.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or of another search.
+        ValueError: no class has a relevant feature.
 
     Example:
         >>> from vexplain.datasets import ArraySource
@@ -102,12 +111,15 @@ def interpret(
         batch_size=batch_size,
         constants=variables,
         mesh=mesh,
+        checkpoint=checkpoint and checkpoint.of(**{"pass": "exemplars"}, picks=digest(picks), k=num_images),
         description=description,
     )
-    return tuple(
-        _view(relevance.class_names[c], feature, table[feature.layer], exemplars, n, source)
-        for n, (c, feature) in enumerate(wanted)
-    )
+
+    def view(n: int) -> FeatureView:
+        c, feature = wanted[n]
+        return _view(relevance.class_names[c], feature, table[feature.layer], exemplars, n, source)
+
+    return tuple(shared_out(view, len(wanted)))
 
 
 def crop_windows(

@@ -25,7 +25,8 @@ from vexplain.relevance.candidates import (
 )
 from vexplain.relevance.layout import layout_size
 from vexplain.relevance.statistics import Statistics, gram_statistics
-from vexplain.streaming import fold_epoch
+from vexplain.streaming import Checkpoint, fold_epoch
+from vexplain.streaming.checkpoints import digest
 from vexplain.streaming.devices import Mesh
 from vexplain.transforms import Layer, LayerTable
 from vexplain.transforms import layers as layers_of
@@ -50,6 +51,7 @@ def learn_relevance(
     measure: Measure = "energy",
     max_gram_bytes: int = MAX_GRAM_BYTES,
     mesh: Mesh | None = None,
+    checkpoint: Checkpoint | None = None,
     description: str | None = None,
 ) -> Relevance:
     """Returns the relevant features of a network for every class of a source.
@@ -69,10 +71,13 @@ def learn_relevance(
             all images are of one class, no feature tells it from others, and it gets none either.
         measure: of the response of a channel: its "energy" (*paper*), or another one of `responses`.
         max_gram_bytes: largest Gram matrix that is allowed; the pass takes about four times as much.
-        mesh: devices; one if left out.
+        mesh: devices; one if left out, or where there are several processes one of each.
+        checkpoint: where the sums of the pass are saved, and where a pass that was interrupted goes on;
+            `checkpoint.remove()` once the result is kept.
         description: of the progress bar; `None` shows none.
 
     Raises:
+        CheckpointError: the checkpoint is damaged, or of another pass.
         ValueError: an empty source, too many features, a class without images, `mu` not positive.
 
     Example:
@@ -104,6 +109,7 @@ def learn_relevance(
         batch_size=batch_size,
         constants=variables,
         mesh=mesh,
+        checkpoint=checkpoint and checkpoint.of(**_facts(chosen, labels, measure)),
         description=description,
     )
     _check_every_class_has_images(statistics, source.class_names, labels, on_empty_class)
@@ -116,6 +122,13 @@ def learn_relevance(
         on_empty_class=on_empty_class,
         measure=measure,
     )
+
+
+def _facts(chosen: Sequence[Layer], labels: str, measure: Measure) -> dict[str, Any]:
+    """What the sums of a pass depend on beside the images and the weights."""
+    named = getattr(measure, "__qualname__", measure)
+    searched = [(layer.name, layer.kind, layer.shape) for layer in chosen]
+    return {"pass": "relevance", "layers": digest(searched), "labels": labels, "measure": named}
 
 
 def _chosen_layers(

@@ -8,3 +8,6 @@ from vexplain.streaming.devices import shard_batch as shard_batch
 from vexplain.streaming.divergence import TrainingDiverged as TrainingDiverged
 from vexplain.streaming.loop import fold as fold
 from vexplain.streaming.loop import fold_epoch as fold_epoch
+from vexplain.streaming.processes import agree_on as agree_on
+from vexplain.streaming.processes import gather_values as gather_values
+from vexplain.streaming.processes import is_writer as is_writer

@@ -1,23 +1,38 @@
 """Checkpoints of a fold: its state and the number of steps done, written whole by Orbax.
 
-A checkpoint says which settings and which structure it belongs to; one of another computation is refused, one
-that is damaged is named, with what to do about it.
+A checkpoint says which settings, images and weights, and which structure it belongs to; one of another
+computation is refused, one that is damaged is named, with what to do about it.
 """
 
 import contextlib
 import dataclasses
+import glob
+import hashlib
+import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from vexplain.datasets import Source
+from vexplain.streaming.processes import agree_on, is_writer, wait_for_all
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # in the text of a function
 _KEEP = 2  # checkpoints; the one before the last survives a crash while the last is written
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read, or that belongs to another computation."""
+    """A checkpoint that cannot be read, that belongs to another computation, or that another run uses."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +40,7 @@ class Checkpoint:
     """Where and how often `fold` saves its state.
 
     Attributes:
-        directory: of this one computation; made if missing.
+        directory: of this one computation; made if missing. Several hosts must share it.
         every: steps between two checkpoints; the last step is always saved.
         fingerprint: a text that names the settings; a checkpoint of other settings is refused.
     """
@@ -38,13 +53,94 @@ class Checkpoint:
         if self.every < 1:
             raise ValueError(f"every is {self.every}: expected at least 1 step between checkpoints")
 
+    def of(self, **facts: Any) -> "Checkpoint":
+        """Returns the checkpoint with more in its fingerprint, each fact with its name.
+
+        Example:
+            >>> Checkpoint("runs/pass", fingerprint="mine").of(images=48, labels="true").fingerprint
+            'mine, images 48, labels true'
+        """
+        named = (f"{name} {value}" for name, value in facts.items())
+        return dataclasses.replace(self, fingerprint=", ".join(filter(None, (self.fingerprint, *named))))
+
+    def below(self, name: str) -> "Checkpoint":
+        """Returns a checkpoint in a folder of this one, for one of several computations."""
+        return dataclasses.replace(self, directory=Path(self.directory) / name)
+
+    def remove(self) -> None:
+        """Removes it with all that is in its folder, once the result of the computation has been written.
+
+        With several processes every one must call it. A crash meanwhile leaves all of it or nothing.
+        """
+        if is_writer():
+            remove_folder(Path(self.directory))
+        wait_for_all()
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder, after it has lost its name in one step; and what an interrupted removal left.
+
+    Args:
+        path: of the folder; nothing happens where there is none.
+    """
+    path = Path(path).resolve()
+    if path.is_dir():
+        path.rename(path.with_name(f".{path.name}.removed-{os.getpid()}"))
+    _sweep(path)
+
+
+def _sweep(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.removed-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def digest(tree: Any) -> str:
+    """Returns twelve hexadecimal digits that tell arrays from others, by their bytes.
+
+    Args:
+        tree: of arrays and of what has a `repr`.
+
+    Example:
+        >>> digest({"w": np.zeros(2)}) == digest({"w": np.zeros(2)}) != digest({"w": np.ones(2)})
+        True
+    """
+    found = hashlib.blake2b(digest_size=6)
+    leaves, structure = jax.tree.flatten(tree)
+    found.update(_ADDRESS.sub("", str(structure)).encode())
+    for leaf in leaves:
+        array = np.ascontiguousarray(
+            _plain(leaf) if hasattr(leaf, "dtype") else np.array(_ADDRESS.sub("", repr(leaf)))
+        )
+        found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return found.hexdigest()
+
+
+def facts_of(source: Source, constants: Any, batch_size: int) -> dict[str, Any]:
+    """Returns what the state of a pass over a source depends on, for a fingerprint.
+
+    The images are told from others by their number, their classes, and the first and the last of them.
+
+    Args:
+        source: of the pass.
+        constants: of the pass, such as the weights of a network.
+        batch_size: examples a step.
+    """
+    ends = {name: np.asarray(rows) for name, rows in source[np.array([0, len(source) - 1])].items()}
+    return {
+        "images": len(source),
+        "first and last": digest(ends),
+        "classes": digest(list(source.class_names)),
+        "batch_size": batch_size,
+        "constants": digest(constants),
+    }
+
 
 class _NoSaver:
     def resume(self, state, num_steps):
-        return 0, state
+        return 0, state, {}
 
-    def save(self, done, state, last):
-        return None
+    def is_due(self, done, last):
+        return False
 
 
 class _Saver:
@@ -56,16 +152,17 @@ class _Saver:
     def resume(self, state, num_steps):
         latest = self.checkpointer.latest
         if latest is None:
-            return 0, state
+            return 0, state, {}
         where = Path(self.settings.directory).resolve() / str(latest.step)
         try:
             saved: Any = self.checkpointer.metadata(latest.step).custom_metadata or {}
         except Exception as error:
             raise _damaged(where, error) from error
         if saved.get("fingerprint") != self.settings.fingerprint:
+            before, now = _different(str(saved.get("fingerprint")), self.settings.fingerprint)
             raise CheckpointError(
-                f"the checkpoint in {where} was made with other settings ({saved.get('fingerprint')!r}, now "
-                f"{self.settings.fingerprint!r}): choose another folder, or delete this one to begin anew"
+                f"the checkpoint in {where} was made with other settings ({before!r}, now {now!r}): choose "
+                "another folder, or delete this one to begin anew"
             )
         if latest.step > num_steps:
             raise CheckpointError(
@@ -82,12 +179,17 @@ class _Saver:
         except Exception as error:
             raise _damaged(where, error) from error
         restored = [leaves[f"{i:04d}"] for i in range(len(leaves))]
-        return latest.step, _unflattened(state, restored)
+        return latest.step, _unflattened(state, restored), saved.get("notes") or {}
 
-    def save(self, done, state, last):
-        if not last and done % self.settings.every:
-            return
-        metadata: Any = {"fingerprint": self.settings.fingerprint, "structure": _structure(state)}
+    def is_due(self, done, last):
+        return last or not done % self.settings.every
+
+    def save(self, done, state, notes):
+        metadata: Any = {
+            "fingerprint": self.settings.fingerprint,
+            "structure": _structure(state),
+            "notes": notes,
+        }
         self.checkpointer.save(done, {"leaves": _leaves(state)}, custom_metadata=metadata, overwrite=True)
 
 
@@ -99,13 +201,46 @@ def open_saver(checkpoint: Checkpoint | None) -> Iterator[Any]:
         return
     directory = Path(checkpoint.directory).resolve()
     directory.mkdir(parents=True, exist_ok=True)
+    if is_writer():
+        _sweep(directory)
     options: dict[str, Any] = {  # Orbax's policies do not declare the protocols that they implement
         "preservation_policy": ocp.training.preservation_policies.LatestN(_KEEP),
         "save_decision_policy": ocp.training.save_decision_policies.FixedIntervalPolicy(1),
         "cleanup_tmp_directories": True,
     }
-    with ocp.training.Checkpointer(str(directory), **options) as checkpointer:
+    with _used_alone(directory), ocp.training.Checkpointer(str(directory), **options) as checkpointer:
         yield _Saver(checkpoint, checkpointer)
+
+
+@contextlib.contextmanager
+def _used_alone(directory: Path) -> Iterator[None]:
+    """Raises CheckpointError where another run uses the folder; a lock ends with its process, however that
+    ends."""
+    place, is_free = None, True
+    if is_writer() and fcntl is not None:
+        place = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_free = False
+        except OSError:  # a file system without locks
+            pass
+    try:
+        if not agree_on(is_free):
+            raise CheckpointError(
+                f"the checkpoints in {directory} are used by another run: wait for its end, or choose "
+                "another folder"
+            )
+        yield
+    finally:
+        if place is not None:
+            os.close(place)
+
+
+def _different(before: str, now: str) -> tuple[str, str]:
+    """The parts of two fingerprints that the other does not have."""
+    a, b = before.split(", "), now.split(", ")
+    return ", ".join(part for part in a if part not in b), ", ".join(part for part in b if part not in a)
 
 
 def _damaged(where: Path, error: Exception) -> CheckpointError:

@@ -1,9 +1,11 @@
 """The only module that knows devices: one mesh with one axis, batches split along it, the rest copied.
 
 `jit` over arrays laid out on such a mesh is what `pmap` became: the same program runs on a laptop, on eight
-accelerators, or on several hosts, and numerics never name a device.
+accelerators, or on several hosts, and numerics never name a device. Where processes share the mesh, each
+holds those rows of a batch that are on its devices.
 """
 
+import collections
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -20,23 +22,41 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     """Returns a mesh of devices with the single axis "data".
 
     Args:
-        num_devices: how many to use; all if left out.
+        num_devices: how many to use, of all processes together and as many of each; all if left out.
 
     Raises:
-        ValueError: there are fewer, or fewer than one is asked for.
+        ValueError: there are fewer, or fewer than one is asked for, or the processes cannot share them.
 
     Example:
         >>> data_mesh(1).shape["data"]
         1
     """
-    devices = jax.devices()
+    devices, num_processes = jax.devices(), jax.process_count()
     wanted = len(devices) if num_devices is None else num_devices
     if not 1 <= wanted <= len(devices):
         raise ValueError(
             f"num_devices is {num_devices}: this machine has {len(devices)} ({devices[0].platform}); on a "
             "CPU more can be simulated by XLA_FLAGS=--xla_force_host_platform_device_count=N"
         )
-    return jax.make_mesh((wanted,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:wanted])
+    chosen = devices
+    if wanted < len(devices):
+        by_process = collections.defaultdict(list)
+        for device in devices:
+            by_process[device.process_index].append(device)
+        share = wanted // num_processes
+        if wanted % num_processes or share > min(map(len, by_process.values())):
+            raise ValueError(
+                f"num_devices is {num_devices}: expected a multiple of the {num_processes} processes, each "
+                f"of which has {min(map(len, by_process.values()))} or more"
+            )
+        chosen = [device for process in sorted(by_process) for device in by_process[process][:share]]
+    return jax.make_mesh((wanted,), ("data",), axis_types=(AxisType.Auto,), devices=chosen)
+
+
+def default_mesh() -> Mesh:
+    """Returns what is used where no mesh is given: one device, or where there are several processes, one of
+    each."""
+    return data_mesh(jax.process_count())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -49,10 +69,39 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def shared_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
+    """Returns the rows of a batch that are on the devices of this process, in ascending order.
+
+    Args:
+        batch_size: rows of the whole batch.
+        mesh: from `data_mesh`.
+
+    Raises:
+        ValueError: the batch does not divide evenly, or no device of the mesh belongs to this process.
+
+    Example:
+        >>> shared_rows(3, data_mesh(1))
+        array([0, 1, 2])
+    """
+    if not mesh.local_devices:
+        raise ValueError(
+            f"mesh: none of its {mesh.size} devices belongs to process {jax.process_index()} of "
+            f"{jax.process_count()}; data_mesh() takes as many of each"
+        )
+    if batch_size % mesh.size:
+        raise ValueError(
+            f"the batch has {batch_size} examples, which {mesh.size} devices cannot share evenly: choose a "
+            f"batch size that is a multiple of {mesh.size}, or fewer devices"
+        )
+    places = np.arange(batch_size)
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([places[of_device[0]] for of_device in slices if of_device is not None]))
+
+
 def shard_batch(batch: Batch, mesh: Mesh) -> dict[str, Any]:
     """Returns a batch split over the devices of a mesh along its leading axis.
 
-    With several processes, each passes its own part of the batch.
+    With several processes, each passes the whole batch, of which its devices keep their rows.
 
     Args:
         batch: arrays with a common leading axis.
@@ -61,25 +110,75 @@ def shard_batch(batch: Batch, mesh: Mesh) -> dict[str, Any]:
     Raises:
         ValueError: the batch does not divide evenly.
     """
-    num_local = len(mesh.local_devices)
-    for name, array in batch.items():
-        if array.shape[0] % num_local:
-            raise ValueError(
-                f"batch[{name!r}] has {array.shape[0]} examples, which {num_local} devices cannot share "
-                f"evenly: choose a batch size that is a multiple of {num_local}, or fewer devices"
-            )
+    sizes = {name: array.shape[0] for name, array in batch.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"batch: expected arrays with one leading axis, got rows {sizes}")
+    if not sizes:
+        return {}
+    size = next(iter(sizes.values()))
+    rows = shared_rows(size, mesh)
+    if mesh.is_multi_process:
+        batch = {name: np.asarray(array)[rows] for name, array in batch.items()}
+    return shard_rows(batch, rows, size, mesh)
+
+
+def shard_rows(batch: Batch, rows: np.ndarray, batch_size: int, mesh: Mesh) -> dict[str, Any]:
+    """Returns a whole batch on the devices of a mesh, of which each process passes its rows.
+
+    Args:
+        batch: arrays with a row for each of `rows`.
+        rows: what `shared_rows` returned.
+        batch_size: rows of the whole batch.
+        mesh: from `data_mesh`.
+    """
     layout = batch_sharding(mesh)
-    if jax.process_count() == 1:
+    if not mesh.is_multi_process:
         return {name: jax.device_put(array, layout) for name, array in batch.items()}
-    return {
-        name: jax.make_array_from_process_local_data(layout, np.asarray(array))
-        for name, array in batch.items()
-    }
+
+    def whole(array: np.ndarray) -> jax.Array:
+        def of_device(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            return array[np.searchsorted(rows, np.arange(batch_size)[index[0]])]
+
+        return jax.make_array_from_callback((batch_size, *array.shape[1:]), layout, of_device)
+
+    return {name: whole(np.asarray(array)) for name, array in batch.items()}
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Returns a tree of arrays copied to every device of a mesh; never an alias of what was passed."""
-    return _copies(mesh)(jax.tree.map(np.asarray, tree) if jax.process_count() > 1 else tree)
+    """Returns a tree of arrays copied to every device of a mesh; never an alias of what was passed.
+
+    With several processes, each passes the same values.
+    """
+    if not mesh.is_multi_process:
+        return _copies(mesh)(tree)
+    plain = jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf), tree)
+    return jax.tree.map(
+        lambda leaf, new: (
+            jax.random.wrap_key_data(new, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else new
+        ),
+        tree,
+        _copies(mesh)(plain),
+    )
+
+
+def local_copies(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Returns a tree of arrays that this process can read and compute with on its own.
+
+    What is split over the processes is brought together.
+
+    Args:
+        tree: arrays on the devices of `mesh`.
+        mesh: from `data_mesh`.
+    """
+    if not mesh.is_multi_process:
+        return tree
+    whole = jax.tree.map(lambda leaf: leaf if leaf.is_fully_replicated else _copies(mesh)(leaf), tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)
 
 
 @functools.lru_cache(maxsize=8)
