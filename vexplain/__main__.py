@@ -20,9 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
             from vexplain.command.steps import run  # with JAX, which takes seconds to import
 
             run(parsed, say=lambda text: tqdm.write(text, file=sys.stdout))
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         return _ended(2, f"error: {error}")
     except RuntimeError as error:  # JAX's own is one
+        if type(error).__name__ == "CheckpointError":  # of a module that takes long to import
+            return _ended(2, f"error: {error}")
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _ended(

@@ -4,10 +4,12 @@ A crash leaves the old file or the new one, never a half. What a reader allocate
 and compared with a limit, before anything is decoded.
 """
 
+import hashlib
 import json
 import math
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +35,33 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{zlib.crc32(path.name.encode()):08x}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:  # the disk is full: the error of `write` has no name
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def digest_of_file(path: str | os.PathLike[str]) -> str | None:
+    """Returns hexadecimal digits that tell the content of a file from others; `None` where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def sweep(folder: Path) -> None:
+    """Removes the parts of files that a killed process left in a folder and below it."""
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:
@@ -55,12 +74,13 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     return write_whole(path, (json.dumps(plain_json(content), indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Returns the content of a JSON file; `None` where there is no file, or one that is no JSON."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file; an empty one where there is no file, or one that holds none."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
+        content = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_npz(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:

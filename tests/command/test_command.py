@@ -12,44 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.command.runs import COLORS, HERE, call
 from vexplain import METHODS
 from vexplain.__main__ import main
 from vexplain.command import pictures, steps
 from vexplain.command.arguments import parse
 from vexplain.datasets import ImageFiles
 from vexplain.relevance import features, learning, load_relevance
-
-HERE = "tests.command.networks"
-COLORS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """A folder of class folders, whose classes are colors: two images of each, and a broken one."""
-    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for name, color in COLORS.items():
-        (root / name).mkdir()
-        for n in range(2):
-            pixels = rng.uniform(0, 0.3, (20, 24, 3))
-            pixels[4:14, 3 * n : 3 * n + 12] += 0.6 * np.array(color)
-            Image.fromarray((255 * pixels).astype(np.uint8)).save(root / name / f"{n}.png")
-    (root / "red" / "broken.jpg").write_bytes(b"no image")
-    (root / "classes.txt").write_text("red\ngreen\nblue\nnever\n")
-    return root
-
-
-@pytest.fixture(scope="module")
-def explained(images, tmp_path_factory):
-    out = tmp_path_factory.mktemp("results")
-    assert call("explain", images, out) == 0
-    return out
-
-
-def call(command, images, out, *options, model="sized", classes=True):
-    line = [command, "--model", f"{HERE}:{model}", "--images", str(images), "--out", str(out)]
-    line += ["--classes", str(images / "classes.txt")] if classes else []
-    line += ["--num-shown", "3"] if command == "explain" else []
-    return main([*line, "--batch-size", "4", *options])
 
 
 def test_methods_lists_the_catalog(capsys):
@@ -129,9 +98,10 @@ def test_a_second_run_takes_over_what_is_there(explained, images, capsys, monkey
     with monkeypatch.context() as patched:
         patched.setattr(steps, "predict", lambda *_: pytest.fail("the pass over the images was made again"))
         patched.setattr(steps, "interpret", lambda *_: pytest.fail("average images were made again"))
+        patched.setattr(steps, "explain_images", lambda *_: pytest.fail("heatmaps were made again"))
         assert call("explain", images, explained) == 0
     printed = capsys.readouterr().out
-    assert printed.count("taken over") == 2
+    assert printed.count("taken over") == 3
     assert (explained / "results.json").read_text() == before
 
 
@@ -243,10 +213,15 @@ def test_activation_functions_other_than_relu(images, tmp_path, capsys):
         ("pair", [], "--size is missing: tests.command.networks:pair does not say"),
         ("only_large", ["--size", "4"], "does not run on images of 4 × 4 × 3.*another --size"),
         ("returns_nothing", [], "returned a NoneType: expected an NNX module, or"),
-        ("takes_nothing", [], "failed when it was called with None.*takes one argument"),
+        ("takes_nothing", [], "was called with weights=None .*takes one argument"),
         ("wrong_shape", ["--size", "8"], r"gave \(2, 8, 8, 3\) for 2 images: expected"),
         ("missing", [], "has no function 'missing'; it has:.*pair"),
         ("not_a_function", [], "has no function 'not_a_function'"),
+        (
+            "wants_weights",
+            [],
+            r"weights=None \(--weights was left out\): TypeError: .*networks.py, line",
+        ),
         ("one_class", ["--size", "16"], "all 6 images are predicted as 'red'"),
         ("not_finite", ["--size", "16"], "the scores of 6 images are NaN or infinite"),
     ],

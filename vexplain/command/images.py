@@ -1,5 +1,8 @@
 """The folder of images of a command line, its labels if it has them, and the predictions for its images."""
 
+import collections
+import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +15,8 @@ from vexplain.datasets import ImageFiles, class_folders, image_folder
 from vexplain.datasets.image_files import SUFFIXES
 from vexplain.streaming import Checkpoint, fold_epoch
 from vexplain.typing import Array, Batch, Float, Int, Shaped, Variables
+
+_LONGEST = 200  # bytes of a name
 
 
 class Folder(NamedTuple):
@@ -51,18 +56,35 @@ def open_folder(root: Path, model: Model, classes: Path | None = None) -> Folder
         ) from error
     parts = [path.relative_to(root).parts for path in paths_of(source)]
     folders = sorted({here[0] for here in parts if len(here) > 1})
+    shown = [name_of(root / folder, root) for folder in folders]
     is_flat = any(len(here) == 1 for here in parts)
     if not is_flat and (names is None and len(folders) == model.num_classes):
-        names = tuple(folders)
-    has_labels = not is_flat and names is not None and set(folders) <= set(names)
-    note = _note(has_labels, is_flat, folders, names, model)
+        names = tuple(shown)
+    has_labels = not is_flat and names is not None and set(shown) <= set(names)
+    note = _note(has_labels, is_flat, shown, names, model)
     names = names or tuple(map(str, range(model.num_classes)))
     if not has_labels:
         labels = np.zeros(len(source), np.int32)
         return Folder(root, _source(source.files, labels, names, model), False, note)
     labeled = class_folders(root, size=model.resizing, classes=folders)
-    labels = np.array([names.index(folders[label]) for label in labeled.classes], np.int32)
+    labels = np.array([names.index(shown[label]) for label in labeled.classes], np.int32)
     return Folder(root, _source(labeled.files, labels, names, model), True, note)
+
+
+def name_of(path: Path, root: Path) -> str:
+    """Returns how results name an image: its path below the folder of images, in UTF-8.
+
+    Bytes that are no UTF-8 are written out, `\\xff`. A part of more than 200 bytes is cut, and gets digits
+    that tell it from others: the files of results add to its name.
+    """
+    parts = os.fsencode(path.relative_to(root).as_posix()).split(b"/")
+    whole = [part.decode("utf-8", "backslashreplace") for part in parts]
+    return "/".join(text if len(text.encode()) <= _LONGEST else _cut(text) for text in whole)
+
+
+def _cut(text: str) -> str:
+    digits = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return text.encode()[: _LONGEST - 20].decode("utf-8", "ignore") + f"~{digits}"
 
 
 def paths_of(source: ImageFiles) -> list[Path]:
@@ -126,11 +148,15 @@ def predict(model: Model, folder: Folder, batch_size: int, checkpoint: Checkpoin
         np.asarray(truth),
         predicted,
         np.asarray(found.probabilities)[kept],
-        {
-            Path(name).relative_to(folder.root).as_posix(): reason.removeprefix(f"{name} ")
-            for name, reason in source.skipped.items()
-        },
+        skipped_files(source, folder.root),
     )
+
+
+def skipped_files(source: ImageFiles, root: Path) -> dict[str, str]:
+    """Returns the files that could not be read so far, and what is wrong with each."""
+    return {
+        name_of(Path(name), root): reason.removeprefix(f"{name} ") for name, reason in source.skipped.items()
+    }
 
 
 def _source(files, labels, names, model: Model) -> ImageFiles:
@@ -138,13 +164,18 @@ def _source(files, labels, names, model: Model) -> ImageFiles:
 
 
 def _read_names(path: Path, model: Model) -> tuple[str, ...]:
-    names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
-    if len(names) != model.num_classes or len(set(names)) != len(names):
+    """One name a class; those that come several times (ImageNet has two cranes) are numbered."""
+    names = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    if len(names) != model.num_classes:
         raise ValueError(
-            f"--classes: {path} has {len(names)} names, {len(set(names))} of them different; {model.name} "
-            f"has {model.num_classes} classes: expected one name for each, one a line"
+            f"--classes: {path} has {len(names)} names; {model.name} has {model.num_classes} classes: "
+            "expected one name for each, one a line"
         )
-    return names
+    counts, seen = collections.Counter(names), collections.Counter()
+    for n, name in enumerate(names):
+        seen[name] += 1
+        names[n] = name if counts[name] == 1 else f"{name} ({seen[name]})"
+    return tuple(names)
 
 
 def _note(has_labels, is_flat, folders, names, model: Model) -> str:

@@ -5,12 +5,13 @@ Nothing that takes long to import is imported here, so that a mistake is answere
 
 import importlib
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vexplain.classifiers.names import NAMES
-from vexplain.command.arguments import Arguments, Layers, Methods
+from vexplain.command.arguments import Arguments, Features, Layers, Methods
 
 _PATHS = (
     ("weights", Path.exists, "file"),
@@ -33,6 +34,8 @@ def check_inputs(arguments: Arguments) -> None:
         path = getattr(arguments, name, None)
         if path is not None and not exists(path):
             raise FileNotFoundError(f"--{name} is {str(path)!r}: there is no such {kind}")
+    if isinstance(arguments, Features):
+        _check_folders(arguments.images, arguments.out)
     model = arguments.model
     if ":" in model:
         network_function(model)
@@ -45,6 +48,22 @@ def check_inputs(arguments: Arguments) -> None:
             f"--weights is missing: {model} has random weights without it, and nothing to explain; pass a "
             ".safetensors file of torchvision or timm, or a .mat file of MatConvNet"
         )
+
+
+def _check_folders(images: Path, out: Path) -> None:
+    if out.resolve().is_relative_to(images.resolve()):
+        raise ValueError(
+            f"--out is {str(out)!r}, inside of --images {str(images)!r}: the heatmaps would be images of the "
+            "next run; choose a folder outside"
+        )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out is {str(out)!r}: it is a file, expected a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out) as file:
+            file.write(b"a place for results")
+    except OSError as error:
+        raise ValueError(f"--out is {str(out)!r}: nothing can be written there ({error.strerror})") from error
 
 
 def network_function(name: str) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """The network of a command line: a published one, or one that a function of the user makes."""
 
+import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,10 +68,13 @@ def _of_function(name: str, weights: Path | None) -> tuple[ApplyFn, Variables, R
     function, path = network_function(name), None if weights is None else str(weights)
     try:
         made = function(path)
-    except TypeError as error:
+    except Exception as error:  # the user's own code: what it says, and where
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        left_out = "" if weights else " (--weights was left out)"
         raise ValueError(
-            f"--model {name} failed when it was called with {path!r}: {error}; it takes one argument, the "
-            f"path of the weights or None, and returns {_RETURNS}"
+            f"--model {name} failed when it was called with weights={path!r}{left_out}: "
+            f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno}); it takes one "
+            f"argument, the path of the weights or None, and returns {_RETURNS}"
         ) from error
     if isinstance(made, nnx.Module):
         return (*functionalize(made), None)

@@ -1,5 +1,6 @@
 """Explanations of the images, and heatmaps and average images as PNG files."""
 
+import collections
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,9 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from vexplain._files import read_json, write_json, write_whole
+from vexplain._files import digest_of_file, read_json, write_json, write_whole
 from vexplain.command.arguments import Explain
+from vexplain.command.images import Predictions, name_of, skipped_files
 from vexplain.datasets.batches import epoch_batches
 from vexplain.datasets.sources import subset
 from vexplain.figures import class_sheet, explanation_sheet, save_figure
@@ -46,23 +48,27 @@ def explain_images(arguments: Explain, found: Any) -> Explained:
     if not has_features.any():
         raise ValueError(f"--mu is {arguments.mu:g}: no class has a relevant feature; choose a larger one")
     explained = np.flatnonzero(has_features)
-    chosen = _spread(found.predictions.predicted, explained, arguments.num_shown)
+    chosen = _spread(found.predictions, explained, arguments.num_shown)
     records = agree_on(_kept(arguments, found, np.setdiff1d(explained, chosen)))
     missing = np.setdiff1d(explained, [*chosen, *records])[jax.process_index() :: jax.process_count()]
     if not is_writer():  # the report needs the chosen ones themselves: they come first
         chosen = chosen[:0]
     places = np.concatenate([chosen, missing])
-    kept = []
+    kept = {}
     for place, image, one in _explanations(arguments, found, places, num_done=len(records)):
         records[place] = _save(arguments, found, place, image, one)
-        if len(kept) < len(chosen):
-            kept.append((image, one))
+        if place in chosen:
+            kept[place] = image, one
     records = {place: record for here in gather_values(records) for place, record in here.items()}
+    for skipped in gather_values(skipped_files(found.predictions.source, found.folder.root)):
+        found.predictions.skipped.update(skipped)
     if not kept:
+        if is_writer():
+            raise ValueError("--images: none of the images that were predicted can be read any more")
         return Explained(records, np.zeros((0, 0, 0, 3)), None, chosen)
-    images, explanations = zip(*kept, strict=True)
+    images, explanations = zip(*kept.values(), strict=True)
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *explanations)
-    return Explained(records, np.concatenate(images), joined, chosen)
+    return Explained(records, np.concatenate(images), joined, np.array(list(kept)))
 
 
 def save_class_sheets(folder: Path, views: Sequence[FeatureView]) -> dict[str, Path]:
@@ -76,7 +82,7 @@ def save_class_sheets(folder: Path, views: Sequence[FeatureView]) -> dict[str, P
 
 def relative_file(found: Any, place: int) -> str:
     """Returns the path of an image, given by its index in the source, below the folder of images."""
-    return Path(str(found.predictions.source.files[place])).relative_to(found.folder.root).as_posix()
+    return name_of(Path(str(found.predictions.source.files[place])), found.folder.root)
 
 
 def _explanations(
@@ -100,12 +106,15 @@ def _explanations(
                 on_uncovered=arguments.on_uncovered,
             )
             for n, place in enumerate(places[t * len(batch["images"]) :][: len(batch["images"])].tolist()):
+                progress.update()
+                if not batch["weights"][n]:  # read when it was predicted, and gone or broken since
+                    continue
                 one = jax.tree.map(lambda leaf, n=n: leaf[n : n + 1], explanation)
                 yield place, np.asarray(batch["images"][n : n + 1]), one
-                progress.update()
 
 
-def _key(arguments: Explain, found: Any) -> list[Any]:
+def explanation_key(arguments: Explain, found: Any) -> list[Any]:
+    """Returns what the heatmap of an image depends on."""
     return [found.fingerprint, arguments.num_features, arguments.on_uncovered]
 
 
@@ -120,8 +129,9 @@ def _kept(arguments: Explain, found: Any, places: np.ndarray) -> dict[int, dict[
     kept = {}
     for place in places.tolist():
         heatmap, row, note = _files(arguments.out, relative_file(found, place))
-        content = read_json(note) or {}
-        if content.get("key") == _key(arguments, found) and heatmap.is_file() and row.is_file():
+        content = read_json(note)
+        digests = [digest_of_file(heatmap), digest_of_file(row)]
+        if content.get("key") == explanation_key(arguments, found) and content.get("digests") == digests:
             kept[place] = content["record"]
     return kept
 
@@ -143,11 +153,30 @@ def _save(arguments: Explain, found: Any, place: int, image: np.ndarray, one: Ex
     ]
     files = {"heatmap": heatmap.relative_to(out).as_posix(), "explanation": row.relative_to(out).as_posix()}
     record = files | {"features": features}
-    write_json(note, {"key": _key(arguments, found), "record": record})
+    digests = [digest_of_file(heatmap), digest_of_file(row)]
+    write_json(note, {"key": explanation_key(arguments, found), "digests": digests, "record": record})
     return record
 
 
-def _spread(predicted: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
-    """Indices of images for the report: one of each class, then a second of each, ..."""
-    turn = [int((predicted[places[:n]] == predicted[place]).sum()) for n, place in enumerate(places)]
-    return places[np.argsort(turn, kind="stable")[:count]]
+def _spread(predictions: Predictions, places: np.ndarray, count: int) -> np.ndarray:
+    """Indices of images for the report: one of each class, then a second of each, ...
+
+    Of a class, right and wrong decisions take turns, where the truth is known.
+    """
+    predicted = predictions.predicted[places]
+    is_wrong = (predictions.truth[places] >= 0) & (predictions.truth[places] != predicted)
+    turn = _rank(np.stack([predicted, is_wrong], 1))  # among those of one class that are right, or wrong
+    within = np.lexsort((is_wrong, turn))
+    rank = np.empty(len(places), int)
+    rank[within] = _rank(predicted[within][:, None])
+    return places[np.argsort(rank, kind="stable")[:count]]
+
+
+def _rank(groups: np.ndarray) -> np.ndarray:
+    """How many rows like this one came before it."""
+    seen: collections.Counter[tuple[int, ...]] = collections.Counter()
+    ranks = []
+    for row in map(tuple, groups.tolist()):
+        ranks.append(seen[row])
+        seen[row] += 1
+    return np.array(ranks, int)

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from vexplain import relevance
-from vexplain._files import plain_json, write_json
+from vexplain._files import digest_of_file, plain_json, read_json, write_json
 from vexplain.command.arguments import Explain
-from vexplain.command.pictures import Explained, relative_file
+from vexplain.command.pictures import Explained, explanation_key, relative_file
 from vexplain.figures import (
     Picture,
     Report,
@@ -33,7 +33,6 @@ def write_results(arguments: Explain, found: Any, explained: Explained, sheets: 
     """Writes results.json, explanations.png and report.html, and returns the path of the report."""
     assert explained.explanation is not None, "of the process that writes"
     results = _results(arguments, found, explained, sheets)
-    write_json(arguments.out / "results.json", results)
     labels = found.predictions.truth[explained.places] if found.folder.has_labels else None
     sheet = explanation_sheet(explained.images, explained.explanation, found.relevance, labels=labels)
     save_figure(sheet, arguments.out / "explanations.png")
@@ -50,7 +49,29 @@ def write_results(arguments: Explain, found: Any, explained: Explained, sheets: 
         settings=results["settings"],
         versions=package_versions(_PACKAGES) | {"devices": results["devices"]},
     )
-    return write_report(arguments.out / "report.html", report)
+    path = write_report(arguments.out / "report.html", report)
+    write_json(arguments.out / "results.json", results)
+    files = ["report.html", "explanations.png", "results.json"]
+    files += [record[kind] for record in explained.records.values() for kind in ("heatmap", "explanation")]
+    digests = {file: digest_of_file(arguments.out / file) for file in files}
+    write_json(arguments.out / "done.json", {"key": _key(arguments, found), "digests": digests})
+    return path
+
+
+def is_done(arguments: Explain, found: Any) -> bool:
+    """Returns whether an earlier run left all results of these settings, as they are now."""
+    notes = read_json(arguments.out / "done.json")
+    digests = notes.get("digests")
+    return (
+        notes.get("key") == _key(arguments, found)
+        and isinstance(digests, dict)
+        and all(digest_of_file(arguments.out / file) == digest for file, digest in digests.items())
+    )
+
+
+def _key(arguments: Explain, found: Any) -> list[Any]:
+    shown = {name: value for name, value in vars(arguments).items() if name not in ("out", "batch_size")}
+    return [*explanation_key(arguments, found), plain_json(shown)]
 
 
 def _results(

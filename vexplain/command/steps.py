@@ -5,6 +5,7 @@ it agrees, the result is read instead of computed again.
 """
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +15,18 @@ import jax
 import numpy as np
 
 from vexplain import relevance
-from vexplain._files import read_json, write_json, write_whole
+from vexplain._files import digest_of_file, read_json, sweep, write_json, write_whole
 from vexplain.catalog import METHODS
 from vexplain.command.arguments import Arguments, Explain, Features, Interpret, Layers, Methods
-from vexplain.command.images import Folder, Predictions, open_folder, paths_of, predict
+from vexplain.command.images import Folder, Predictions, name_of, open_folder, paths_of, predict
 from vexplain.command.model import Model, load_model
 from vexplain.command.pictures import explain_images, save_class_sheets
-from vexplain.command.report import write_results
+from vexplain.command.report import is_done, write_results
 from vexplain.relevance import Relevance, interpret
-from vexplain.streaming import Checkpoint, is_writer
-from vexplain.streaming.checkpoints import remove_folder
+from vexplain.streaming import Checkpoint, agree_on, is_writer
+from vexplain.streaming.checkpoints import remove_folder, used_alone
 from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, LayerTable, layers, with_rules
+from vexplain.transforms.fingerprint import program_fingerprint
 
 Say = Callable[[str], object]
 _VERSION = 1  # of the files of results
@@ -55,16 +57,26 @@ def run(arguments: Arguments, say: Say) -> None:
         return
     if isinstance(arguments, Layers):
         return show_layers(arguments, say)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with used_alone(arguments.out):
+        if is_writer():
+            sweep(arguments.out)
+        _run_steps(arguments, say)
+
+
+def _run_steps(arguments: Features, say: Say) -> None:
     found = find_features(arguments, say)
     if isinstance(arguments, Interpret):
         sheets = find_average_images(arguments, found, say)
         if isinstance(arguments, Explain):
-            explained = explain_images(arguments, found)
-            if is_writer():
-                path = write_results(arguments, found, explained, sheets)
-                say(
-                    f"{explained.num_heatmaps} heatmaps in {arguments.out / 'heatmaps'}; the report is {path}"
-                )
+            if agree_on(is_done(arguments, found)):
+                say(f"Heatmaps and report: taken over from {arguments.out}")
+            else:
+                explained = explain_images(arguments, found)
+                if is_writer():
+                    path = write_results(arguments, found, explained, sheets)
+                    heatmaps = arguments.out / "heatmaps"
+                    say(f"{explained.num_heatmaps} heatmaps in {heatmaps}; the report is {path}")
     Checkpoint(arguments.out / _UNFINISHED).remove()
 
 
@@ -121,12 +133,11 @@ def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[st
     path, key = arguments.out / "interpretation.json", [found.fingerprint, arguments.num_exemplars]
     unfinished = _unfinished(arguments.out, found.fingerprint).below("average_images")
     kept = read_json(path)
-    if kept is not None and kept["key"] == key:
-        sheets = {name: arguments.out / file for name, file in kept["sheets"].items()}
-        if all(sheet.is_file() for sheet in sheets.values()):
-            unfinished.remove()
-            say(f"Average images: taken over from {arguments.out}")
-            return sheets
+    files = kept.get("sheets") if kept.get("key") == key else None
+    if isinstance(files, dict) and _are_whole(arguments.out, kept.get("digests")):
+        unfinished.remove()
+        say(f"Average images: taken over from {arguments.out}")
+        return {name: arguments.out / file for name, file in files.items()}
     views = interpret(
         found.model.apply,
         found.model.variables,
@@ -143,10 +154,16 @@ def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[st
         return {}
     sheets = save_class_sheets(arguments.out / "average_images", views)
     relative = {name: sheet.relative_to(arguments.out).as_posix() for name, sheet in sheets.items()}
-    write_json(path, {"key": key, "sheets": relative})
+    digests = {file: digest_of_file(arguments.out / file) for file in relative.values()}
+    write_json(path, {"key": key, "sheets": relative, "digests": digests})
     unfinished.remove()
     say(f"Average images of {len(views)} features in {arguments.out / 'average_images'}")
     return sheets
+
+
+def _are_whole(out: Path, digests: Any) -> bool:
+    """Are these the files that a result vouches for, by their content?"""
+    return isinstance(digests, dict) and all(digest_of_file(out / f) == d for f, d in digests.items())
 
 
 def _unfinished(out: Path, fingerprint: str) -> Checkpoint:
@@ -195,13 +212,16 @@ def _check_covered(model: Model, on_uncovered: str) -> None:
 
 
 def _fingerprint(arguments: Features, model: Model, folder: Folder, table: LayerTable, rows) -> str:
-    digest = hashlib.sha256()
+    size = model.resizing.size
+    images = jax.ShapeDtypeStruct((2, size, size, 3), np.float32)
+    digest = hashlib.sha256(program_fingerprint(model.apply, (model.variables, images)).encode())
     for leaf in jax.tree.leaves(model.variables):
         digest.update(np.ascontiguousarray(np.asarray(leaf)).tobytes())
     stats = [(path, path.stat()) for path in paths_of(folder.source)]
-    files = [(str(f.relative_to(folder.root)), s.st_size, s.st_mtime_ns) for f, s in stats]
+    files = [(name_of(f, folder.root), s.st_size, s.st_mtime_ns) for f, s in stats]
     names = folder.source.class_names
-    settings = (_VERSION, str(table), rows, str(model.resizing), names, arguments.mu, files)
+    versions = (_VERSION, importlib.metadata.version("vexplain"), jax.__version__)
+    settings = (versions, model.name, str(table), rows, str(model.resizing), names, arguments.mu, files)
     digest.update(json.dumps(settings).encode())
     return digest.hexdigest()
 
@@ -209,11 +229,12 @@ def _fingerprint(arguments: Features, model: Model, folder: Folder, table: Layer
 def _kept(out: Path, fingerprint: str, folder: Folder, model: Model) -> tuple[Predictions, Relevance] | None:
     """The results of an earlier run with the same fingerprint."""
     notes, path = read_json(out / "features.json"), out / "relevance.npz"
-    if notes is None or notes.get("fingerprint") != fingerprint or not path.is_file():
+    is_whole = notes.get("fingerprint") == fingerprint and notes.get("relevance") == digest_of_file(path)
+    if not is_whole or notes.get("relevance") is None:
         return None
     learned, images = relevance.load_relevance(path), notes["images"]
     source, names = folder.source, list(learned.class_names)
-    places = {path.relative_to(folder.root).as_posix(): n for n, path in enumerate(paths_of(source))}
+    places = {name_of(path, folder.root): n for n, path in enumerate(paths_of(source))}
     kept = np.array([places[image["file"]] for image in images])
     predicted = np.array([names.index(image["predicted"]) for image in images], np.int32)
     files = tuple(source.files[n] for n in kept)
@@ -230,13 +251,14 @@ def _write_features(out, learned: Relevance, predictions: Predictions, root: Pat
         out / "features.json",
         {
             "fingerprint": fingerprint,
+            "relevance": digest_of_file(out / "relevance.npz"),
             "mu": float(learned.mu),
             "features": {name: [f._asdict() for f in here] for name, here in features.items() if here},
             "left_out": left_out(learned, predictions),
             "skipped": predictions.skipped,
             "images": [
                 {
-                    "file": file.relative_to(root).as_posix(),
+                    "file": name_of(file, root),
                     "predicted": learned.class_names[c],
                     "probability": round(float(p), 6),
                 }

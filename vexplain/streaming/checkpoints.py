@@ -208,14 +208,18 @@ def open_saver(checkpoint: Checkpoint | None) -> Iterator[Any]:
         "save_decision_policy": ocp.training.save_decision_policies.FixedIntervalPolicy(1),
         "cleanup_tmp_directories": True,
     }
-    with _used_alone(directory), ocp.training.Checkpointer(str(directory), **options) as checkpointer:
+    with used_alone(directory), ocp.training.Checkpointer(str(directory), **options) as checkpointer:
         yield _Saver(checkpoint, checkpointer)
 
 
 @contextlib.contextmanager
-def _used_alone(directory: Path) -> Iterator[None]:
+def used_alone(directory: Path) -> Iterator[None]:
     """Raises CheckpointError where another run uses the folder; a lock ends with its process, however that
-    ends."""
+    ends.
+
+    Args:
+        directory: that exists; every process must enter.
+    """
     place, is_free = None, True
     if is_writer() and fcntl is not None:
         place = os.open(directory, os.O_RDONLY)
@@ -228,8 +232,7 @@ def _used_alone(directory: Path) -> Iterator[None]:
     try:
         if not agree_on(is_free):
             raise CheckpointError(
-                f"the checkpoints in {directory} are used by another run: wait for its end, or choose "
-                "another folder"
+                f"the folder {directory} is used by another run: wait for its end, or choose another folder"
             )
         yield
     finally:

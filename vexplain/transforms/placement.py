@@ -90,7 +90,7 @@ def _grid(
     if ((steps[0] < 0) | ((steps[0] == 0) & (steps[1] <= 0))).any():  # not row by row
         order = np.lexsort((columns, rows))
         cells, rows, columns = cells[order], rows[order], columns[order]
-    height = np.count_nonzero(np.diff(rows, prepend=np.nan))
+    height = int(np.count_nonzero(np.diff(rows, prepend=np.nan)))
     if not height or len(cells) % height:
         return None
     rows, columns = rows.reshape(height, -1), columns.reshape(height, -1)

@@ -1,0 +1,151 @@
+"""Results in a folder are those of the command line, or are made again; no file name loses them."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.command.runs import call
+from vexplain.command import pictures, steps
+from vexplain.command.images import Predictions
+from vexplain.relevance import load_relevance
+from vexplain.streaming.checkpoints import used_alone
+
+
+@pytest.fixture
+def results(explained, tmp_path):
+    shutil.copytree(explained, tmp_path / "results")
+    return tmp_path / "results"
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("report.html", "results.json", "done.json")
+    }
+
+
+def test_weights_in_a_closure_are_a_part_of_what_results_depend_on(images, tmp_path, capsys):
+    for n, bias in enumerate(([0.0, 0, 0, -9], [0.0, -9, 0, 0.02])):
+        np.save(tmp_path / f"w{n}.npy", np.array(bias, np.float32))
+        options = ["--weights", str(tmp_path / f"w{n}.npy")]
+        assert call("features", images, tmp_path / "out", *options, model="in_a_closure") == 0
+    assert "taken over" not in capsys.readouterr().out
+    notes = json.loads((tmp_path / "out/features.json").read_text())
+    assert {image["predicted"] for image in notes["images"]} == {"red", "blue", "never"}
+    assert call("features", images, tmp_path / "out", *options, model="in_a_closure") == 0
+    assert "taken over" in capsys.readouterr().out
+
+
+def test_files_of_a_killed_run_of_other_settings_are_not_taken_for_ours(results, images, tmp_path):
+    """A run with another mu leaves its files, and is killed before it writes the notes that vouch for them."""
+    expected, other = contents(results), tmp_path / "other"
+    assert call("explain", images, other, "--mu", "0.5", "--num-exemplars", "1") == 0
+    for name in contents(other):
+        if name.endswith((".npz", ".png")):
+            (results / name).write_bytes((other / name).read_bytes())
+    assert contents(results) != expected
+    assert call("explain", images, results) == 0
+    assert contents(results) == expected
+
+
+@pytest.mark.parametrize("notes", ["[]", "3", "{", '{"fingerprint": 1}', '{"key": null, "sheets": []}'])
+def test_notes_that_hold_something_else_are_stale(notes, results, images):
+    expected = contents(results)
+    for name in ("features.json", "interpretation.json", "done.json", "explanations/red/0.png.json"):
+        (results / name).write_text(notes)
+    (results / ".features.json.123.part").write_text("half")
+    assert call("explain", images, results) == 0
+    assert contents(results) == expected
+
+
+def test_an_image_that_broke_after_the_predictions_is_skipped_and_named(images, tmp_path, monkeypatch):
+    root, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(images, root)
+    explain_images = steps.explain_images
+
+    def broken_meanwhile(arguments, found):
+        (root / "red/0.png").unlink()
+        (root / "blue/1.png").write_bytes(b"no image")
+        return explain_images(arguments, found)
+
+    monkeypatch.setattr(steps, "explain_images", broken_meanwhile)
+    assert call("explain", root, out) == 0
+    found = json.loads((out / "results.json").read_text())
+    assert set(found["skipped"]) == {"red/broken.jpg", "red/0.png", "blue/1.png"}
+    assert not (out / "heatmaps/red/0.png.png").exists()
+    assert sorted(i["file"] for i in found["images"] if i["heatmap"]) == [
+        "blue/0.png", "green/0.png", "green/1.png", "red/1.png"
+    ]  # fmt: skip
+    assert "red/0.png" in (out / "report.html").read_text()
+
+
+def test_a_folder_of_results_among_the_images_is_refused(images, tmp_path, capsys):
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    for out in (root, root / "results"):
+        assert call("features", root, out) == 2
+        assert "inside of --images" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    for out, message in (
+        (tmp_path / "file", "it is a file"),
+        (tmp_path / "file/out", "nothing can be written"),
+    ):
+        assert call("features", root, out) == 2
+        assert f"--out is {str(out)!r}: {message}" in capsys.readouterr().err
+
+
+def test_names_that_are_long_or_no_utf_8(images, tmp_path):
+    root, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(images, root)
+    long = "n" * 246 + ".png"
+    os.rename(root / "red/0.png", root / "red" / long)
+    os.rename(os.fsencode(root / "blue/0.png"), os.fsencode(root / "blue") + b"/\xff\xfe.png")
+    assert call("explain", root, out) == 0
+    found = json.loads((out / "results.json").read_text())
+    files = {image["file"]: image for image in found["images"]}
+    assert r"blue/\xff\xfe.png" in files
+    [cut] = [name for name in files if "~" in name]
+    assert cut.startswith("red/nnnn")
+    assert all((out / image["heatmap"]).is_file() for image in files.values())
+
+
+def test_two_runs_do_not_use_one_folder_at_once(images, tmp_path, capsys):
+    with used_alone(tmp_path):
+        assert call("features", images, tmp_path) == 2
+    assert "is used by another run" in capsys.readouterr().err
+
+
+def test_class_names_that_come_twice_are_numbered(images, tmp_path):
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    (root / "classes.txt").write_text("crane\ncrane\nblue\nnever\n")
+    assert call("features", root, tmp_path / "out") == 0
+    assert load_relevance(tmp_path / "out/relevance.npz").class_names == (
+        "crane (1)",
+        "crane (2)",
+        "blue",
+        "never",
+    )
+
+
+def test_what_the_report_shows_is_balanced_over_classes_right_and_wrong():
+    predicted = np.array([0] * 20 + [1] * 3 + [2])
+    truth = predicted.copy()
+    truth[15:18], truth[22] = 1, 0
+    predictions = Predictions(None, truth, predicted, np.ones(24), {})  # type: ignore[arg-type]
+    shown = pictures._spread(predictions, np.arange(24), 8)
+    assert shown.tolist() == [0, 20, 23, 15, 22, 1, 21, 16]
+    unknown = predictions._replace(truth=np.full(24, -1))
+    assert pictures._spread(unknown, np.arange(24), 5).tolist() == [0, 20, 23, 1, 21]
+
+
+def test_a_heatmap_that_was_changed_is_made_again(results, images):
+    expected = contents(results)
+    Image.new("L", (16, 16)).save(results / "heatmaps/green/1.png.png")
+    assert call("explain", images, results) == 0
+    assert contents(results) == expected
