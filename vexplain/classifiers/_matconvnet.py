@@ -58,7 +58,8 @@ def _main(file: str, to: str, max_bytes: int) -> int:
     """Reads in the child; the last line that it prints says what went wrong."""
     _limit_memory(max_bytes)
     try:
-        np.savez(to, **_arrays(file))
+        arrays: dict[str, Any] = _arrays(file)
+        np.savez(to, **arrays)
     except MemoryError:
         sys.stderr.write(f"it takes more than max_bytes = {max_bytes:,}; raise it where that is right\n")
         return 1
@@ -73,7 +74,8 @@ def _limit_memory(max_bytes: int) -> None:
         import resource
     except ImportError:  # on Windows
         return
-    resource.setrlimit(resource.RLIMIT_AS, (_OVERHEAD + 2 * max_bytes,) * 2)  # what is read, what is written
+    limit = _OVERHEAD + 2 * max_bytes  # what is read, and what is written
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _arrays(file: str) -> dict[str, np.ndarray]:
