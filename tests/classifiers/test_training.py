@@ -214,7 +214,9 @@ def test_an_interrupted_training_ends_as_one_that_was_not(to_train, tmp_path):
     watched = Watched(_flower_source())
     found = classifiers.train(normalized_linear, variables, watched, directory=tmp_path, **options)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert watched.num_batches == 7  # of 15, with the first and last image: it went on from the fourth epoch
+    assert (
+        watched.num_batches == 7
+    )  # of 15, with eight images that tell the source: it went on from the fourth epoch
     again = classifiers.train(
         normalized_linear, variables, Watched(watched, fails_at=1), directory=tmp_path, **options
     )

@@ -24,6 +24,7 @@ def digits(tmp_path_factory):
 
 def test_digits_go_through_the_whole_job(digits):
     out, metrics = digits
+    assert not list(out.glob("passes-*"))  # of runs that were interrupted
     assert json.loads((out / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     assert metrics["accuracy"] > 0.5  # after one epoch; chance is 0.1
     assert metrics["num_candidates"] == 20 + 20 + 50 + 50 + 500 + 500  # the paper's for MNIST

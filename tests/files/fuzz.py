@@ -109,12 +109,12 @@ def results(jobs: list[Job]) -> dict[Job, str]:
         send.close()
         job = left[0]
         try:
-            while receive.poll(60):
+            while receive.poll(60 * SECONDS):
                 job, ends, grown = receive.recv()
                 if ends is not None:
                     found[job] = ends if grown < BYTES else f"took {grown / 1e6:.0f} MB"
             child.kill()
-            found[job] = "took more than 60 s"
+            found[job] = f"took more than {60 * SECONDS} s"
         except EOFError:
             child.join()
             if child.exitcode:

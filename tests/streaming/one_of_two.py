@@ -11,7 +11,15 @@ from jax.sharding import Mesh
 
 from tests.streaming import passes
 from vexplain.__main__ import main as command
-from vexplain.streaming import Checkpoint, CheckpointError, data_mesh, fold, gather_values, is_writer
+from vexplain.streaming import (
+    Checkpoint,
+    CheckpointError,
+    data_mesh,
+    fold,
+    gather_values,
+    is_writer,
+    processes,
+)
 
 
 def main(folder: Path) -> None:
@@ -19,6 +27,9 @@ def main(folder: Path) -> None:
     assert len(jax.devices()) == 4
     assert is_writer() == (process == 0)
     assert gather_values(f"{process}" * (process + 1)) == ["0", "11"]
+    processes._PIECE = 64  # bytes; a large value is gathered piece by piece
+    assert [len(value) for value in gather_values("x" * (500 * process))] == [0, 500]
+    processes._PIECE = 2**26
     found = passes.results(folder, data_mesh())
     found |= {"devices": [device.process_index for device in data_mesh(2).devices]}
     found |= resumed(folder)

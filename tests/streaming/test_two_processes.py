@@ -105,24 +105,22 @@ def test_two_processes_resume_from_one_checkpoint(two):
 
 
 def test_one_process_writes_the_results_of_the_command(two, folder):
-    out = folder / "of one"
-    assert main(passes.command_line(folder, out)) == 0
-    results = [json.loads((folder / name / "results.json").read_text()) for name in ("of one", "of two")]
-    for of_one, of_two in zip(*(found["images"] for found in results), strict=True):
-        features = [[found.pop("features") for found in (of_one, of_two)]]
-        for one, other in zip(*features[0], strict=True):
-            assert one["feature"] == other["feature"]
-            assert one["score"] == pytest.approx(other["score"], rel=1e-5)
-        assert of_one == of_two
-    assert (
-        results[0]["skipped"]
-        == results[1]["skipped"]
-        == {"3.png": "cannot be read as an image: no known format"}
-    )
-    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    of_one, of_two = folder / "of one", folder / "of two"
+    assert main(["features", *passes.command_line(folder, of_one)[1:-2]]) == 0
+    one, other = (json.loads((out / "features.json").read_text()) for out in (of_one, of_two))
+    for name, features in one.pop("features").items():
+        for found, expected in zip(other["features"][name], features, strict=True):
+            assert found == expected | {"weight": pytest.approx(expected["weight"], rel=1e-5)}
+    other.pop("features")
+    for notes in (one, other):
+        del notes["relevance"]  # the digest of a file that differs by rounding
+    assert one == other
+    assert one["skipped"] == {"3.png": "cannot be read as an image: no known format"}
+    files = {path.relative_to(of_two).as_posix() for path in of_two.rglob("*") if path.is_file()}
     first, second = (set(found["written"].tolist()) for found in two)
     assert first | second == files
     assert not first & second
+    assert {f"heatmaps/{n}.png.png" for n in range(3)} < files
     assert {Path(name).parts[0] for name in second} == {"heatmaps", "explanations"}
     assert "the report is" in two[0]["said"]
     assert "Predictions" not in two[1]["said"]

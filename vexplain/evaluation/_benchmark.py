@@ -3,7 +3,7 @@
 In all functions:
     task: the network and the images.
     methods: as `as_methods` takes them; all of the catalog if left out.
-    batch_size: images a step; with several devices, a multiple of their number.
+    batch_size: images a step; the next multiple of the number of devices is taken.
     seed: of all that is drawn.
     description: of the progress bar; `None` shows none.
 """

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.sharding import Mesh as Mesh
 
+from vexplain.streaming.processes import wait_for_all
 from vexplain.typing import Batch, PyTree
 
 
@@ -177,8 +178,28 @@ def local_copies(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
 
 
+def meet(mesh: Mesh) -> None:
+    """Connects the processes of a mesh, all of which must call it, however late one of them is.
+
+    On CPUs a connection is given up after 30 seconds, which the first step of a fold may take to compile.
+
+    Args:
+        mesh: from `data_mesh`.
+    """
+    if not mesh.is_multi_process:
+        return
+    wait_for_all()
+    ones = shard_batch({"ones": np.ones(mesh.size, np.float32)}, mesh)["ones"]
+    jax.block_until_ready(_total(mesh)(ones))
+
+
 def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)
+
+
+@functools.lru_cache(maxsize=8)
+def _total(mesh: Mesh) -> Callable[..., jax.Array]:
+    return jax.jit(lambda numbers: numbers.sum(), out_shardings=replicated(mesh))
 
 
 @functools.lru_cache(maxsize=8)

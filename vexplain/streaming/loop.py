@@ -26,6 +26,7 @@ from vexplain.streaming.devices import (
     Mesh,
     default_mesh,
     local_copies,
+    meet,
     replicate,
     replicated,
     shard_batch,
@@ -87,6 +88,7 @@ def fold(
         raise ValueError(f"num_steps is {num_steps}: expected 0 or more")
     mesh = default_mesh() if mesh is None else mesh
     make = _maker(batch_fn, mesh)
+    meet(mesh)
     state = replicate(state, mesh)
     extra = () if constants is None else (replicate(constants, mesh),)
     step_fn = _compiled(update, mesh)

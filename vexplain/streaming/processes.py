@@ -4,6 +4,7 @@ Every process runs the same lines in the same order, on its own devices. One of 
 reports, metrics and logs. Checkpoints are written by all, as Orbax does it.
 """
 
+import itertools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,12 @@ from typing import TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 Value = TypeVar("Value")
+_WAITS = itertools.count()  # the same in every process, as the lines are that they run
+_LONGEST_WAIT = 24 * 3600 * 1000  # ms; of those that wait while the writer makes a report
+_PIECE = 2**26  # bytes that a device holds of each process at once
 
 
 def is_writer() -> bool:
@@ -40,12 +45,21 @@ def gather_values(value: Value) -> list[Value]:
     """
     if jax.process_count() == 1:
         return [value]
-    content = np.frombuffer(pickle.dumps(value), np.uint8)
-    sizes = np.ravel(multihost_utils.process_allgather(np.array(len(content))))
-    padded = np.zeros(sizes.max(), np.uint8)
-    padded[: len(content)] = content
-    rows = np.reshape(multihost_utils.process_allgather(padded), (len(sizes), -1))
+    wait_for_all()
+    content = pickle.dumps(value)
+    counts = _of_all(np.array([len(content) // _PIECE, len(content) % _PIECE], np.int32))
+    sizes = counts[:, 0].astype(np.int64) * _PIECE + counts[:, 1]
+    piece = min(_PIECE, 1 << int(sizes.max() - 1).bit_length())  # few sizes: each is compiled once
+    padded = np.zeros(-(-sizes.max() // piece) * piece, np.uint8)
+    padded[: len(content)] = np.frombuffer(content, np.uint8)
+    pieces = [_of_all(padded[start : start + piece]) for start in range(0, len(padded), piece)]
+    rows = np.concatenate(pieces, axis=1)
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def _of_all(array: np.ndarray) -> np.ndarray:
+    """(processes, ...), an array of each."""
+    return np.reshape(multihost_utils.process_allgather(array), (jax.process_count(), *array.shape))
 
 
 def shared_out(function: Callable[[int], Value], count: int) -> list[Value]:
@@ -83,7 +97,7 @@ def agree_on(value: Value) -> Value:
 def wait_for_all() -> None:
     """Returns when every process has called it: what the writer wrote before is there."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("vexplain")
+        multihost.get_barrier_sync_fn()(key=f"vexplain {next(_WAITS)}", timeout_ms=_LONGEST_WAIT)
 
 
 def exists(path: Path) -> bool:
