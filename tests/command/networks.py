@@ -61,6 +61,32 @@ def wants_weights(weights):
         return file.read()
 
 
+def one_logit(weights):
+    """Is there more red than anything else?"""
+    apply, variables = pair(None)
+    return (
+        lambda v, x: (s := apply(v, x))[:, :1] - s[:, 1:3].sum(1, keepdims=True),
+        variables,
+        Resizing(16, 20),
+    )
+
+
+def of_gray(weights):
+    """Sees the luma alone: how bright is the middle?"""
+    kernel = jnp.asarray(np.ones((3, 3, 1, 2), np.float32) / 9)
+
+    def apply(variables, images):
+        assert images.shape[-1] == 1
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(
+            images, variables["kernel"], (1, 1), "SAME", dimension_numbers=dimensions
+        )
+        x = jax.nn.relu(x - jnp.array([0.0, 0.3])).mean((1, 2))
+        return x * jnp.array([1.0, 6.0])
+
+    return apply, {"kernel": kernel}, Resizing(16, 20)
+
+
 def in_a_closure(weights):
     """The variables are empty: the arrays are constants of the function."""
     variables = pair(weights)[1]

@@ -152,3 +152,15 @@ def test_a_heatmap_that_was_changed_is_made_again(results, images):
     Image.new("L", (16, 16)).save(results / "heatmaps/green/1.png.png")
     assert call("explain", images, results) == 0
     assert contents(results) == expected
+
+
+@pytest.mark.parametrize(("model", "right"), [("one_logit", {"red": "1"}), ("of_gray", None)])
+def test_networks_of_one_score_and_of_gray_images(model, right, images, tmp_path):
+    out = tmp_path / "out"
+    assert call("explain", images, out, "--mu", "3", model=model, classes=False) == 0
+    found = json.loads((out / "results.json").read_text())["images"]
+    assert {image["predicted"] for image in found} == {"0", "1"}
+    assert all(0.5 <= image["probability"] <= 1 for image in found)
+    if right is not None:
+        predicted = {image["file"]: image["predicted"] for image in found}
+        assert all(p == right.get(file.split("/")[0], "0") for file, p in predicted.items())

@@ -13,7 +13,8 @@ from vexplain.classifiers.names import NAMES
 _MODEL = f"""The network: one of {", ".join(NAMES)}; or package.module:function of your own, which is called
 with the path of --weights as text, or None, and returns an NNX module, or (apply, variables) with
 apply(variables, images) -> logits and images (batch, height, width, 3) in [0, 1], or (apply, variables,
-resizing) with a vexplain.datasets.Resizing."""
+resizing) with a vexplain.datasets.Resizing. One logit is that of the second of two classes; a network of one
+channel gets the luma of the images."""
 
 
 @dataclasses.dataclass(frozen=True)

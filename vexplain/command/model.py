@@ -1,5 +1,6 @@
 """The network of a command line: a published one, or one that a function of the user makes."""
 
+import dataclasses
 import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +49,43 @@ def load_model(name: str, weights: Path | None = None, size: int | None = None) 
         resizing = Resizing(size)
     if resizing is None:
         raise ValueError(f"--size is missing: {name} does not say how large its images are; pass --size N")
-    return Model(name, apply, variables, resizing, _num_classes(name, apply, variables, resizing.size))
+    if _runs(apply, variables, resizing.size, 1) and not _runs(apply, variables, resizing.size, 3):
+        apply = _OfGray(apply)
+    num_classes = _num_classes(name, apply, variables, resizing.size)
+    if num_classes == 1:
+        apply, num_classes = _OfTwo(apply), 2
+    return Model(name, apply, variables, resizing, num_classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfGray:
+    """A network of gray images, for color ones: their luma (ITU-R BT.601), which of gray ones is the gray."""
+
+    apply: ApplyFn
+
+    def __call__(self, variables: Variables, images: Any) -> Any:
+        weights = jnp.array([0.299, 0.587, 0.114], images.dtype)
+        return self.apply(variables, (images * weights).sum(-1, keepdims=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfTwo:
+    """A network with one score, of which the sigmoid is a probability, as one of two classes: no and yes."""
+
+    apply: ApplyFn
+
+    def __call__(self, variables: Variables, images: Any) -> Any:
+        score = self.apply(variables, images)
+        return jnp.concatenate([jnp.zeros_like(score), score], axis=1)
+
+
+def _runs(apply: ApplyFn, variables: Variables, size: int, channels: int) -> bool:
+    images = jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
+    try:
+        jax.eval_shape(apply, variables, images)
+    except Exception:  # the user's own code
+        return False
+    return True
 
 
 def _published(name: str, weights: Path | None) -> Any:
@@ -96,9 +133,9 @@ def _num_classes(name: str, apply: ApplyFn, variables: Variables, size: int) -> 
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
     try:
         logits = jax.eval_shape(apply, variables, images)
-    except (TypeError, ValueError, AssertionError) as error:
+    except Exception as error:  # the user's own code
         raise ValueError(
-            f"--model {name} does not run on images of {size} × {size} × 3: {error}; another --size?"
+            f"--model {name} does not run on images of {size} × {size} × 3 or × 1: {error}; another --size?"
         ) from error
     shape = getattr(logits, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != 2:
