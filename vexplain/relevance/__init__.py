@@ -26,6 +26,8 @@ from vexplain.relevance.candidates import default_layers as default_layers
 from vexplain.relevance.candidates import gram_bytes as gram_bytes
 from vexplain.relevance.candidates import layout_of as layout_of
 from vexplain.relevance.candidates import response_fn as response_fn
+from vexplain.relevance.device_solver import DeviceSolution as DeviceSolution
+from vexplain.relevance.device_solver import solve_on_device as solve_on_device
 from vexplain.relevance.evidence import Evidence as Evidence
 from vexplain.relevance.evidence import find_evidence as find_evidence
 from vexplain.relevance.evidence import relevant_evidence as relevant_evidence

@@ -89,6 +89,7 @@ def find_relevance(
     class_names: Sequence[str] | None = None,
     on_empty_class: Literal["raise", "leave_out"] = "raise",
     measure: Measure = "energy",
+    solver: Literal["host", "device"] = "host",
 ) -> Relevance:
     """The relevant features of every class, from the sums over a dataset.
 
@@ -104,6 +105,7 @@ def find_relevance(
             those of the only class that has images, for there is nothing to tell it from. (Where there is
             one class in all, the regression fits a constant.)
         measure: what the responses were made with.
+        solver: where the weights are found, see `mu_lasso`.
 
     Raises:
         ValueError, RuntimeError: as `mu_lasso`; a layout or labels that do not fit the statistics.
@@ -137,6 +139,7 @@ def find_relevance(
         mu=mu,
         nonnegative=nonnegative,
         class_names=names if solved.all() else [names[c] for c in np.flatnonzero(solved)],
+        solver=solver,
     )
     found = {name: getattr(solution, name) for name in ("weights", "gaps", "penalties")}
     if solved.sum() == 1 < len(solved):  # fitted to a constant, by features of any kind

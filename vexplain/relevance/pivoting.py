@@ -2,9 +2,10 @@
 
     minimize  w^T G w - 2 b^T w   subject to  ||w||_1 <= mu   (and w >= 0)
 
-Guess which weights are zero and the signs of the others, solve for them, and exchange all features that turn
-out on the wrong side. A few factorizations lead to the minimum where an active-set method takes a step for each
-feature. Where exchanging all makes no progress, one feature is exchanged at a time, which never cycles.
+Guess which weights are zero and the signs of the others, solve for them, and exchange all features that
+turn out on the wrong side. A few factorizations lead to the minimum where an active-set method takes a step
+for each feature. Where exchanging all makes no progress, one feature is exchanged at a time; where that comes
+to no end either, as it may where features depend on each other, the caller must go on by another method.
 """
 
 import numpy as np

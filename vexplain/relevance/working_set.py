@@ -3,9 +3,9 @@
     minimize  w^T G w - 2 b^T w   subject to  ||w||_1 <= mu   (and w >= 0)
 
 Each round solves the problem over the working set alone, where G is a small matrix, and then computes the
-gradient of all features from the rows of G that have a weight. Its largest entry bounds the duality gap; where
-the gap is too large, the features that lower the objective fastest join the working set, as many as have a
-weight, so that the sizes double. Features without a weight leave it.
+gradient of all from the rows of G whose feature has a weight: its largest entry bounds the duality gap. While
+that is too large, the features that lower the objective fastest join the working set, as many as have a
+weight, so that its size doubles; features without a weight leave it.
 """
 
 import functools
@@ -22,7 +22,8 @@ from vexplain.relevance.pivoting import pivot
 
 _FIRST = 16  # features of the first working set
 _SLACK = 0.1  # share of the gap aimed at that is left to the features outside the working set
-_MAX_STALLS = 5  # rounds without progress: more will not help
+_MAX_STALLS = 3  # rounds without progress: more will not help
+_STEPS_A_FEATURE = 10  # of the active-set method; two are usual, and rounding may ask for any number
 _ROWS = 16  # of G that are read at once
 _AT_ONCE = 16  # classes a thread takes
 
@@ -108,8 +109,8 @@ def solve_class(
     Args:
         gram: G, (features, features), symmetric.
         linear: b, (features,) float64.
-        target_gap: the duality gap to stop at; after `max_steps`, or where rounding allows no further progress,
-            the caller must check it.
+        target_gap: the duality gap to stop at; the caller must check it, for `max_steps` or rounding may end
+            the search before.
         start: a feasible guess.
     """
     indices, values = start if start is not None else (np.zeros(0, int), np.zeros(0))
@@ -128,7 +129,8 @@ def solve_class(
         if is_solved and not len(entering):  # what is left of the gap is rounding
             break
         objective = along / 2 - float(linear[indices] @ values)
-        num_stalls = 0 if objective < lowest - 1e-5 * target_gap else num_stalls + 1
+        # The gap bounds how far the objective is above its minimum, but for rounding.
+        num_stalls = 0 if objective < lowest - 1e-4 * gap else num_stalls + 1
         lowest = min(lowest, objective)
         hessian = _grown(gram, working, hessian, indices, entering)
         working = np.concatenate([indices, entering])
@@ -215,7 +217,7 @@ def _over_working_set(
         linear,
         values,
         target_gap=target_gap,
-        max_steps=max_steps - num_pivots,
+        max_steps=min(max_steps - num_pivots, _STEPS_A_FEATURE * len(linear)),
         **options,
     )
     return solution.weights, num_pivots + solution.num_steps
