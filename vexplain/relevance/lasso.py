@@ -16,7 +16,7 @@ from vexplain._checks import check_choice
 from vexplain.relevance.device_solver import find_supports
 from vexplain.relevance.working_set import solve_classes
 
-_TILE = 512  # rows and columns of G that are compared at once
+_TILE = 256  # rows and columns of G that are compared at once
 _TARGET_GAP = 1e-10  # aimed at, relative to the sum of l^2; float64 leaves room below
 
 

@@ -49,7 +49,7 @@ def pivot(
     max_pivots = min(max_pivots, _MAX_PIVOTS)
     for step in range(1, max_pivots + 1):
         active = np.flatnonzero(is_active)
-        factor, dependent = _factorized(hessian[np.ix_(active, active)])
+        factor, dependent = _factorized(hessian[active][:, active])
         if factor is None:
             is_active[active[dependent]], is_dependent[active[dependent]] = False, True
             continue
@@ -74,7 +74,7 @@ def pivot(
 def _factorized(block: np.ndarray) -> tuple[np.ndarray | None, int]:
     """The Cholesky factor; where a feature depends on those before it, `None` and the first such feature."""
     smallest = SINGULAR * block.diagonal()
-    factor, failed = _FACTORIZE(block.T, lower=1, clean=0, overwrite_a=1)
+    factor, failed = _FACTORIZE(np.asfortranarray(block), lower=1, clean=0, overwrite_a=1)
     num_pivots = failed - 1 if failed > 0 else len(smallest)
     small = np.flatnonzero(factor.diagonal()[:num_pivots] ** 2 <= smallest[:num_pivots])
     if len(small):

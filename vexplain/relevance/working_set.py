@@ -114,7 +114,7 @@ def solve_class(
         start: a feasible guess.
     """
     indices, values = start if start is not None else (np.zeros(0, int), np.zeros(0))
-    working, hessian = indices[:0], np.zeros((0, 0))
+    hessian = gram[np.ix_(indices, indices)].astype(np.float64)
     num_steps, num_stalls, lowest, is_solved = 0, 0, np.inf, False
     while True:
         gradient = _gradient(gram, linear, indices, values)
@@ -132,8 +132,8 @@ def solve_class(
         # The gap bounds how far the objective is above its minimum, but for rounding.
         num_stalls = 0 if objective < lowest - 1e-4 * gap else num_stalls + 1
         lowest = min(lowest, objective)
-        hessian = _grown(gram, working, hessian, indices, entering)
         working = np.concatenate([indices, entering])
+        hessian = _grown(gram, hessian, working, entering)
         found, steps = _over_working_set(
             hessian,
             linear[working],
@@ -145,8 +145,8 @@ def solve_class(
             max_steps=max_steps - num_steps,
         )
         num_steps, is_solved = num_steps + steps, True
-        kept = found != 0
-        indices, values = working[kept], found[kept]
+        kept = np.flatnonzero(found)
+        indices, values, hessian = working[kept], found[kept], hessian[kept][:, kept]
         norm = np.abs(values).sum()
         if norm > mu:  # by rounding
             values *= mu / norm
@@ -172,18 +172,12 @@ def _steepest(scores: np.ndarray, above: float, number: int) -> np.ndarray:
     return better[np.argpartition(scores[better], -number)[-number:]]
 
 
-def _grown(
-    gram: np.ndarray, working: np.ndarray, hessian: np.ndarray, indices: np.ndarray, entering: np.ndarray
-) -> np.ndarray:
-    """G over `indices` and `entering`; what is known of it from the last working set is not read again."""
-    num_old = len(indices)
-    grown = np.empty((num_old + len(entering),) * 2)
-    if len(working):
-        places = np.flatnonzero(np.isin(working, indices, assume_unique=True))
-        grown[:num_old, :num_old] = hessian[np.ix_(places, places)]
-    else:
-        grown[:num_old, :num_old] = gram[np.ix_(indices, indices)]
-    grown[num_old:] = gram[np.ix_(entering, np.concatenate([indices, entering]))]
+def _grown(gram: np.ndarray, hessian: np.ndarray, working: np.ndarray, entering: np.ndarray) -> np.ndarray:
+    """G over the working set, whose last features enter; over the others it is known."""
+    num_old = len(hessian)
+    grown = np.empty((len(working), len(working)))
+    grown[:num_old, :num_old] = hessian
+    grown[num_old:] = gram[entering[:, None], working]
     grown[:num_old, num_old:] = grown[num_old:, :num_old].T
     return grown
 
