@@ -43,6 +43,13 @@ from vexplain.relevance.layout import layer_and_channel as layer_and_channel
 from vexplain.relevance.layout import layout_size as layout_size
 from vexplain.relevance.layout import split_features as split_features
 from vexplain.relevance.learning import learn_relevance as learn_relevance
+from vexplain.relevance.path import MuPath as MuPath
+from vexplain.relevance.path import SelectedMu as SelectedMu
+from vexplain.relevance.path import Stability as Stability
+from vexplain.relevance.path import jaccard_interval as jaccard_interval
+from vexplain.relevance.path import mu_path as mu_path
+from vexplain.relevance.path import select_mu as select_mu
+from vexplain.relevance.path import stability as stability
 from vexplain.relevance.recipe import Explanation as Explanation
 from vexplain.relevance.recipe import combined_maps as combined_maps
 from vexplain.relevance.recipe import explain as explain

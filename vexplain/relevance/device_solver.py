@@ -10,6 +10,7 @@ last one by a small share of G's diagonal, which is a proximal-point method and 
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -230,6 +231,7 @@ def find_supports(
     gram: np.ndarray,
     cross: np.ndarray,
     counts: np.ndarray,
+    starts: Sequence[Support] | None = None,
     *,
     mu: float,
     nonnegative: bool,
@@ -242,6 +244,8 @@ def find_supports(
     has_float64 = jax.default_backend() != "tpu"
     num_features, num_classes = cross.shape
     weights = np.zeros((num_features, num_classes))
+    for label, start in enumerate(starts or ()):
+        weights[start.indices, label] = start.values
     still, num_working = np.arange(num_classes), min(_FIRST_WORKING, num_features)
     with jax.enable_x64(has_float64):
         dtype = np.float64 if has_float64 else np.float32

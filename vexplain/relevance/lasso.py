@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from vexplain._checks import check_choice
 from vexplain.relevance.device_solver import find_supports
-from vexplain.relevance.working_set import solve_classes
+from vexplain.relevance.working_set import Support, solve_classes
 
 _TILE = 256  # rows and columns of G that are compared at once
 _TARGET_GAP = 1e-10  # aimed at, relative to the sum of l^2; float64 leaves room below
@@ -45,6 +45,7 @@ def mu_lasso(
     tolerance: float = 1e-6,
     max_steps: int = 20_000,
     solver: Literal["host", "device"] = "host",
+    start: Float[np.ndarray, "_ _"] | None = None,
 ) -> LassoSolution:
     """The weights of the L1-bounded regression of every class, with exact zeros and their gaps.
 
@@ -69,6 +70,8 @@ def mu_lasso(
         solver: where the weights are found: on the "host", a core for each of several classes, or by JAX on
             the "device", all classes at once (`solve_on_device`; in float32 where the device has no float64,
             TPUs), from which the host goes on. Both are certified on the host, in float64.
+        start: a guess of the weights, (features, classes), for instance those of a smaller `mu`; what is
+            negative of it or above the bound does no harm.
 
     Raises:
         ValueError: `mu` is not positive, shapes disagree, a value is not finite, or a class has no image.
@@ -86,9 +89,13 @@ def mu_lasso(
     mu = float(mu)
     names = tuple(map(str, range(cross.shape[-1])) if class_names is None else class_names)
     _check(gram, cross, counts, mu, names)
+    if start is not None and (start.shape != cross.shape or not np.isfinite(start).all()):
+        raise ValueError(f"start: expected finite weights of shape {cross.shape}, got {start.shape}")
     options = {"mu": mu, "nonnegative": nonnegative, "target_gap": _TARGET_GAP}
     gram = _symmetric(gram)
-    starts = find_supports(gram, cross, counts, **options) if solver == "device" else None
+    starts = None if start is None else [_feasible(column, mu, nonnegative) for column in start.T]
+    if solver == "device":
+        starts = find_supports(gram, cross, counts, starts, **options)
     solutions = solve_classes(gram, cross, counts, max_steps=max_steps, starts=starts, **options)
     gaps = np.array([solution.gap for solution in solutions]) / counts
     for name, gap in zip(names, gaps, strict=True):
@@ -108,6 +115,12 @@ def mu_lasso(
         norms=np.abs(weights).sum(axis=1),
         num_steps=np.array([solution.num_steps for solution in solutions]),
     )
+
+
+def _feasible(weights: np.ndarray, mu: float, nonnegative: bool) -> Support:
+    indices = np.flatnonzero(weights > 0 if nonnegative else weights)
+    values = weights[indices].astype(np.float64)
+    return Support(indices, values * min(1.0, mu / max(np.abs(values).sum(), mu)))
 
 
 def _symmetric(gram: np.ndarray) -> np.ndarray:
