@@ -26,6 +26,7 @@ from vexplain.relevance.candidates import default_layers as default_layers
 from vexplain.relevance.candidates import gram_bytes as gram_bytes
 from vexplain.relevance.candidates import layout_of as layout_of
 from vexplain.relevance.candidates import response_fn as response_fn
+from vexplain.relevance.copies import copied_features as copied_features
 from vexplain.relevance.device_solver import DeviceSolution as DeviceSolution
 from vexplain.relevance.device_solver import solve_on_device as solve_on_device
 from vexplain.relevance.evidence import Evidence as Evidence

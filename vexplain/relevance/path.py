@@ -196,10 +196,21 @@ def stability(
 def jaccard_interval(
     indices: Float[np.ndarray, "repeats classes"], *, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """The mean over classes and repeats, and the percentile interval of the repeats' means over classes."""
+    """The mean of Jaccard indices, and its percentile interval over the repeats: (mean, low, high).
+
+    Args:
+        indices: one of the arrays of `Stability`, (repeats, classes). The interval is that of the repeats'
+            means over the classes. Of "bootstrap" it is a percentile bootstrap confidence interval; of the
+            others it shows how far the parts differ.
+        confidence: of the interval, 0 to 1.
+
+    Example:
+        >>> jaccard_interval(np.array([[0.0, 0.2], [0.4, 0.6], [0.8, 1.0]]), confidence=0.5)
+        (0.5, 0.3, 0.7)
+    """
     means = indices.mean(1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(means.mean()), float(low), float(high)
+    return round(float(means.mean()), 12), round(float(low), 12), round(float(high), 12)
 
 
 def _jaccard(first: np.ndarray, second: np.ndarray) -> np.ndarray:
