@@ -8,6 +8,7 @@
 #   make fuzz N=1000               so many random networks against what is known of them, damaged files of every format
 #   make parity                    logits and maps against torchvision, timm, Captum and pytorch-grad-cam (in .venv-parity)
 #   make zoo                       layers, maps and guided gradients of the networks of other packages (in .venv-zoo)
+#   make rivals                    the mu-lasso beside seven other solvers (in .venv-rivals and .venv-adelie)
 #   make device                    all that is measured on a GPU, in 10 minutes: runs/device/device.json
 #   make references                makes again what the tests compare with, by the same libraries
 
@@ -20,7 +21,7 @@ N ?= 1000
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint docs clean parity references device zoo
+.PHONY: demo test fuzz lint docs clean parity references device zoo rivals
 
 demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
@@ -39,6 +40,9 @@ parity: .venv-parity/.installed
 zoo: .venv-zoo/.installed
 	.venv-zoo/bin/python -m benchmarks.zoo
 
+rivals: .venv/.installed-test .venv-rivals/.installed .venv-adelie/.installed
+	$(BIN)/python -m benchmarks.rivals
+
 device: .venv/.installed-device
 	$(BIN)/python -m benchmarks.device accelerator --out $(DEVICE_OUT)
 
@@ -55,7 +59,7 @@ docs: .venv/.installed-docs
 	@echo docs/_build/html/index.html
 
 clean:
-	rm -rf .venv .venv-parity .venv-zoo .compiled dist docs/_build
+	rm -rf .venv .venv-parity .venv-zoo .venv-rivals .venv-adelie .compiled dist docs/_build
 
 .venv-parity/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m venv --clear .venv-parity
@@ -69,6 +73,17 @@ clean:
 	$(BIN)/python -m venv --clear .venv-zoo
 	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[zoo]'
 	.venv-zoo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps eqxvision==0.2.8
+	@touch $@
+
+# vexplain itself needs NumPy 2, and is not installed beside adelie
+.venv-rivals/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv --clear .venv-rivals
+	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[rivals]'
+	@touch $@
+
+.venv-adelie/.installed: | $(BIN)/python
+	$(BIN)/python -m venv --clear .venv-adelie
+	.venv-adelie/bin/python -m pip install --quiet --disable-pip-version-check 'numpy<2' adelie==1.1.52
 	@touch $@
 
 $(BIN)/python:

@@ -11,11 +11,13 @@ from tests.relevance.oracles import near_duplicate_features
 from vexplain.relevance import (
     Feature,
     Relevance,
+    copied_features,
     feature_scores,
     features,
     find_relevance,
     gram_statistics,
     load_relevance,
+    mu_lasso,
     num_features,
     relevant_union,
     save_relevance,
@@ -261,3 +263,39 @@ def test_arrays_have_the_size_that_they_say_and_a_limit(relevance, tmp_path):
         archive.writestr("weights.npy", header.getvalue() + bytes(8))
     with pytest.raises(ValueError, match=r"shape \(1000000000000,\).*its file is of another size"):
         load_relevance(path)
+
+
+def test_one_of_several_copies_is_a_candidate(data):
+    """Copies of other sizes and with noise; a layer of fewer channels holds none, whatever it holds."""
+    responses, indicators = data
+    single = responses[:, :15]
+    joined = np.concatenate([single, 3 * single, 0.5 * responses[:, 15:30], single[:, :4]], axis=1)
+    layout = (("conv_1", 15), ("relu_1", 15), ("pool_1", 15), ("dense_1", 4))
+    statistics = _statistics(joined, indicators)
+    is_copy = copied_features(np.asarray(statistics.gram), layout)
+    lengths = np.linalg.norm(joined, axis=0)
+    cosines = (joined[:, :15] * joined[:, 30:45]).sum(0) / (lengths[:15] * lengths[30:45])
+    assert 0 < (cosines >= 0.99).sum() < 15  # both kinds
+    np.testing.assert_array_equal(is_copy[:15], False)
+    np.testing.assert_array_equal(is_copy[15:30], True)
+    np.testing.assert_array_equal(is_copy[30:45], cosines >= 0.99)
+    np.testing.assert_array_equal(is_copy[45:], False)
+    one = find_relevance(statistics, layout, mu=2, copies="one")
+    assert not one.weights[is_copy].any()
+    alone = mu_lasso(
+        np.asarray(statistics.gram[~is_copy][:, ~is_copy], np.float64),
+        np.asarray(statistics.cross[~is_copy], np.float64),
+        np.asarray(statistics.counts, np.float64),
+        mu=2,
+    )
+    np.testing.assert_allclose(one.weights[~is_copy], alone.weights, atol=1e-4)
+    every = find_relevance(statistics, layout, mu=2)
+    assert every.weights[is_copy].any()
+
+
+def test_both_solvers_find_the_same(data):
+    responses, indicators = data
+    layout = (("conv_1", 15), ("relu_1", 15), ("pool_1", 15))
+    statistics = _statistics(responses, indicators)
+    host, device = (find_relevance(statistics, layout, mu=2, solver=name) for name in ("host", "device"))
+    np.testing.assert_allclose(device.weights, host.weights, atol=1e-6)

@@ -26,6 +26,9 @@ from vexplain.relevance.candidates import default_layers as default_layers
 from vexplain.relevance.candidates import gram_bytes as gram_bytes
 from vexplain.relevance.candidates import layout_of as layout_of
 from vexplain.relevance.candidates import response_fn as response_fn
+from vexplain.relevance.copies import copied_features as copied_features
+from vexplain.relevance.device_solver import DeviceSolution as DeviceSolution
+from vexplain.relevance.device_solver import solve_on_device as solve_on_device
 from vexplain.relevance.evidence import Evidence as Evidence
 from vexplain.relevance.evidence import find_evidence as find_evidence
 from vexplain.relevance.evidence import relevant_evidence as relevant_evidence
@@ -41,6 +44,13 @@ from vexplain.relevance.layout import layer_and_channel as layer_and_channel
 from vexplain.relevance.layout import layout_size as layout_size
 from vexplain.relevance.layout import split_features as split_features
 from vexplain.relevance.learning import learn_relevance as learn_relevance
+from vexplain.relevance.path import MuPath as MuPath
+from vexplain.relevance.path import SelectedMu as SelectedMu
+from vexplain.relevance.path import Stability as Stability
+from vexplain.relevance.path import jaccard_interval as jaccard_interval
+from vexplain.relevance.path import mu_path as mu_path
+from vexplain.relevance.path import select_mu as select_mu
+from vexplain.relevance.path import stability as stability
 from vexplain.relevance.recipe import Explanation as Explanation
 from vexplain.relevance.recipe import combined_maps as combined_maps
 from vexplain.relevance.recipe import explain as explain

@@ -15,8 +15,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
+from vexplain._checks import check_choice
 from vexplain.attribution import Score, logit
 from vexplain.relevance._responses import Measure, check_measure
+from vexplain.relevance.copies import copied_features
 from vexplain.relevance.lasso import mu_lasso
 from vexplain.relevance.layout import FeatureLayout, layer_and_channel, layout_size, split_features
 from vexplain.relevance.statistics import Statistics
@@ -89,10 +91,10 @@ def find_relevance(
     class_names: Sequence[str] | None = None,
     on_empty_class: Literal["raise", "leave_out"] = "raise",
     measure: Measure = "energy",
+    copies: Literal["all", "one"] = "all",
+    solver: Literal["host", "device"] = "host",
 ) -> Relevance:
     """The relevant features of every class, from the sums over a dataset.
-
-    Copies of a feature (a convolution, its ReLU, its pooled map) are candidates of their own.
 
     Args:
         statistics: the sums over all images, from `gram_statistics`.
@@ -104,6 +106,9 @@ def find_relevance(
             those of the only class that has images, for there is nothing to tell it from. (Where there is
             one class in all, the regression fits a constant.)
         measure: what the responses were made with.
+        copies: "all" where copies of a feature (a convolution, its ReLU, its pooled map) are candidates of
+            their own (*paper*), or "one": the first of those that `copied_features` finds.
+        solver: where the weights are found, see `mu_lasso`.
 
     Raises:
         ValueError, RuntimeError: as `mu_lasso`; a layout or labels that do not fit the statistics.
@@ -120,6 +125,7 @@ def find_relevance(
         (Feature(layer='conv_2', channel=0, weight=2.0),)
     """
     check_measure(measure)
+    check_choice("copies", copies, ("all", "one"))
     counts = np.asarray(statistics.counts, np.float64)
     _check_statistics(statistics, layout)
     if not np.diagonal(np.asarray(statistics.gram)).any():
@@ -129,16 +135,21 @@ def find_relevance(
     solved = ~is_empty
     if not solved.any():
         raise ValueError("statistics: no class has an image")
+    gram = np.add(np.asarray(statistics.gram), np.asarray(statistics.gram_residual), dtype=np.float64)
     cross = np.add(np.asarray(statistics.cross), np.asarray(statistics.cross_residual), dtype=np.float64)
+    taken = ~copied_features(gram, layout) if copies == "one" else np.full(len(gram), True)
     solution = mu_lasso(
-        np.add(np.asarray(statistics.gram), np.asarray(statistics.gram_residual), dtype=np.float64),
-        cross[:, solved],
+        gram if taken.all() else gram[np.ix_(taken, taken)],
+        cross[np.ix_(taken, solved)],
         counts[solved],
         mu=mu,
         nonnegative=nonnegative,
         class_names=names if solved.all() else [names[c] for c in np.flatnonzero(solved)],
+        solver=solver,
     )
-    found = {name: getattr(solution, name) for name in ("weights", "gaps", "penalties")}
+    weights = np.zeros((len(taken), int(solved.sum())))
+    weights[taken] = solution.weights
+    found = {"weights": weights, "gaps": solution.gaps, "penalties": solution.penalties}
     if solved.sum() == 1 < len(solved):  # fitted to a constant, by features of any kind
         found = {name: np.zeros_like(values) for name, values in found.items()}
     return Relevance(

@@ -1,11 +1,10 @@
-"""The sparse regression of one class, solved exactly by an active-set method.
+"""The sparse regression of one class over few features, solved exactly by an active-set method.
 
     minimize  w^T G w - 2 b^T w   subject to  ||w||_1 <= mu   (and w >= 0)
 
 The method keeps a *face* of the feasible set: the few features that are not zero, with their signs, and
 whether ||w||_1 = mu. It moves to the minimum over the face, drops a feature whose weight reaches zero on the
-way, and otherwise lets in the feature that lowers the objective fastest. So zeros are exact, and only the
-rows of G that belong to the face are ever read.
+way, and otherwise lets in the feature that lowers the objective fastest. So zeros are exact.
 
 Copies of a feature make G singular, and rounding makes it slightly indefinite. Along a direction without
 curvature there is no minimum; the method then moves until the face ends, since the feasible set is bounded.
@@ -15,37 +14,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-_SINGULAR_PIVOT = 1e-6  # a scaled Cholesky pivot below: 1 - R^2 < 1e-12, dependent features
+SINGULAR = 1e-12  # a squared Cholesky pivot below this share of the diagonal: dependent features
 _FLAT = 1e-12  # curvature below this share of the largest one is rounding
 _STALL_STEPS = 40  # without progress in so many steps, more will not help
 
 
-class ClassSolution(NamedTuple):
-    """What the active-set method found for one class."""
+class SmallSolution(NamedTuple):
+    """What the active-set method found."""
 
     weights: np.ndarray  # (features,) float64, exact zeros
-    penalty: float  # Lagrange multiplier of ||w||_1 <= mu; 0 where it is inactive
     num_steps: int
 
 
-def solve_class(
+def solve_small(
     gram: np.ndarray,
     linear: np.ndarray,
+    start: np.ndarray,
     *,
     mu: float,
     nonnegative: bool,
     target_gap: float,
     max_steps: int,
-) -> ClassSolution:
+) -> SmallSolution:
     """The minimum of w^T G w - 2 b^T w over the L1 ball of radius mu (its part w >= 0).
 
     Args:
-        gram: G, (features, features); its symmetric part counts.
+        gram: G, (features, features), symmetric.
         linear: b, (features,) float64.
+        start: feasible weights.
         target_gap: the duality gap to stop at; after `max_steps` the caller must check it.
     """
-    face = _Face(gram, linear, mu)
-    penalty, stalled, num_steps = 0.0, 0, 0
+    face = _Face(gram, linear, mu, start)
+    stalled, num_steps = 0, 0
     for num_steps in range(max_steps):  # noqa: B007
         gradient = face.gradient()
         scores = -gradient if nonnegative else np.abs(gradient)
@@ -62,25 +62,20 @@ def solve_class(
         stalled = 0 if decrease > 1e-5 * target_gap else stalled + 1
     weights = np.zeros_like(linear)
     weights[face.indices] = face.weights()
-    return ClassSolution(weights, max(penalty, 0.0), num_steps)
-
-
-def symmetric_rows(gram: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Rows of (G + G^T) / 2 in float64; rounding leaves G itself not quite symmetric."""
-    return 0.5 * (gram[indices].astype(np.float64) + gram[:, indices].T.astype(np.float64))
+    return SmallSolution(weights, num_steps)
 
 
 class _Face:
     """The features that may move (indices, signs, magnitudes >= 0) and the rows of G they need."""
 
-    def __init__(self, gram: np.ndarray, linear: np.ndarray, mu: float):
+    def __init__(self, gram: np.ndarray, linear: np.ndarray, mu: float, start: np.ndarray):
         self.gram, self.linear, self.mu = gram, linear, mu
-        self.indices = np.zeros(0, int)
-        self.signs = np.zeros(0)
-        self.magnitudes = np.zeros(0)
-        self.rows = np.zeros((0, len(linear)))
-        self.norm_is_fixed = False  # the face lies in ||w||_1 = mu
-        self.is_minimal = True  # the weights are at the minimum over the face
+        self.indices = np.flatnonzero(start)
+        self.signs = np.sign(start[self.indices])
+        self.magnitudes = np.abs(start[self.indices])
+        self.rows = gram[self.indices]
+        self.norm_is_fixed = bool(self.magnitudes.sum() >= mu * (1 - 1e-12))  # the face lies in ||w||_1 = mu
+        self.is_minimal = not len(self.indices)  # the weights are at the minimum over the face
         self.banned: set[int] = set()  # left at once after entering: not again before progress
 
     def weights(self) -> np.ndarray:
@@ -105,7 +100,7 @@ class _Face:
         self.indices = np.append(self.indices, best)
         self.signs = np.append(self.signs, -np.sign(gradient[best]))
         self.magnitudes = np.append(self.magnitudes, 0.0)
-        self.rows = np.vstack([self.rows, symmetric_rows(self.gram, np.array([best]))])
+        self.rows = np.vstack([self.rows, self.gram[best]])
 
     def move(self, gradient: np.ndarray) -> float:
         """Moves to the minimum over the face, or as far as the face reaches; the decrease."""
@@ -157,7 +152,7 @@ def _direction(hessian: np.ndarray, slopes: np.ndarray, *, norm_is_fixed: bool) 
     scale[scale == 0] = 1.0  # features differ by orders of magnitude; their correlations do not
     hessian, slopes, normal = hessian / np.outer(scale, scale), slopes / scale, 1 / scale
     try:
-        is_definite = np.linalg.cholesky(hessian).diagonal().min(initial=1.0) > _SINGULAR_PIVOT
+        is_definite = np.linalg.cholesky(hessian).diagonal().min(initial=1.0) ** 2 > SINGULAR
     except np.linalg.LinAlgError:
         is_definite = False
     if not is_definite:

@@ -7,13 +7,16 @@ far it can be from the optimum.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from vexplain.relevance.active_set import solve_class, symmetric_rows
+from vexplain._checks import check_choice
+from vexplain.relevance.device_solver import find_supports
+from vexplain.relevance.working_set import Support, solve_classes
 
+_TILE = 256  # rows and columns of G that are compared at once
 _TARGET_GAP = 1e-10  # aimed at, relative to the sum of l^2; float64 leaves room below
 
 
@@ -28,7 +31,7 @@ class LassoSolution(NamedTuple):
     gaps: Float[np.ndarray, " classes"]  # duality gap / sum l^2
     penalties: Float[np.ndarray, " classes"]
     norms: Float[np.ndarray, " classes"]  # ||w_j||_1, at most mu
-    num_steps: Int[np.ndarray, " classes"]  # of the active-set method
+    num_steps: Int[np.ndarray, " classes"]  # factorizations, and steps of the active-set method
 
 
 def mu_lasso(
@@ -41,6 +44,8 @@ def mu_lasso(
     class_names: Sequence[str] | None = None,
     tolerance: float = 1e-6,
     max_steps: int = 20_000,
+    solver: Literal["host", "device"] = "host",
+    start: Float[np.ndarray, "_ _"] | None = None,
 ) -> LassoSolution:
     """The weights of the L1-bounded regression of every class, with exact zeros and their gaps.
 
@@ -61,7 +66,12 @@ def mu_lasso(
         nonnegative: demand w >= 0; otherwise weights are signed.
         class_names: how errors name the classes; their numbers when left out.
         tolerance: largest duality gap, relative to the sum of l^2; a RuntimeError where one stays above.
-        max_steps: for each class, steps of the active-set method; some tens are usual.
+        max_steps: for each class, factorizations of a part of G; about ten are usual.
+        solver: where the weights are found: on the "host", a core for each of several classes, or by JAX on
+            the "device", all classes at once (`solve_on_device`; in float32 where the device has no float64,
+            TPUs), from which the host goes on. Both are certified on the host, in float64.
+        start: a guess of the weights, (features, classes), for instance those of a smaller `mu`; what is
+            negative of it or above the bound does no harm.
 
     Raises:
         ValueError: `mu` is not positive, shapes disagree, a value is not finite, or a class has no image.
@@ -75,14 +85,19 @@ def mu_lasso(
         >>> solution.weights[:, 0].tolist(), solution.penalties.tolist()
         ([2.0, 0.0, 1.0], [2.0])
     """
+    check_choice("solver", solver, ("host", "device"))
     mu = float(mu)
     names = tuple(map(str, range(cross.shape[-1])) if class_names is None else class_names)
     _check(gram, cross, counts, mu, names)
-    solutions = [
-        _solve(gram, linear.astype(np.float64), float(count), mu, nonnegative, max_steps)
-        for linear, count in zip(cross.T, counts, strict=True)
-    ]
-    weights, gaps, penalties, num_steps = zip(*solutions, strict=True)
+    if start is not None and (start.shape != cross.shape or not np.isfinite(start).all()):
+        raise ValueError(f"start: expected finite weights of shape {cross.shape}, got {start.shape}")
+    options = {"mu": mu, "nonnegative": nonnegative, "target_gap": _TARGET_GAP}
+    gram = _symmetric(gram)
+    starts = None if start is None else [_feasible(column, mu, nonnegative) for column in start.T]
+    if solver == "device":
+        starts = find_supports(gram, cross, counts, starts, **options)
+    solutions = solve_classes(gram, cross, counts, max_steps=max_steps, starts=starts, **options)
+    gaps = np.array([solution.gap for solution in solutions]) / counts
     for name, gap in zip(names, gaps, strict=True):
         if not gap <= tolerance:
             raise RuntimeError(
@@ -90,36 +105,30 @@ def mu_lasso(
                 f"number of images, above tolerance = {tolerance:.1e}; raise max_steps (it is "
                 f"{max_steps}) or choose a smaller mu (it is {mu:g})"
             )
-    stacked = np.stack(weights, axis=1)
-    norms = np.abs(stacked).sum(axis=0)
-    return LassoSolution(stacked, np.array(gaps), np.array(penalties), norms, np.array(num_steps))
-
-
-def _solve(
-    gram: np.ndarray, linear: np.ndarray, count: float, mu: float, nonnegative: bool, max_steps: int
-) -> tuple[np.ndarray, float, float, int]:
-    weights, penalty, num_steps = solve_class(
-        gram,
-        linear,
-        mu=mu,
-        nonnegative=nonnegative,
-        target_gap=_TARGET_GAP * count,
-        max_steps=max_steps,
+    weights = np.zeros((len(counts), len(gram)))
+    for row, solution in zip(weights, solutions, strict=True):
+        row[solution.support.indices] = solution.support.values
+    return LassoSolution(
+        weights=weights.T,
+        gaps=gaps,
+        penalties=np.array([solution.penalty for solution in solutions]),
+        norms=np.abs(weights).sum(axis=1),
+        num_steps=np.array([solution.num_steps for solution in solutions]),
     )
-    norm = np.abs(weights).sum()
-    if norm > mu:  # by rounding
-        weights = weights * (mu / norm)
-    gap = _duality_gap(gram, linear, weights, mu, nonnegative) / count
-    return weights, gap, penalty, num_steps
 
 
-def _duality_gap(
-    gram: np.ndarray, linear: np.ndarray, weights: np.ndarray, mu: float, nonnegative: bool
-) -> float:
-    support = np.flatnonzero(weights)
-    gradient = 2 * (weights[support] @ symmetric_rows(gram, support) - linear)
-    steepest = np.max(-gradient if nonnegative else np.abs(gradient))
-    return max(0.0, float(gradient @ weights + mu * max(0.0, steepest)))
+def _feasible(weights: np.ndarray, mu: float, nonnegative: bool) -> Support:
+    indices = np.flatnonzero(weights > 0 if nonnegative else weights)
+    values = weights[indices].astype(np.float64)
+    return Support(indices, values * min(1.0, mu / max(np.abs(values).sum(), mu)))
+
+
+def _symmetric(gram: np.ndarray) -> np.ndarray:
+    """The symmetric part of G: G itself where it is symmetric, which tile by tile is seen without a copy."""
+    tiles = [slice(first, first + _TILE) for first in range(0, len(gram), _TILE)]
+    if all(np.array_equal(gram[i, j], gram[j, i].T) for i in tiles for j in tiles if j.start <= i.start):
+        return gram
+    return 0.5 * (gram.astype(np.float64) + gram.T)
 
 
 def _check(
