@@ -49,7 +49,10 @@ from vexplain.relevance.recipe import relevant_features as relevant_features
 from vexplain.relevance.scores import TopFeatures as TopFeatures
 from vexplain.relevance.scores import feature_scores as feature_scores
 from vexplain.relevance.scores import top_features as top_features
+from vexplain.relevance.statistics import MOMENTS_LAYOUT as MOMENTS_LAYOUT
+from vexplain.relevance.statistics import Moments as Moments
 from vexplain.relevance.statistics import Statistics as Statistics
 from vexplain.relevance.statistics import gram_statistics as gram_statistics
+from vexplain.relevance.statistics import merge_statistics as merge_statistics
 from vexplain.relevance.storage import load_relevance as load_relevance
 from vexplain.relevance.storage import save_relevance as save_relevance

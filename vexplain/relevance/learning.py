@@ -24,7 +24,7 @@ from vexplain.relevance.candidates import (
     response_fn,
 )
 from vexplain.relevance.layout import layout_size
-from vexplain.relevance.statistics import Statistics, gram_statistics
+from vexplain.relevance.statistics import MOMENTS_LAYOUT, Statistics, gram_statistics
 from vexplain.streaming import fold_epoch
 from vexplain.streaming.devices import Mesh
 from vexplain.transforms import Layer, LayerTable
@@ -93,19 +93,21 @@ def learn_relevance(
     layout = layout_of(chosen)
     # One pair for all weights of an architecture, so that its pass is compiled once.
     sizes = (layout_size(layout), len(source.class_names))
-    name = (identity(apply), tuple(chosen), sizes, labels, identity(measure), max_gram_bytes)
+    name = (identity(apply), tuple(chosen), sizes, labels, identity(measure), max_gram_bytes, mesh)
     respond = response_fn(apply, chosen, measure=measure)
-    options = {"labels": labels, "max_gram_bytes": max_gram_bytes}
-    init, update, _ = kept(_PASSES, name, lambda: gram_statistics(respond, *sizes, **options))
-    statistics = fold_epoch(
+    options = {"labels": labels, "max_gram_bytes": max_gram_bytes, "mesh": mesh}
+    init, update, finish = kept(_PASSES, name, lambda: gram_statistics(respond, *sizes, **options))
+    state = fold_epoch(
         update,
         init(),
         source,
         batch_size=batch_size,
         constants=variables,
         mesh=mesh,
+        layouts=MOMENTS_LAYOUT,
         description=description,
     )
+    statistics = finish(state)
     _check_every_class_has_images(statistics, source.class_names, labels, on_empty_class)
     return find_relevance(
         statistics,
@@ -195,7 +197,7 @@ def _check(source: Any, mu: Any, on_empty_class: str) -> None:
 def _check_every_class_has_images(
     statistics: Statistics, class_names: Sequence[str], labels: str, on_empty_class: str
 ) -> None:
-    counts = np.asarray(statistics.counts)
+    counts = statistics.counts
     absent = [repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0]
     if not absent:
         return

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from vexplain._keeping import Store, identity, kept
 from vexplain.datasets import Source, epoch_batches
 from vexplain.streaming.checkpoints import Checkpoint, open_saver
-from vexplain.streaming.devices import Mesh, data_mesh, replicate, replicated, shard_batch
+from vexplain.streaming.devices import Mesh, data_mesh, laid_out, replicate, shard_batch, shardings
 from vexplain.typing import Batch
 
 State = TypeVar("State")
@@ -36,6 +36,7 @@ def fold(
     constants: Any = None,
     mesh: Mesh | None = None,
     checkpoint: Checkpoint | None = None,
+    layouts: Any = None,
     description: str | None = None,
     report: Callable[[State], Mapping[str, Any]] | None = None,
 ) -> State:
@@ -53,6 +54,8 @@ def fold(
             saved.
         mesh: devices; one if left out.
         checkpoint: save the state and resume from it.
+        layouts: for each array of the state `devices.SPLIT`, split over the devices along its leading axis,
+            or `devices.COPIED`; if left out, each device has a copy of the whole state.
         description: text of the progress bar, which says too where a fold resumed; without it there is none.
         report: numbers of the state to show beside the bar; may raise to stop.
 
@@ -69,9 +72,9 @@ def fold(
     if num_steps < 0:
         raise ValueError(f"num_steps is {num_steps}: expected 0 or more")
     mesh = data_mesh(1) if mesh is None else mesh
-    state = replicate(state, mesh)
+    state = laid_out(state, mesh, layouts)
     extra = () if constants is None else (replicate(constants, mesh),)
-    step_fn = _compiled(update, mesh)
+    step_fn = _compiled(update, mesh, layouts)
     with open_saver(checkpoint) as saver:
         start, state = saver.resume(state, num_steps)
         with _progress(description, start, num_steps, report) as show:
@@ -92,6 +95,7 @@ def fold_epoch(
     batch_size: int = 64,
     constants: Any = None,
     mesh: Mesh | None = None,
+    layouts: Any = None,
     description: str | None = None,
 ) -> State:
     """Returns the state after one pass over a source, every example once and in order.
@@ -106,6 +110,7 @@ def fold_epoch(
         batch_size: examples a step.
         constants: what the update reads and does not change.
         mesh: devices; one if left out.
+        layouts: of the state, as in `fold`.
         description: of the progress bar; `None` shows none.
 
     Example:
@@ -125,20 +130,22 @@ def fold_epoch(
         num_steps=num_steps,
         constants=constants,
         mesh=mesh,
+        layouts=layouts,
         description=description,
     )
 
 
-def _compiled(update: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """One jitted function for each update and mesh, so that a second fold does not trace again."""
+def _compiled(update: Callable[..., Any], mesh: Mesh, layouts: Any) -> Callable[..., Any]:
+    """One jitted function for each update, mesh and layout, so that a second fold does not trace again."""
 
     def step(state, batch, *extra):
         return update(state, batch, *extra)
 
     def make():
-        return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+        return jax.jit(step, donate_argnums=0, out_shardings=shardings(mesh, layouts))
 
-    return kept(_STEPS, (identity(update), mesh), make)
+    structure = jax.tree.structure(layouts), tuple(jax.tree.leaves(layouts))
+    return kept(_STEPS, (identity(update), mesh, structure), make)
 
 
 def _prefetched(batch_fn, start: int, stop: int, mesh: Mesh) -> Iterator[tuple[int, Any]]:
