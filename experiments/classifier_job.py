@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from experiments.classifier_report import write_classifier_report
 from experiments.job import fingerprint, plain_settings, say, step
@@ -282,24 +281,27 @@ def ablate(
 
     `found` are those of all layers and those of convolutions, whose names end in `_conv`.
     """
-    used = {name for chosen in found for name in chosen.layers}
-    rows = [row for row in table if row.name in used]
-    init, update = relevance.ablation_accuracy(apply, rows, len(test.class_names))
-
-    def accuracy_without(masks, name: str):
-        options = {"batch_size": batch_size, "mesh": mesh, "checkpoint": checkpoint.below(name)}
-        constants = (variables, masks)
-        return classifiers.accuracy(fold_epoch(update, init(), test, constants=constants, **options))
-
+    table_rows = {row.name: row for row in table}
     results: dict[str, Any] = {}
     for suffix, chosen in zip(("", "_conv"), found, strict=True):
+        relevant = np.any(np.asarray(chosen.weights) != 0, axis=1)[None]
+        every = np.repeat(relevant, num_draws, axis=0)
+        random = relevance.matched_random(jax.random.key(seed), every, chosen.layout)
+        rows = [table_rows[name] for name in chosen.layers]
+        init, update = relevance.ablation_counts(apply, rows, len(test.class_names))
+        counts = fold_epoch(
+            update,
+            init(1 + num_draws),
+            test,
+            batch_size=batch_size,
+            constants=(variables, np.concatenate([relevant, random]), None),
+            mesh=mesh,
+            checkpoint=checkpoint.below(f"ablation{suffix}"),
+            description="Ablation",
+        )
+        accuracies = np.asarray(counts.correct.sum(1) / counts.images.sum())
+        results["relevant" + suffix] = float(accuracies[0])
+        results["random" + suffix] = accuracies[1:].tolist()
         union = relevance.relevant_union(chosen)
-        keys = jax.random.split(jax.random.key(seed), num_draws)
-        masks = relevance.relevant_masks(rows, union)
-        results["relevant" + suffix] = accuracy_without(masks, f"relevant{suffix}")
-        results["random" + suffix] = [
-            accuracy_without(relevance.random_masks(key, rows, union), f"random{suffix}-{n}")
-            for n, key in enumerate(tqdm(keys, desc="Ablation", disable=not is_writer()))
-        ]
         results["num_silenced" + suffix] = {name: len(channels) for name, channels in union.items()}
     return results

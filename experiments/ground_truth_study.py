@@ -55,8 +55,8 @@ def study_recipe(task: Task) -> list[dict[str, Any]]:
         chosen = candidate_layers(table, convolutional_only=which == "convolutions")
         layout = layout_of(chosen)
         responses, class_names = response_fn(task.apply, chosen, measure=measure), task.train.class_names
-        init, update, _ = gram_statistics(responses, layout_size(layout), len(class_names))
-        statistics = fold_epoch(update, init(), task.train, constants=task.variables)
+        init, update, finish = gram_statistics(responses, layout_size(layout), len(class_names))
+        statistics = finish(fold_epoch(update, init(), task.train, constants=task.variables))
         options = {"class_names": class_names, "on_empty_class": "leave_out", "measure": measure}
         for mu in tqdm(MUS, desc=f"Study, {which}, {measure}"):
             found = find_relevance(statistics, layout, mu=mu, **options)

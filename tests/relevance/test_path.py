@@ -1,14 +1,16 @@
 """The path over mu, its selection and the stability of features, where the relevant features are known."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import Lasso
 
 from vexplain.relevance import (
-    Statistics,
     gram_statistics,
     jaccard_interval,
+    merge_statistics,
     mu_lasso,
     mu_path,
     select_mu,
@@ -34,12 +36,12 @@ def respond(_, responses):
     return responses, responses[:, :NUM_CLASSES]
 
 
-INIT, UPDATE, _ = gram_statistics(respond, NUM_FEATURES, NUM_CLASSES, labels="true")
+INIT, UPDATE, FINISH = gram_statistics(respond, NUM_FEATURES, NUM_CLASSES, labels="true")
 
 
 def sums_of(responses, labels):
     batch = {"images": jnp.asarray(responses, jnp.float32), "labels": jnp.asarray(labels)}
-    return UPDATE(INIT(), batch, None)
+    return FINISH(UPDATE(INIT(), batch, None))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +148,7 @@ def test_jaccard_indices_by_hand(parts):
 
 
 def _together(parts):
-    return Statistics(*(sum(leaves) for leaves in zip(*parts, strict=True)))
+    return functools.reduce(merge_statistics, parts)
 
 
 def test_the_interval_is_that_of_the_repeats():

@@ -13,9 +13,12 @@ from vexplain.relevance._features import num_features as num_features
 from vexplain.relevance._features import relevant_union as relevant_union
 from vexplain.relevance._responses import Measure as Measure
 from vexplain.relevance._responses import responses as responses
-from vexplain.relevance.ablation import ablation_accuracy as ablation_accuracy
-from vexplain.relevance.ablation import random_masks as random_masks
-from vexplain.relevance.ablation import relevant_masks as relevant_masks
+from vexplain.relevance.ablation import AblationCounts as AblationCounts
+from vexplain.relevance.ablation import ablation_counts as ablation_counts
+from vexplain.relevance.ablation import contribution_sums as contribution_sums
+from vexplain.relevance.ablation import leading_features as leading_features
+from vexplain.relevance.ablation import matched_random as matched_random
+from vexplain.relevance.ablation import matched_top as matched_top
 from vexplain.relevance.average_images import FeatureView as FeatureView
 from vexplain.relevance.average_images import average_image as average_image
 from vexplain.relevance.average_images import crop_windows as crop_windows
@@ -59,7 +62,10 @@ from vexplain.relevance.recipe import relevant_features as relevant_features
 from vexplain.relevance.scores import TopFeatures as TopFeatures
 from vexplain.relevance.scores import feature_scores as feature_scores
 from vexplain.relevance.scores import top_features as top_features
+from vexplain.relevance.statistics import MOMENTS_LAYOUT as MOMENTS_LAYOUT
+from vexplain.relevance.statistics import Moments as Moments
 from vexplain.relevance.statistics import Statistics as Statistics
 from vexplain.relevance.statistics import gram_statistics as gram_statistics
+from vexplain.relevance.statistics import merge_statistics as merge_statistics
 from vexplain.relevance.storage import load_relevance as load_relevance
 from vexplain.relevance.storage import save_relevance as save_relevance

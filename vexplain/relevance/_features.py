@@ -114,10 +114,8 @@ def find_relevance(
         ValueError, RuntimeError: as `mu_lasso`; a layout or labels that do not fit the statistics.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> gram, cross = jnp.eye(3), jnp.array([[3.0, 0.0], [1.0, 2.0], [2.0, 0.0]])
-        >>> counts, zeros = jnp.array([14.0, 4.0]), (jnp.zeros((3, 3)), jnp.zeros((3, 2)))
-        >>> statistics = Statistics(gram, cross, counts, jnp.array(18.0), *zeros)
+        >>> cross = np.array([[3.0, 0.0], [1.0, 2.0], [2.0, 0.0]])
+        >>> statistics = Statistics(np.eye(3), cross, np.array([14.0, 4.0]), np.array(18.0))
         >>> found = find_relevance(
         ...     statistics, (("conv_1", 1), ("conv_2", 2)), mu=3, class_names=("cat", "dog")
         ... )
@@ -126,21 +124,20 @@ def find_relevance(
     """
     check_measure(measure)
     check_choice("copies", copies, ("all", "one"))
-    counts = np.asarray(statistics.counts, np.float64)
+    counts = statistics.counts
     _check_statistics(statistics, layout)
-    if not np.diagonal(np.asarray(statistics.gram)).any():
+    if not np.diagonal(statistics.gram).any():
         _LOG.warning("no feature is relevant: every response of every image is zero, the network is dead")
     names = tuple(map(str, range(len(counts)))) if class_names is None else tuple(class_names)
     is_empty = counts == 0 if on_empty_class == "leave_out" else np.full(len(counts), False)
     solved = ~is_empty
     if not solved.any():
         raise ValueError("statistics: no class has an image")
-    gram = np.add(np.asarray(statistics.gram), np.asarray(statistics.gram_residual), dtype=np.float64)
-    cross = np.add(np.asarray(statistics.cross), np.asarray(statistics.cross_residual), dtype=np.float64)
+    gram = statistics.gram
     taken = ~copied_features(gram, layout) if copies == "one" else np.full(len(gram), True)
     solution = mu_lasso(
         gram if taken.all() else gram[np.ix_(taken, taken)],
-        cross[np.ix_(taken, solved)],
+        statistics.cross[np.ix_(taken, solved)],
         counts[solved],
         mu=mu,
         nonnegative=nonnegative,
@@ -219,12 +216,11 @@ def _check_statistics(statistics: Statistics, layout: FeatureLayout) -> None:
             f"layout: has {layout_size(layout)} features, but the statistics were made of "
             f"{len(statistics.gram)}; give the layout of the same layers"
         )
-    counts = np.asarray(statistics.counts, np.float64)
-    outside = float(statistics.total) - counts.sum()
+    outside = float(statistics.total) - statistics.counts.sum()
     if outside > 0.5:
         raise ValueError(
             f"statistics: {outside:.0f} images have a label outside 0 to "
-            f"{len(counts) - 1}; check the labels and num_classes"
+            f"{len(statistics.counts) - 1}; check the labels and num_classes"
         )
 
 

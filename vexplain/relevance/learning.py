@@ -24,10 +24,10 @@ from vexplain.relevance.candidates import (
     response_fn,
 )
 from vexplain.relevance.layout import layout_size
-from vexplain.relevance.statistics import Statistics, gram_statistics
+from vexplain.relevance.statistics import MOMENTS_LAYOUT, Statistics, gram_statistics
 from vexplain.streaming import Checkpoint, fold_epoch
 from vexplain.streaming.checkpoints import digest
-from vexplain.streaming.devices import Mesh
+from vexplain.streaming.devices import Mesh, default_mesh
 from vexplain.transforms import Layer, LayerTable
 from vexplain.transforms import layers as layers_of
 from vexplain.typing import ApplyFn, Variables
@@ -93,16 +93,17 @@ def learn_relevance(
         (Feature(layer='pool_1', channel=1, weight=1.0),)
     """
     check_measure(measure)
+    mesh = default_mesh() if mesh is None else mesh
     _check(source, mu, on_empty_class)  # known before the pass over the images, which may take hours
     chosen = _chosen_layers(apply, variables, source, layers, batch_size, max_gram_bytes)
     layout = layout_of(chosen)
     # One pair for all weights of an architecture, so that its pass is compiled once.
     sizes = (layout_size(layout), len(source.class_names))
-    name = (identity(apply), tuple(chosen), sizes, labels, identity(measure), max_gram_bytes)
+    name = (identity(apply), tuple(chosen), sizes, labels, identity(measure), max_gram_bytes, mesh)
     respond = response_fn(apply, chosen, measure=measure)
-    options = {"labels": labels, "max_gram_bytes": max_gram_bytes}
-    init, update, _ = kept(_PASSES, name, lambda: gram_statistics(respond, *sizes, **options))
-    statistics = fold_epoch(
+    options = {"labels": labels, "max_gram_bytes": max_gram_bytes, "mesh": mesh}
+    init, update, finish = kept(_PASSES, name, lambda: gram_statistics(respond, *sizes, **options))
+    state = fold_epoch(
         update,
         init(),
         source,
@@ -110,8 +111,10 @@ def learn_relevance(
         constants=variables,
         mesh=mesh,
         checkpoint=checkpoint and checkpoint.of(**_facts(chosen, labels, measure)),
+        layouts=MOMENTS_LAYOUT,
         description=description,
     )
+    statistics = finish(state)
     _check_every_class_has_images(statistics, source.class_names, labels, on_empty_class)
     return find_relevance(
         statistics,
@@ -208,7 +211,7 @@ def _check(source: Any, mu: Any, on_empty_class: str) -> None:
 def _check_every_class_has_images(
     statistics: Statistics, class_names: Sequence[str], labels: str, on_empty_class: str
 ) -> None:
-    counts = np.asarray(statistics.counts)
+    counts = statistics.counts
     absent = [repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0]
     if not absent:
         return

@@ -25,12 +25,13 @@ from vexplain.streaming.checkpoints import Checkpoint, facts_of, open_saver
 from vexplain.streaming.devices import (
     Mesh,
     default_mesh,
+    laid_out,
     local_copies,
     meet,
     replicate,
-    replicated,
     shard_batch,
     shard_rows,
+    shardings,
     shared_rows,
 )
 from vexplain.streaming.processes import gather_values, is_writer
@@ -52,6 +53,7 @@ def fold(
     constants: Any = None,
     mesh: Mesh | None = None,
     checkpoint: Checkpoint | None = None,
+    layouts: Any = None,
     description: str | None = None,
     report: Callable[[State], Mapping[str, Any]] | None = None,
 ) -> State:
@@ -71,6 +73,9 @@ def fold(
             saved.
         mesh: devices; one if left out, or where there are several processes one of each.
         checkpoint: save the state and resume from it.
+        layouts: for each array of the state `devices.SPLIT`, split over the devices along its leading axis,
+            or `devices.COPIED`; with them the result stays on the devices as it is laid out. If left out,
+            each device has a copy of the whole state.
         description: text of the progress bar, which says too where a fold resumed; without it there is none.
         report: numbers of the state to show beside the bar; may raise to stop.
 
@@ -89,9 +94,9 @@ def fold(
     mesh = default_mesh() if mesh is None else mesh
     make = _maker(batch_fn, mesh)
     meet(mesh)
-    state = replicate(state, mesh)
+    state = laid_out(state, mesh, layouts)
     extra = () if constants is None else (replicate(constants, mesh),)
-    step_fn = _compiled(update, mesh)
+    step_fn = _compiled(update, mesh, layouts)
     with open_saver(checkpoint) as saver:
         start, state, notes = saver.resume(state, num_steps)
         _note(batch_fn, notes)
@@ -104,7 +109,7 @@ def fold(
                 if saver.is_due(done, last=done == num_steps):
                     saver.save(done, state, _shared_notes(batch_fn, mesh))
     _shared_notes(batch_fn, mesh)
-    return local_copies(state, mesh)
+    return local_copies(state, mesh) if layouts is None else state
 
 
 def fold_epoch(
@@ -116,6 +121,7 @@ def fold_epoch(
     constants: Any = None,
     mesh: Mesh | None = None,
     checkpoint: Checkpoint | None = None,
+    layouts: Any = None,
     description: str | None = None,
 ) -> State:
     """Returns the state after one pass over a source, every example once and in order.
@@ -130,6 +136,7 @@ def fold_epoch(
         batch_size: examples a step; the next multiple of the number of devices is taken.
         constants: what the update reads and does not change.
         mesh: devices; one if left out, or where there are several processes one of each.
+        layouts: of the state, as in `fold`.
         checkpoint: save the state and resume from it. Its fingerprint is extended by what is known of the
             source, the batches and the constants; what the update depends on beyond them is the caller's.
         description: of the progress bar; `None` shows none.
@@ -160,20 +167,22 @@ def fold_epoch(
         constants=constants,
         mesh=mesh,
         checkpoint=checkpoint,
+        layouts=layouts,
         description=description,
     )
 
 
-def _compiled(update: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """One jitted function for each update and mesh, so that a second fold does not trace again."""
+def _compiled(update: Callable[..., Any], mesh: Mesh, layouts: Any) -> Callable[..., Any]:
+    """One jitted function for each update, mesh and layout, so that a second fold does not trace again."""
 
     def step(state, batch, *extra):
         return update(state, batch, *extra)
 
     def make():
-        return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+        return jax.jit(step, donate_argnums=0, out_shardings=shardings(mesh, layouts))
 
-    return kept(_STEPS, (identity(update), mesh), make)
+    structure = jax.tree.structure(layouts), tuple(jax.tree.leaves(layouts))
+    return kept(_STEPS, (identity(update), mesh, structure), make)
 
 
 def _maker(batch_fn: Callable[[int], Batch], mesh: Mesh) -> Callable[[int], dict[str, Any]]:
