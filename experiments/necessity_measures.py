@@ -18,7 +18,12 @@ from vexplain.streaming import fold_epoch
 from vexplain.transforms import layers
 
 PAPER, OURS = "mu-lasso (paper)", "mu-lasso weighted by contribution (ours)"
-CONTROLS = ("mean response", "|gradient × activation|", "linear probe", "contribution to the margin")
+CONTROLS = (
+    "mean response",
+    "magnitude of gradient × activation",
+    "linear probe",
+    "contribution to the margin",
+)
 RANDOM = "random"
 REPLACEMENTS: tuple[Replacement, ...] = ("zero", "mean", "resampled")
 _NUM_REFERENCES = 64  # images from which replacements are taken
@@ -92,7 +97,7 @@ def rank(config: Any, job: Any, rows: Any, mesh: Any) -> tuple[dict[str, Any], d
         PAPER: lasso[_LARGE_MU],
         OURS: weighted[_LARGE_MU],
         "mean response": sums.cross / np.maximum(sums.counts, 1),
-        "|gradient × activation|": found[logit][1],
+        "magnitude of gradient × activation": found[logit][1],
         "linear probe": _probe(sums),
         "contribution to the margin": contributions,
     }
@@ -105,8 +110,8 @@ def _weighted(sums: Any, contributions: np.ndarray, mu: float) -> np.ndarray:
 
     A feature that indicates the class and does not change the decision has to pay with a larger weight.
     """
-    weights = []
-    for label in range(len(sums.counts)):
+    weights = np.zeros_like(sums.cross)
+    for label in np.flatnonzero(sums.counts):
         factors = contributions[:, label] / max(contributions[:, label].max(), 1e-30)
         solution = relevance.mu_lasso(
             sums.gram * np.outer(factors, factors),
@@ -114,8 +119,8 @@ def _weighted(sums: Any, contributions: np.ndarray, mu: float) -> np.ndarray:
             sums.counts[[label]],
             mu=mu,
         )
-        weights.append(solution.weights[:, 0] * factors)
-    return np.stack(weights, axis=1)
+        weights[:, label] = solution.weights[:, 0] * factors
+    return weights
 
 
 def _probe(sums: Any) -> np.ndarray:
@@ -129,7 +134,7 @@ def _probe(sums: Any) -> np.ndarray:
 
 def _compared(config: Any, chosen: np.ndarray, scores: Any, layout: Any, accuracies: Any, how: Any):
     """Accuracy without the selection, and without as many features of the same layers by other rankings."""
-    union, key = chosen.any(0, keepdims=True), jax.random.key(config.seed)
+    union, key = np.asarray(chosen.any(0))[None], jax.random.key(config.seed)
     draws = matched_random(key, np.repeat(union, config.num_draws, axis=0), layout)
     sets = {"nothing": np.zeros_like(union), "selection": union}
     sets |= {name: matched_top(_union_scores(scores[name]), union, layout) for name in CONTROLS}

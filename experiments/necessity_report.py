@@ -12,7 +12,7 @@ from experiments.necessity_measures import CONTROLS, OURS, PAPER, RANDOM
 from vexplain.figures import style
 from vexplain.figures.sheet import place, write
 
-_WIDTH, _HEIGHT, _LEGEND = 10.4, 4.4, 2.9  # inches
+_WIDTH, _HEIGHT, _LEGEND = 10.8, 4.4, 3.1  # inches
 _ORDER = (PAPER, OURS, *CONTROLS)
 
 

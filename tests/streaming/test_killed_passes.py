@@ -73,7 +73,7 @@ def test_a_folder_is_used_by_one_run(tmp_path):
     from vexplain.streaming.checkpoints import open_saver
 
     checkpoint = Checkpoint(tmp_path)
-    with open_saver(checkpoint), pytest.raises(CheckpointError, match="are used by another run"):
+    with open_saver(checkpoint), pytest.raises(CheckpointError, match="is used by another run"):
         passes.counts_of(passes.images_of_flowers(), data_mesh(1), checkpoint=checkpoint)
     passes.counts_of(passes.images_of_flowers(), data_mesh(1), checkpoint=checkpoint)
 

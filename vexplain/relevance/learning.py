@@ -70,7 +70,8 @@ def learn_relevance(
             network), or "leave_out": such a class gets no relevant feature, and a WARNING names it. Where
             all images are of one class, no feature tells it from others, and it gets none either.
         measure: of the response of a channel: its "energy" (*paper*), or another one of `responses`.
-        max_gram_bytes: largest Gram matrix that is allowed; the pass takes about four times as much.
+        max_gram_bytes: largest Gram matrix that is allowed; the devices share a little more, the host has
+            twice that.
         mesh: devices; one if left out, or where there are several processes one of each.
         checkpoint: where the sums of the pass are saved, and where a pass that was interrupted goes on;
             `checkpoint.remove()` once the result is kept.
