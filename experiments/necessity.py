@@ -31,6 +31,7 @@ from experiments.necessity_report import write_report
 from vexplain._files import write_json
 from vexplain.classifiers import AllConvNet, LeNet, functionalize
 from vexplain.datasets import digits_source, subset
+from vexplain.streaming import Checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
