@@ -103,8 +103,8 @@ def mu_lasso(
             raise RuntimeError(
                 f"class {name!r}: the regression stopped at a duality gap of {gap:.1e} times its "
                 f"number of images, above tolerance = {tolerance:.1e}; raise max_steps (it is "
-                f"{max_steps}) or choose a smaller mu (it is {mu:g}); what the rounding of G leaves open, by features that "
-                "depend on each other or differ by many orders of magnitude, grows with mu"
+                f"{max_steps}) or choose a smaller mu (it is {mu:g}); what the rounding of G leaves open, by "
+                "features that depend on each other or differ by many orders of magnitude, grows with mu"
             )
     weights = np.zeros((len(counts), len(gram)))
     for row, solution in zip(weights, solutions, strict=True):
