@@ -186,3 +186,48 @@ def test_bad_sums_raise(data):
         mu_lasso(gram, cross, counts[:3])
     with pytest.raises(ValueError, match=r"class_names: expected 4 names"):
         mu_lasso(gram, cross, counts, class_names=names[:2])
+
+
+@pytest.mark.parametrize("nonnegative", [True, False])
+def test_working_sets_grow_to_large_supports(nonnegative):
+    """Two thirds of 300 features, which is several times what the first working set holds."""
+    rng = np.random.default_rng(3)
+    responses = rng.normal(size=(900, 300))
+    truth = np.abs(rng.normal(size=(300, 40))) * (rng.random((300, 40)) < 2 / 3)
+    targets = responses @ truth + 0.1 * rng.normal(size=(900, 40))
+    sums = responses.T @ responses, responses.T @ targets, (targets**2).sum(0)
+    mu = float(0.9 * np.abs(truth).sum(0).min())
+    found = mu_lasso(*sums, mu=mu, nonnegative=nonnegative)
+    assert (found.weights != 0).sum(0).min() > 100
+    assert found.num_steps.max() < 40  # a step for each feature would be hundreds
+    for label in range(40):
+        weights = found.weights[:, label]
+        gap = duality_gap(sums[0], sums[1][:, label], weights, mu=mu, nonnegative=nonnegative)
+        assert gap <= 1e-9 * sums[2][label]
+
+
+def test_a_start_changes_the_steps_and_not_the_solution(data):
+    sums = _sums(*data)
+    fresh = mu_lasso(*sums, mu=2.0)
+    again = mu_lasso(*sums, mu=2.0, start=fresh.weights)
+    assert again.num_steps.max() == 0
+    np.testing.assert_array_equal(again.weights, fresh.weights)
+    rng = np.random.default_rng(0)
+    for start in (10 * fresh.weights, -fresh.weights, rng.normal(size=fresh.weights.shape)):
+        found = mu_lasso(*sums, mu=2.0, start=start)
+        np.testing.assert_allclose(found.weights, fresh.weights, atol=1e-6)
+    with pytest.raises(ValueError, match=r"start: expected finite weights of shape \(45, 4\), got \(45, 3\)"):
+        mu_lasso(*sums, start=fresh.weights[:, :3])
+    with pytest.raises(ValueError, match="start: expected finite"):
+        mu_lasso(*sums, start=fresh.weights * np.nan)
+
+
+def test_threads_and_their_number_change_nothing(data, monkeypatch):
+    """40 classes are shared by threads; one core solves them one after another."""
+    gram, cross, counts = _sums(*data)
+    cross, counts = np.tile(cross, 10), np.tile(counts, 10)
+    several = mu_lasso(gram, cross, counts, mu=2.0)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
+    one = mu_lasso(gram, cross, counts, mu=2.0)
+    np.testing.assert_array_equal(several.weights, one.weights)
+    np.testing.assert_array_equal(one.weights, np.tile(one.weights[:, :4], 10))

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from vexplain._checks import check_choice
 from vexplain.relevance.device_solver import find_supports
-from vexplain.relevance.working_set import Support, solve_classes
+from vexplain.relevance.working_set import Support, in_threads, solve_classes
 
 _TILE = 256  # rows and columns of G that are compared at once
 _TARGET_GAP = 1e-10  # aimed at, relative to the sum of l^2; float64 leaves room below
@@ -103,7 +103,8 @@ def mu_lasso(
             raise RuntimeError(
                 f"class {name!r}: the regression stopped at a duality gap of {gap:.1e} times its "
                 f"number of images, above tolerance = {tolerance:.1e}; raise max_steps (it is "
-                f"{max_steps}) or choose a smaller mu (it is {mu:g})"
+                f"{max_steps}) or choose a smaller mu (it is {mu:g}); what the rounding of G leaves open, by "
+                "features that depend on each other or differ by many orders of magnitude, grows with mu"
             )
     weights = np.zeros((len(counts), len(gram)))
     for row, solution in zip(weights, solutions, strict=True):
@@ -124,9 +125,15 @@ def _feasible(weights: np.ndarray, mu: float, nonnegative: bool) -> Support:
 
 
 def _symmetric(gram: np.ndarray) -> np.ndarray:
-    """The symmetric part of G: G itself where it is symmetric, which tile by tile is seen without a copy."""
-    tiles = [slice(first, first + _TILE) for first in range(0, len(gram), _TILE)]
-    if all(np.array_equal(gram[i, j], gram[j, i].T) for i in tiles for j in tiles if j.start <= i.start):
+    """The symmetric part of G: G itself where it is symmetric, which is seen tile by tile, without a copy."""
+    firsts = range(0, len(gram), _TILE)
+
+    def agrees(i: int) -> bool:
+        rows = slice(i, i + _TILE)
+        tiles = (slice(j, j + _TILE) for j in range(0, i + 1, _TILE))
+        return all(np.array_equal(gram[rows, tile], gram[tile, rows].T) for tile in tiles)
+
+    if all(in_threads(agrees, firsts)):
         return gram
     return 0.5 * (gram.astype(np.float64) + gram.T)
 

@@ -10,9 +10,9 @@ weight, so that its size doubles; features without a weight leave it.
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -80,13 +80,19 @@ def solve_classes(
             for linear, count, start in zip(linears, counts[some], guesses, strict=True)
         ]
 
-    firsts = range(0, len(counts), _AT_ONCE)
-    num_threads = min(len(firsts), len(os.sched_getaffinity(0)))
-    with _linear_algebra().limit(limits=1, user_api="blas"):  # its own threads wait for each other
-        if num_threads == 1:
-            return [solution for first in firsts for solution in solve(first)]
-        with ThreadPoolExecutor(num_threads) as pool:
-            return [solution for solutions in pool.map(solve, firsts) for solution in solutions]
+    with _linear_algebra().limit(limits=1, user_api="blas"):  # its own threads would wait for each other
+        found = in_threads(solve, range(0, len(counts), _AT_ONCE))
+    return [solution for solutions in found for solution in solutions]
+
+
+def in_threads(task: Callable[[int], Any], arguments: Sequence[int]) -> list[Any]:
+    """What a task returns for each argument, in order; as many at once as there are cores."""
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num_threads = min(len(arguments), num_cores)
+    if num_threads < 2:
+        return [task(argument) for argument in arguments]
+    with ThreadPoolExecutor(num_threads) as pool:
+        return list(pool.map(task, arguments))
 
 
 @functools.cache
