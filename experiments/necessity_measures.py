@@ -136,22 +136,23 @@ def _compared(config: Any, chosen: np.ndarray, scores: Any, layout: Any, accurac
     """Accuracy without the selection, and without as many features of the same layers by other rankings."""
     union, key = np.asarray(chosen.any(0))[None], jax.random.key(config.seed)
     draws = matched_random(key, np.repeat(union, config.num_draws, axis=0), layout)
-    sets = {"nothing": np.zeros_like(union), "selection": union}
-    sets |= {name: matched_top(_union_scores(scores[name]), union, layout) for name in CONTROLS}
-    correct, images = accuracies(np.concatenate([*sets.values(), draws]), how)
+    unions = {"nothing": np.zeros_like(union), "selection": union}
+    unions |= {name: matched_top(_union_scores(scores[name]), union, layout) for name in CONTROLS}
+    classes = {"selection": chosen}
+    classes |= {name: matched_top(scores[name], chosen, layout) for name in CONTROLS}
+    classes[RANDOM] = matched_random(jax.random.fold_in(key, 1), chosen, layout)
+    rows = [*unions.values(), draws, *classes.values()]
+    correct, images = accuracies(np.concatenate(rows), how)
+    correct, of_classes = np.split(correct, [len(unions) + len(draws)])
     overall = (correct.sum(1) / images.sum()).tolist()
-    unions = dict(zip(sets, overall, strict=False)) | {RANDOM: overall[len(sets) :]}
-    sets = {"selection": chosen}
-    sets |= {name: matched_top(scores[name], chosen, layout) for name in CONTROLS}
-    sets[RANDOM] = matched_random(jax.random.fold_in(key, 1), chosen, layout)
-    correct, images = accuracies(np.concatenate(list(sets.values())), how)
     per_class = {}
-    for name, part in zip(sets, np.split(correct, len(sets)), strict=True):
+    for name, part in zip(classes, np.split(of_classes, len(classes)), strict=True):
         own, seen = np.diagonal(part), images > 0
         others = (part.sum(1) - own) / np.maximum(images.sum() - images, 1)
         own = own / np.maximum(images, 1)
         per_class[name] = {"own": own[seen].tolist(), "others": others[seen].tolist()}
-    return {"union": unions, "per_class": per_class}
+    of_unions = dict(zip(unions, overall, strict=False)) | {RANDOM: overall[len(unions) :]}
+    return {"union": of_unions, "per_class": per_class}
 
 
 def _curves(config: Any, scores: Any, allowed: np.ndarray, accuracies: Any, how: Any, *, keep: bool):

@@ -17,7 +17,7 @@ from vexplain.relevance import (
     mu_lasso,
     statistics,
 )
-from vexplain.streaming import fold_epoch
+from vexplain.streaming import Checkpoint, fold, fold_epoch
 from vexplain.streaming.devices import data_mesh, laid_out, shard_batch
 
 NUM_FEATURES, NUM_CLASSES = 5, 3
@@ -94,6 +94,7 @@ def test_images_count_by_their_weights(key):
     variables, batch = _variables(key), _batch(jax.random.fold_in(key, 1), 6)
     twice = {name: jnp.repeat(values, 2, axis=0) for name, values in batch.items()}
     init, update, finish = gram_statistics(_response_fn, NUM_FEATURES, NUM_CLASSES)
+    update = jax.jit(update)
     found = finish(update(init(), batch | {"weights": jnp.full(6, 2.0)}, variables))
     for a, b in zip(found, finish(update(init(), twice, variables)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -223,6 +224,22 @@ def test_no_device_has_the_whole_matrix():
     assert new.scatter.nbytes < 1.3 * 4 * m**2
     analysis: Any = compiled.memory_analysis()
     assert analysis.temp_size_in_bytes < 4 * m**2
+
+
+def test_a_pass_that_was_cut_off_goes_on_bit_for_bit(tmp_path):
+    """The block that is half full is a part of the checkpoint."""
+    mesh, rows = data_mesh(8), np.random.default_rng(4).uniform(size=(80, 9)).astype(np.float32)
+    init, update, finish = gram_statistics(_given(6), 6, 3, block_size=24, mesh=mesh)
+
+    def run(num_steps, checkpoint=None):
+        options = {"constants": (), "mesh": mesh, "layouts": MOMENTS_LAYOUT, "checkpoint": checkpoint}
+        batch_fn = lambda t: {"images": rows[16 * t : 16 * t + 16]}  # noqa: E731
+        return finish(fold(update, init(), batch_fn, num_steps=num_steps, **options))
+
+    checkpoint = Checkpoint(tmp_path, every=1)
+    run(2, checkpoint)
+    for resumed, whole in zip(run(5, checkpoint), run(5), strict=True):
+        np.testing.assert_array_equal(resumed, whole)
 
 
 def test_what_is_not_finite_reaches_the_sums(key):

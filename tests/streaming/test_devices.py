@@ -5,7 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vexplain.streaming.devices import data_mesh, replicate, shard_batch
+from vexplain.streaming.devices import (
+    COPIED,
+    SPLIT,
+    data_mesh,
+    from_devices,
+    laid_out,
+    on_each_device,
+    replicate,
+    shard_batch,
+)
 
 
 def test_a_batch_is_split_and_a_tree_is_copied():
@@ -33,3 +42,24 @@ def test_devices_that_do_not_exist(wanted):
 def test_a_batch_that_does_not_divide():
     with pytest.raises(ValueError, match=r"batch has 6 examples, which 4 devices.*multiple of 4"):
         shard_batch({"x": np.zeros(6)}, data_mesh(4))
+
+
+def test_a_state_lies_on_the_devices_as_its_layouts_say():
+    mesh, layouts = data_mesh(4), {"rows": SPLIT, "sum": COPIED}
+    source = {"rows": jnp.arange(8.0).reshape(8, 1), "sum": jnp.ones(3)}
+    state = laid_out(source, mesh, layouts)
+    assert [shard.data.shape for shard in state["rows"].addressable_shards] == [(2, 1)] * 4
+    assert [shard.data.shape for shard in state["sum"].addressable_shards] == [(3,)] * 4
+
+    def update(state, device, gather):
+        everything = gather(state["rows"])
+        return {"rows": state["rows"] + device, "sum": state["sum"] + everything.sum()}
+
+    found = jax.jit(on_each_device(update, mesh, layouts))(state)
+    np.testing.assert_array_equal(from_devices(found["rows"])[:, 0], np.arange(8) + np.arange(8) // 2)
+    np.testing.assert_array_equal(from_devices(found["sum"]), [29] * 3)
+    for array in state.values():
+        array.delete()
+    np.testing.assert_array_equal(source["rows"][:, 0], np.arange(8))  # no alias
+    with pytest.raises(ValueError, match=r"layouts: an array of shape \(6,\) cannot be split over 4 devices"):
+        laid_out(jnp.ones(6), mesh, SPLIT)
