@@ -69,7 +69,7 @@ def gram_statistics(
     *,
     labels: Literal["predicted", "true"] = "predicted",
     max_gram_bytes: int = 2 * 2**30,
-    block_size: int = 1024,
+    block_size: int = 2048,
     precision: Precision | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[InitFn, UpdateFn, FinishFn]:
