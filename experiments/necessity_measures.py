@@ -28,7 +28,6 @@ RANDOM = "random"
 REPLACEMENTS: tuple[Replacement, ...] = ("zero", "mean", "resampled")
 _NUM_REFERENCES = 64  # images from which replacements are taken
 _RIDGE = 1e-3  # of the linear probe, relative to the mean second moment of a response
-_LARGE_MU = 50.0  # a ranking of more features than the selection
 
 
 def measure(config: Any, job: Any, mesh: Any) -> dict[str, Any]:
@@ -88,20 +87,20 @@ def rank(config: Any, job: Any, rows: Any, mesh: Any) -> tuple[dict[str, Any], d
         total, magnitude, count = map(np.asarray, fold_epoch(update, init(), job.train, **options))
         found[score] = total / np.maximum(count, 1), magnitude / np.maximum(count, 1)
     contributions = np.maximum(found[margin][0], 0)
-    lasso = {
-        mu: np.asarray(relevance.find_relevance(sums, layout, mu=mu, on_empty_class="leave_out").weights)
-        for mu in (config.mu, _LARGE_MU)
-    }
-    weighted = {mu: _weighted(sums, contributions, mu) for mu in (config.mu, _LARGE_MU)}
+    mean_response = sums.cross / np.maximum(sums.counts, 1)
+    lasso = np.asarray(
+        relevance.find_relevance(sums, layout, mu=config.mu, on_empty_class="leave_out").weights
+    )
+    weighted = _weighted(sums, contributions, config.mu)
     scores = {
-        PAPER: lasso[_LARGE_MU],
-        OURS: weighted[_LARGE_MU],
-        "mean response": sums.cross / np.maximum(sums.counts, 1),
+        PAPER: lasso * mean_response,  # as the features of an image are ranked
+        OURS: weighted * mean_response,
+        "mean response": mean_response,
         "magnitude of gradient × activation": found[logit][1],
         "linear probe": _probe(sums),
         "contribution to the margin": contributions,
     }
-    selected = {PAPER: lasso[config.mu].T > 0, OURS: weighted[config.mu].T > 0}
+    selected = {PAPER: lasso.T > 0, OURS: weighted.T > 0}
     return selected, {name: np.asarray(values.T) for name, values in scores.items()}
 
 

@@ -97,12 +97,14 @@ def _table(found: Mapping[str, Any], selection: str) -> str:
         + " |",
         "| --- |" + " --- |" * (3 * len(by_how)),
     ]
-    for name in ("selection", *CONTROLS, RANDOM):
+    for name in ("nothing", "selection", *CONTROLS, RANDOM):
         cells = []
         for how in by_how:
-            value, classes = by_how[how]["union"][name], by_how[how]["per_class"][name]
-            cells.append(_percent(value))
-            cells += [f"{100 * np.mean(classes[which]):.1f}" for which in ("own", "others")]
+            cells.append(_percent(by_how[how]["union"][name]))
+            classes = by_how[how]["per_class"].get(name, {})
+            cells += [
+                f"{100 * np.mean(classes[which]):.1f}" if classes else "" for which in ("own", "others")
+            ]
         title = f"**{selection}**" if name == "selection" else name
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -69,7 +69,7 @@ def gram_statistics(
     *,
     labels: Literal["predicted", "true"] = "predicted",
     max_gram_bytes: int = 2 * 2**30,
-    block_size: int = 1024,
+    block_size: int = 2048,
     precision: Precision | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[InitFn, UpdateFn, FinishFn]:
@@ -96,7 +96,7 @@ def gram_statistics(
         block_size: images that are collected before the sums are updated, all devices together.
         precision: of the products: "float64", or "float32" where a device is slow at that (a TPU, most GPUs);
             what the devices are good at if left out. The sums are exact to 14 digits of the second moments
-            about the mean, or to 7.
+            about the mean, or to 6.
         mesh: devices that share the sums; then `fold` needs `layouts=MOMENTS_LAYOUT` and the same mesh.
 
     References:
