@@ -47,7 +47,8 @@ def test_it_finds_what_the_host_finds(sums, mu, nonnegative):
     check(sums, device, mu=mu, nonnegative=nonnegative)
     np.testing.assert_array_equal(device.weights != 0, host.weights != 0)
     np.testing.assert_allclose(device.weights, host.weights, atol=1e-7 * min(mu, 100))
-    assert device.num_steps.max() == 0  # the host certifies, and has nothing to add
+    # The host certifies, and has nothing to add; where the bound is not reached it looks for the least norm.
+    assert (device.num_steps <= (device.penalties == 0)).all()
 
 
 def test_the_pure_function_is_exact_in_float64(sums):

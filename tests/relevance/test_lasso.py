@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.optimize import nnls
+from scipy.optimize import linprog, nnls
 from sklearn.linear_model import Lasso
 
 from tests.relevance.oracles import (
@@ -231,3 +231,18 @@ def test_threads_and_their_number_change_nothing(data, monkeypatch):
     one = mu_lasso(gram, cross, counts, mu=2.0)
     np.testing.assert_array_equal(several.weights, one.weights)
     np.testing.assert_array_equal(one.weights, np.tile(one.weights[:, :4], 10))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_many_solutions_the_one_of_least_norm_is_taken(seed):
+    """With fewer images than features, and a bound that is not reached; linear programming has the norm."""
+    rng = np.random.default_rng(seed)
+    x = rng.gamma(0.5, 1.0, size=(40, 12))
+    indicators = x.T @ (rng.random((40, 2)) * (rng.random((40, 2)) < 0.1))  # that weights >= 0 fit exactly
+    counts = (indicators**2).sum(0)
+    found = mu_lasso(x @ x.T, x @ indicators, counts, mu=50)
+    assert (found.gaps <= 1e-7).all()
+    for j, indicator in enumerate(indicators.T):
+        least = linprog(np.ones(40), A_eq=x.T, b_eq=indicator).fun
+        assert found.norms[j] == pytest.approx(least, rel=1e-4)
+        assert np.count_nonzero(found.weights[:, j]) <= 12

@@ -11,6 +11,8 @@ from vexplain.relevance._features import features as features
 from vexplain.relevance._features import find_relevance as find_relevance
 from vexplain.relevance._features import num_features as num_features
 from vexplain.relevance._features import relevant_union as relevant_union
+from vexplain.relevance._moments import MOMENTS_LAYOUT as MOMENTS_LAYOUT
+from vexplain.relevance._moments import Moments as Moments
 from vexplain.relevance._responses import Measure as Measure
 from vexplain.relevance._responses import responses as responses
 from vexplain.relevance.ablation import AblationCounts as AblationCounts
@@ -62,8 +64,6 @@ from vexplain.relevance.recipe import relevant_features as relevant_features
 from vexplain.relevance.scores import TopFeatures as TopFeatures
 from vexplain.relevance.scores import feature_scores as feature_scores
 from vexplain.relevance.scores import top_features as top_features
-from vexplain.relevance.statistics import MOMENTS_LAYOUT as MOMENTS_LAYOUT
-from vexplain.relevance.statistics import Moments as Moments
 from vexplain.relevance.statistics import Statistics as Statistics
 from vexplain.relevance.statistics import gram_statistics as gram_statistics
 from vexplain.relevance.statistics import merge_statistics as merge_statistics

@@ -155,7 +155,9 @@ def leading_features(
 ) -> Bool[np.ndarray, "rows counts features"]:
     """Returns the sets of the n features of the highest score, for each row of scores and each count n.
 
-    Of equal scores the first features are taken.
+    Args:
+        scores: of features, for instance of each class; of equal scores the first features are taken.
+        counts: how many features the sets have; all of them, where a count is larger.
 
     Example:
         >>> leading_features(np.array([[0.3, 0.9, 0.5]]), [0, 2])[0].tolist()
@@ -169,6 +171,10 @@ def matched_top(
     scores: Float[Array | np.ndarray, "rows features"], removed: Removed, layout: FeatureLayout
 ) -> Bool[np.ndarray, "rows features"]:
     """Returns in each row the features of the highest scores, as many of each layer as `removed` has there.
+
+    Args:
+        scores: the ranking.
+        removed: the sets to match, a row of scores for each.
 
     Example:
         >>> removed = np.array([[True, False, False, True]])
@@ -186,7 +192,17 @@ def matched_top(
 
 
 def matched_random(key: Key, removed: Removed, layout: FeatureLayout) -> Bool[np.ndarray, "rows features"]:
-    """Returns in each row random features, as many of each layer as `removed` has there (*paper*)."""
+    """Returns in each row random features, as many of each layer as `removed` has there (*paper*).
+
+    Args:
+        key: of the draws.
+        removed: the sets to match; a row that is repeated gives several draws.
+
+    Example:
+        >>> removed = np.array([[True, False, False, True, True]])
+        >>> matched_random(jax.random.key(0), removed, (("conv_1", 3), ("conv_2", 2))).sum(axis=1).tolist()
+        [3]
+    """
     return matched_top(np.asarray(jax.random.uniform(key, np.shape(removed))), removed, layout)
 
 

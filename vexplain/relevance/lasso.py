@@ -63,7 +63,8 @@ def mu_lasso(
         counts: sum of l^2 for each class, its number of images, (classes,).
         mu: bound on the L1 norm of each class, positive; 10 in the paper for all datasets, while the authors
             released weights for an8Flower made with 5.
-        nonnegative: demand w >= 0; otherwise weights are signed.
+        nonnegative: demand w >= 0; otherwise weights are signed. Where there are many solutions, as there may
+            be with fewer images than features, the one of least norm is taken, whose features are few.
         class_names: how errors name the classes; their numbers when left out.
         tolerance: largest duality gap, relative to the sum of l^2; a RuntimeError where one stays above.
         max_steps: for each class, factorizations of a part of G; about ten are usual.

@@ -14,6 +14,7 @@ from vexplain._checks import check_choice
 from vexplain._keeping import Store, identity, kept
 from vexplain.datasets import Source
 from vexplain.relevance._features import ON_EMPTY_CLASS, Relevance, find_relevance
+from vexplain.relevance._moments import MOMENTS_LAYOUT
 from vexplain.relevance._responses import Measure, check_measure
 from vexplain.relevance.candidates import (
     MAX_GRAM_BYTES,
@@ -24,7 +25,7 @@ from vexplain.relevance.candidates import (
     response_fn,
 )
 from vexplain.relevance.layout import layout_size
-from vexplain.relevance.statistics import MOMENTS_LAYOUT, Statistics, gram_statistics
+from vexplain.relevance.statistics import Statistics, gram_statistics
 from vexplain.streaming import Checkpoint, fold_epoch
 from vexplain.streaming.checkpoints import digest
 from vexplain.streaming.devices import Mesh, default_mesh

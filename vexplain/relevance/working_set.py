@@ -26,6 +26,7 @@ _MAX_STALLS = 3  # rounds without progress: more will not help
 _STEPS_A_FEATURE = 10  # of the active-set method; two are usual, and rounding may ask for any number
 _ROWS = 16  # of G that are read at once
 _AT_ONCE = 16  # classes a thread takes
+_LEAST_PENALTY = 1e-8  # of the norm mu, relative to the sum of l^2: far below what is certified
 
 
 class Support(NamedTuple):
@@ -67,16 +68,9 @@ def solve_classes(
         some = slice(first, first + _AT_ONCE)
         linears = np.ascontiguousarray(cross[:, some].T, dtype=np.float64)
         guesses = [None] * len(linears) if starts is None else starts[some]
+        options = {"mu": mu, "nonnegative": nonnegative, "max_steps": max_steps}
         return [
-            solve_class(
-                gram,
-                linear,
-                mu=mu,
-                nonnegative=nonnegative,
-                target_gap=target_gap * float(count),
-                max_steps=max_steps,
-                start=start,
-            )
+            _of_least_norm(gram, linear, float(count), target_gap=target_gap, start=start, **options)
             for linear, count, start in zip(linears, counts[some], guesses, strict=True)
         ]
 
@@ -98,6 +92,54 @@ def in_threads(task: Callable[[int], Any], arguments: Sequence[int]) -> list[Any
 @functools.cache
 def _linear_algebra() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+def _of_least_norm(
+    gram: np.ndarray,
+    linear: np.ndarray,
+    count: float,
+    *,
+    mu: float,
+    nonnegative: bool,
+    target_gap: float,
+    **rest: Any,
+) -> ClassSolution:
+    """The solution of a class; where there are many, as with fewer images than features, that of least norm.
+
+    A penalty that moves no digit of the certificate chooses it: the end of the path over the penalty, with
+    few features. (Without w >= 0 any of the solutions.)
+    """
+    penalty = _LEAST_PENALTY * count / mu if nonnegative else 0.0
+    options: Any = {"mu": mu, "nonnegative": nonnegative, "target_gap": target_gap * count, **rest}
+    found = solve_class(gram, linear - penalty / 2, **options)
+    if not penalty:
+        return found
+    candidates = [_certified(gram, linear, found.support, found.num_steps, mu)]
+    indices = found.support.indices
+    if not candidates[0].penalty and len(indices):
+        try:  # without the penalty, which takes a little from each weight
+            values = np.linalg.solve(gram[np.ix_(indices, indices)].astype(np.float64), linear[indices])
+        except np.linalg.LinAlgError:
+            values = -found.support.values
+        if values.min() > 0 and values.sum() <= mu:
+            candidates.append(_certified(gram, linear, Support(indices, values), found.num_steps, mu))
+    return min(candidates, key=lambda solution: solution.gap)
+
+
+def _certified(
+    gram: np.ndarray, linear: np.ndarray, support: Support, num_steps: int, mu: float
+) -> ClassSolution:
+    """Nonnegative weights with their gap."""
+    indices, values = support
+    gradient = _gradient(gram, linear, indices, values)
+    along = float(gradient[indices] @ values)
+    gap = along + mu * max(0.0, float(-gradient.min(initial=0.0)))
+    penalty = max(0.0, -along / mu) if _is_bounded(values, mu) else 0.0
+    return ClassSolution(support, max(gap, 0.0), penalty, num_steps)
+
+
+def _is_bounded(values: np.ndarray, mu: float) -> bool:
+    return bool(np.abs(values).sum() >= mu * (1 - 1e-12))
 
 
 def solve_class(
@@ -156,8 +198,8 @@ def solve_class(
         norm = np.abs(values).sum()
         if norm > mu:  # by rounding
             values *= mu / norm
-    is_bounded = np.abs(values).sum() >= mu * (1 - 1e-12)
-    return ClassSolution(Support(indices, values), max(gap, 0.0), penalty if is_bounded else 0.0, num_steps)
+    penalty = penalty if _is_bounded(values, mu) else 0.0
+    return ClassSolution(Support(indices, values), max(gap, 0.0), penalty, num_steps)
 
 
 def _gradient(gram: np.ndarray, linear: np.ndarray, indices: np.ndarray, values: np.ndarray) -> np.ndarray:
