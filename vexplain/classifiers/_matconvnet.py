@@ -51,7 +51,7 @@ def read_matconvnet(file: Path, max_bytes: int) -> dict[str, np.ndarray]:
             if done.returncode < 0:
                 cause = [f"the reader died of it ({signal.Signals(-done.returncode).name})"]
             raise ValueError(f"{file} cannot be read as a MATLAB file: {cause[0]}")
-        return read_npz(found, max_bytes=max_bytes)
+        return read_npz(found, max_bytes=2 * max_bytes)  # with the headers of arrays
 
 
 def _main(file: str, to: str, max_bytes: int) -> int:
@@ -59,6 +59,8 @@ def _main(file: str, to: str, max_bytes: int) -> int:
     _limit_memory(max_bytes)
     try:
         arrays: dict[str, Any] = _arrays(file)
+        if sum(array.nbytes for array in arrays.values()) > max_bytes:
+            raise MemoryError
         np.savez(to, **arrays)
     except MemoryError:
         sys.stderr.write(f"it takes more than max_bytes = {max_bytes:,}; raise it where that is right\n")
