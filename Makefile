@@ -28,7 +28,7 @@ demo: .venv/.installed
 
 test: .venv/.installed-test
 	@$(BIN)/python -c 'import platform, jax; print("Python", platform.python_version() + ", jax", jax.__version__)'
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 fuzz: .venv/.installed-test
 	$(BIN)/python -m tests.transforms.fuzz --number $(N)

@@ -32,6 +32,13 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 import pytest
 
+# The longest files begin: what is left at the end is shared evenly by the processes.
+_FIRST = ("tests/experiments/", "tests/streaming/", "tests/translation/", "tests/test_docs.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.nodeid.startswith(_FIRST))
+
 
 @pytest.fixture
 def key():

@@ -20,7 +20,6 @@ from benchmarks.zoo.packages import BUILDERS, keras_application
 NAMES = (
     "keras/MobileNetV2",
     "keras/ConvNeXtTiny",
-    "keras/InceptionV3",
     "dm-haiku/MobileNetV1",
     "jax-resnet/ResNeSt50",
     "equimo/mobilenetv3_small",

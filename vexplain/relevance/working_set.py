@@ -106,23 +106,25 @@ def _of_least_norm(
 ) -> ClassSolution:
     """The solution of a class; where there are many, as with fewer images than features, that of least norm.
 
-    A penalty that moves no digit of the certificate chooses it: the end of the path over the penalty, with
-    few features. (Without w >= 0 any of the solutions.)
+    There may be many where the norm is not at its bound. A penalty that moves no digit of the certificate
+    then chooses: the end of the path over it, with few features. (Without w >= 0 any of the solutions.)
     """
-    penalty = _LEAST_PENALTY * count / mu if nonnegative else 0.0
     options: Any = {"mu": mu, "nonnegative": nonnegative, "target_gap": target_gap * count, **rest}
-    found = solve_class(gram, linear - penalty / 2, **options)
-    if not penalty:
+    found = solve_class(gram, linear, **options)
+    if found.penalty or not nonnegative or not len(found.support.indices):
         return found
-    candidates = [_certified(gram, linear, found.support, found.num_steps, mu)]
+    any_of_them, penalty = found, _LEAST_PENALTY * count / mu
+    found = solve_class(gram, linear - penalty / 2, **options)
+    num_steps = any_of_them.num_steps + found.num_steps
+    candidates = [_certified(gram, linear, found.support, num_steps, mu)]
     indices = found.support.indices
-    if not candidates[0].penalty and len(indices):
+    if len(indices):
         try:  # without the penalty, which takes a little from each weight
             values = np.linalg.solve(gram[np.ix_(indices, indices)].astype(np.float64), linear[indices])
         except np.linalg.LinAlgError:
             values = -found.support.values
         if values.min() > 0 and values.sum() <= mu:
-            candidates.append(_certified(gram, linear, Support(indices, values), found.num_steps, mu))
+            candidates.append(_certified(gram, linear, Support(indices, values), num_steps, mu))
     return min(candidates, key=lambda solution: solution.gap)
 
 
