@@ -90,6 +90,14 @@ def test_exactly_the_planted_features_are_found(learned):
     assert (learned.gaps <= 1e-6).all()
 
 
+def test_one_of_a_channels_copies_is_taken_where_asked_for(network, source, learned):
+    """The pooled map of a channel says what its ReLU says."""
+    options = {"layers": ["conv_1", "relu_1", "pool_1"], "mu": 1, "batch_size": 16}
+    one = learn_relevance(*network, source, **options, copies="one", solver="device")
+    np.testing.assert_allclose(one.weights[:12], learned.weights, atol=1e-6)
+    assert not one.weights[12:].any()
+
+
 @pytest.mark.parametrize(("batch_size", "num_devices"), [(NUM_IMAGES, 1), (8, 8), (64, 8)])
 def test_batches_and_devices_do_not_matter(batch_size, num_devices, network, source, chosen, learned):
     found = learn_relevance(

@@ -50,6 +50,8 @@ def learn_relevance(
     batch_size: int = 64,
     on_empty_class: Literal["raise", "leave_out"] = "raise",
     measure: Measure = "energy",
+    copies: Literal["all", "one"] = "all",
+    solver: Literal["host", "device"] = "host",
     max_gram_bytes: int = MAX_GRAM_BYTES,
     mesh: Mesh | None = None,
     checkpoint: Checkpoint | None = None,
@@ -71,6 +73,8 @@ def learn_relevance(
             network), or "leave_out": such a class gets no relevant feature, and a WARNING names it. Where
             all images are of one class, no feature tells it from others, and it gets none either.
         measure: of the response of a channel: its "energy" (*paper*), or another one of `responses`.
+        copies: "all" candidates, or "one" of a channel's copies, see `find_relevance`.
+        solver: of the regression, on the "host" or the "device", see `mu_lasso`.
         max_gram_bytes: largest Gram matrix that is allowed; the devices share a little more, the host has
             twice that.
         mesh: devices; one if left out, or where there are several processes one of each.
@@ -95,6 +99,8 @@ def learn_relevance(
         (Feature(layer='pool_1', channel=1, weight=1.0),)
     """
     check_measure(measure)
+    check_choice("copies", copies, ("all", "one"))
+    check_choice("solver", solver, ("host", "device"))
     mesh = default_mesh() if mesh is None else mesh
     _check(source, mu, on_empty_class)  # known before the pass over the images, which may take hours
     chosen = _chosen_layers(apply, variables, source, layers, batch_size, max_gram_bytes)
@@ -126,6 +132,8 @@ def learn_relevance(
         class_names=source.class_names,
         on_empty_class=on_empty_class,
         measure=measure,
+        copies=copies,
+        solver=solver,
     )
 
 
