@@ -10,6 +10,7 @@ VEXPLAIN_TEST_PLATFORM=cuda runs them on a GPU instead, with the flags of XLA in
 """
 
 import contextlib
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -32,12 +33,23 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 import pytest
 
+_MOST_MAPS = 20_000
 # The longest files begin: what is left at the end is shared evenly by the processes.
 _FIRST = ("tests/experiments/", "tests/streaming/", "tests/translation/", "tests/test_docs.py")
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.nodeid.startswith(_FIRST))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_programs_are_given_back():
+    """Each compiled program maps memory, and Linux ends a process that maps more than 65,530 pieces."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
