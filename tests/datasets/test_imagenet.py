@@ -1,7 +1,6 @@
 """ImageNet from small archives of the published form, from TFDS' own builder, and its cats."""
 
 import io
-import tarfile
 from importlib import resources
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from tests.files.archives import packed
 from vexplain.datasets import (
     IMAGENET_CATS,
     Resizing,
@@ -28,16 +28,6 @@ SIZE = Resizing(8, 10)
 def jpeg(value, size=(17, 12), mode="RGB"):
     content = io.BytesIO()
     Image.new(mode, size, value if mode == "L" else (value,) * len(mode)).save(content, "JPEG")
-    return content.getvalue()
-
-
-def packed(files):
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
     return content.getvalue()
 
 

@@ -7,18 +7,9 @@ import tarfile
 import numpy as np
 import pytest
 
+from tests.files.archives import packed
 from vexplain.datasets import tar_files
 from vexplain.datasets.tar_files import tar_members
-
-
-def packed(files, **options):
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w", **options) as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return content.getvalue()
 
 
 def contents(seed, *sizes):

@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import io
 import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from scipy.io import savemat
 
+from tests.files.archives import packed
 from vexplain._files import read_json
 from vexplain.classifiers import read_weights
 from vexplain.datasets import Resizing, Shapes3DSource, decode_image, mnist_folder
@@ -54,15 +53,6 @@ def _image(suffix: str, mode: str = "RGB") -> Format:
 
 
 def _write_tar(folder, *, nested=False):
-    def packed(files):
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w") as tar:
-            for name, data in files.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-        return content.getvalue()
-
     files = {f"{n}.png": bytes(200 * n) for n in range(1, 4)}
     content = packed({"a.tar": packed(files), "b.tar": packed(files)} if nested else files)
     (folder / "archive.tar").write_bytes(content)
