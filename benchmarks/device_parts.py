@@ -179,6 +179,43 @@ def shape_translation(run: Run) -> dict[str, Any]:
     }
 
 
+def appearance_translation(run: Run) -> dict[str, Any]:
+    """Ways to carry texture, each trained for the same time on the same images and then scored."""
+    _keep_programs(run)
+    began = time.monotonic()
+    from experiments.appearance_translation import PRESETS, main, training_images
+
+    config = dataclasses.replace(PRESETS[run.preset][1], out=run.work, devices=1)
+    ways = (("flow",), ("adaptive",), ("attention",)) if run.preset == "accelerator" else (("flow",),)
+    if run.preset == "accelerator":
+        config = dataclasses.replace(config, num_pairs=500, every=500)
+    result: dict[str, Any] = {"device": device_facts(), "models": []}
+    run.save(result)
+    data = training_images(config)
+    result["seconds_to_render"] = time.monotonic() - began
+    aside = 65.0  # compilation, scores and report of a model
+    seconds = (run.seconds - result["seconds_to_render"] - 15) / len(ways) - aside
+    for way in ways:
+        left = run.seconds - (time.monotonic() - began) - 10 - aside
+        if left < 15 and run.preset == "accelerator":
+            result["in_time"] = False
+            break
+        started, one = time.monotonic(), dataclasses.replace(config, carriers=way)
+        trained = max(min(seconds, left), 1.0)
+        metrics = main(dataclasses.replace(one, call_minutes=trained / 60), data)
+        aside = max(20.0, time.monotonic() - started - 60 * metrics["minutes"])
+        result["models"].append(metrics | {"seconds_beside_training": aside})
+        result["device"] = device_facts()
+        run.save(result)
+        for direction in ("ab", "ba"):
+            shutil.copy(
+                run.work / "figures" / f"translations-{direction}.png",
+                run.out / f"appearance_translation-{direction}.png",
+            )
+    shutil.copy(run.work / "report.html", run.out / "appearance_translation.html")
+    return result
+
+
 PARTS: dict[str, Callable[[Run], dict[str, Any]]] = {
     part.__name__: part
     for part in (
@@ -189,6 +226,7 @@ PARTS: dict[str, Callable[[Run], dict[str, Any]]] = {
         solver,
         an8flower,
         shape_translation,
+        appearance_translation,
         first_calls,
     )
 }

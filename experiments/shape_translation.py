@@ -302,7 +302,7 @@ def log_of(folder: Path, step: int) -> contextlib.AbstractContextManager[Summary
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
 
-def optimizer_of(config: Config) -> optax.GradientTransformation:
+def optimizer_of(config: Any) -> optax.GradientTransformation:
     """Adam with the short memories that suit a game of two networks."""
     return optax.adam(config.learning_rate, 0.5, 0.99)
 
@@ -310,7 +310,12 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
 def checkpoint_of(config: Config, folder: Path) -> Checkpoint:
     """Where a training is saved, at the end of every stretch."""
     free = ("out", "num_pairs", "num_steps", "minutes", "call_minutes", "every", "devices")
-    return Checkpoint(folder / "checkpoints", every=10**9, fingerprint=fingerprint(config, without=free))
+    return checkpoint_in(folder, fingerprint(config, without=free))
+
+
+def checkpoint_in(folder: Path, settings: str) -> Checkpoint:
+    """A checkpoint that is written where a fold ends."""
+    return Checkpoint(folder / "checkpoints", every=10**9, fingerprint=settings)
 
 
 def read_history(path: Path) -> dict[str, Any]:
