@@ -207,17 +207,7 @@ def training_images(config: Config) -> tuple[np.ndarray, np.ndarray]:
 def train(config: Config, translator: LayeredTranslator, data, pairs: Pairs):
     """Trains in stretches of `every` steps until steps or minutes are spent, and returns the last state."""
     folder = config.folder
-    optimizer = optimizer_of(config)
-    init, update = layered_training(translator, weights(config), optimizer, seed=config.seed)
-    state = init(translator.init(jax.random.key(config.seed)))
-    run = functools.partial(
-        fold,
-        images_on_the_device(update),
-        batch_fn=functools.partial(chosen, config, tuple(map(len, data))),
-        constants=dict(zip("ab", map(jnp.asarray, data), strict=True)),
-        mesh=data_mesh(config.devices),
-        report=translation_report,
-    )
+    run, state = training(config, translator, data)
     checkpoint = checkpoint_of(config)
     history = agree_on(read_history(folder / "history.json"))
     done = history["steps"][-1] if history["steps"] else 0
@@ -246,6 +236,20 @@ def train(config: Config, translator: LayeredTranslator, data, pairs: Pairs):
     if int(state.step) < done:  # all was done in earlier calls
         state = run(state, num_steps=done, checkpoint=checkpoint)
     return state, history
+
+
+def training(config: Config, translator: LayeredTranslator, data):
+    """A fold over the images, which takes a state and a number of steps, and the state to begin with."""
+    init, update = layered_training(translator, weights(config), optimizer_of(config), seed=config.seed)
+    run = functools.partial(
+        fold,
+        images_on_the_device(update),
+        batch_fn=functools.partial(chosen, config, tuple(map(len, data))),
+        constants=dict(zip("ab", map(jnp.asarray, data), strict=True)),
+        mesh=data_mesh(config.devices),
+        report=translation_report,
+    )
+    return run, init(translator.init(jax.random.key(config.seed)))
 
 
 def images_on_the_device(update):
