@@ -183,7 +183,7 @@ class _Textures(nnx.Module):
         self.to_half = conv(quarter, 4 * half, rngs, dtype=dtype)
         self.half = _Stage(half, half, code, rngs, dtype)
         self.to_full = conv(half, 4 * full, rngs, dtype=dtype)
-        self.full = _Stage(full + waves, full, code, rngs, dtype)
+        self.full = _Stage(full + waves, 2 * full, code, rngs, dtype, kernel=1)
         if "adaptive" in settings.carriers:
             self.at_half = conv(half, 2 * half, rngs, gain=0.5, dtype=dtype)
             self.at_full = conv(4, 2 * full, rngs, gain=0.5, dtype=dtype)
@@ -194,7 +194,7 @@ class _Textures(nnx.Module):
         if "attention" in settings.carriers:
             self.attention = Attention(half, settings.num_copies, rngs=rngs, dtype=dtype)
         self.num_copies = settings.num_copies * len({"flow", "attention"} & set(settings.carriers))
-        self.last = conv(full, channels + self.num_copies + 1, rngs, gain=0.05)
+        self.last = conv(2 * full, channels + self.num_copies + 1, rngs, kernel=1, gain=0.05)
 
     def __call__(self, codes: Codes, places: Float[Array, "batch h w 2"]) -> Images:
         dtype, appearance = self.settings.precision, codes.appearance * codes.appearance.shape[1] ** 0.5
@@ -216,7 +216,7 @@ class _Textures(nnx.Module):
         if "adaptive" in self.settings.carriers:
             x = _modulated(_unit(x), self.at_full((codes.pixels * 2 - 1).astype(dtype)))
         x = self.full(jnp.concatenate([x, waves.astype(dtype)], -1), appearance)
-        x = self.last(x.astype(jnp.float32))
+        x = self.last(act(x.astype(jnp.float32)))
         return self._blended(x, query, codes)
 
     def _waves(self, appearance, places):
@@ -251,9 +251,9 @@ class _Textures(nnx.Module):
 class _Stage(nnx.Module):
     """Features of unit length at each pixel, modulated by the appearance code, and a convolution."""
 
-    def __init__(self, inputs: int, outputs: int, code: int, rngs: nnx.Rngs, dtype):
+    def __init__(self, inputs: int, outputs: int, code: int, rngs: nnx.Rngs, dtype, *, kernel: int = 3):
         self.modulation = linear(code, 2 * inputs, rngs, gain=0.5)
-        self.conv = conv(inputs, outputs, rngs, gain=1.0, dtype=dtype)
+        self.conv = conv(inputs, outputs, rngs, kernel=kernel, gain=1.0, dtype=dtype)
 
     def __call__(self, x, appearance):
         x = _modulated(_unit(x), self.modulation(appearance).astype(x.dtype))
