@@ -244,7 +244,7 @@ def training(config: Config, translator: LayeredTranslator, data):
     run = functools.partial(
         fold,
         images_on_the_device(update),
-        batch_fn=functools.partial(chosen, config, tuple(map(len, data))),
+        batch_fn=functools.partial(chosen, config, (len(data[0]), len(data[1]))),
         constants=dict(zip("ab", map(jnp.asarray, data), strict=True)),
         mesh=data_mesh(config.devices),
         report=translation_report,

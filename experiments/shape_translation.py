@@ -68,6 +68,7 @@ from vexplain.translation import (
     num_parameters,
     translation_report,
 )
+from vexplain.translation.layered import LayeredTranslator
 
 Rung = Literal["vae", "gan", "cycle", "similarity", "shared", "cyclegan", "unit", "supervised"]
 # The steps of the talk, and all of them with sharing.
@@ -332,7 +333,12 @@ def note(history: dict[str, Any], step: int, seconds: float, values: Mapping[str
 
 
 def translated(
-    translator: Translator, generator: Any, pairs: Pairs, direction: str, *, limit: int | None = None
+    translator: Translator | LayeredTranslator,
+    generator: Any,
+    pairs: Pairs,
+    direction: str,
+    *,
+    limit: int | None = None,
 ) -> np.ndarray:
     """The translations of the test images, in batches of one size."""
     images = in_direction(pairs, direction)[0][:limit]
