@@ -4,12 +4,13 @@ A part is `part(run) -> dict`: it saves what it knows by `run.save` as soon as i
 `run.seconds`, and may say `"continues": True` where another call would go on with it.
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,59 +181,98 @@ def shape_translation(run: Run) -> dict[str, Any]:
 
 
 def appearance_translation(run: Run) -> dict[str, Any]:
-    """Ways to carry texture, each trained for the same time on the same images and then scored."""
+    """Ways to carry texture, each trained for the same time on the same images and then scored.
+
+    Of all ways together it leaves two pictures, and the report once all are scored.
+    """
     _keep_programs(run)
-    began = time.monotonic()
+    end = time.monotonic() + run.seconds - 8
     from experiments.appearance_translation import PRESETS, main, training_images
 
     config, ways = dataclasses.replace(PRESETS[run.preset][1], out=run.work, devices=1), (("flow",),)
     if run.preset == "accelerator":
-        config = dataclasses.replace(config, num_pairs=500, every=500)
+        config = dataclasses.replace(config, num_pairs=300, every=300)
         ways = (("flow",), ("adaptive",), ("attention",))
     configs = [dataclasses.replace(config, carriers=way) for way in ways]
-    result: dict[str, Any] = {"device": device_facts(), "models": [], "errors": []}
+    result: dict[str, Any] = {"device": device_facts(), "models": [], "errors": [], "seconds": {}}
+    with _timed("compilation and rendering", result["seconds"]), _compiled_meanwhile(configs):
+        data = training_images(config)
     run.save(result)
-    data = training_images(config)
-    result["seconds_to_render"] = time.monotonic() - began
-    _compile_trainings(configs, data)
-    result["seconds_to_compile"] = time.monotonic() - began - result["seconds_to_render"]
-    run.save(result)
-    end, aside = began + run.seconds - 10, 40.0  # beside training: a program from the cache, scores, report
-    seconds = (end - time.monotonic()) / len(ways) - aside
+    aside = 20.0  # beside training: tracing and a program from the cache, scores, pictures
+    seconds = (end - time.monotonic() - 10) / len(ways) - aside
     for one in configs:
         left = end - time.monotonic() - aside
-        if run.preset == "accelerator" and left < 15:
+        if run.preset == "accelerator" and left < 8:
             result["in_time"] = False
-            break
+            return result
         started, trained = time.monotonic(), max(min(seconds, left), 1.0)
+        one = dataclasses.replace(one, call_minutes=trained / 60)
         try:
-            metrics = main(dataclasses.replace(one, call_minutes=trained / 60), data)
+            metrics = main(one, data, with_report=False)
         except RuntimeError as error:  # a training that diverges must not hide the others
             result["errors"].append(f"{one.carriers}: {error}")
             continue
-        aside = max(20.0, time.monotonic() - started - 60 * metrics["minutes"])
+        aside = max(5.0, time.monotonic() - started - 60 * metrics["minutes"])
         result["models"].append(metrics | {"seconds_beside_training": aside})
         run.save(result | {"device": device_facts()})
-        for direction in ("ab", "ba"):
-            picture = f"translations-{direction}.png"
-            shutil.copy(run.work / "figures" / picture, run.out / f"appearance-{picture}")
-    shutil.copy(run.work / "report.html", run.out / "appearance_translation.html")
+        _montage(run, configs)
+    if end - time.monotonic() > 12:
+        from experiments.appearance_translation import report_of
+
+        shutil.copy(report_of(configs[-1]), run.out / "appearance_translation.html")
     return result | {"device": device_facts()}
 
 
-def _compile_trainings(configs: Any, data: Any) -> None:
-    """Programs of several trainings at once, for the cache that `_keep_programs` chose."""
+@contextlib.contextmanager
+def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - began
+
+
+@contextlib.contextmanager
+def _compiled_meanwhile(configs: Any) -> Iterator[None]:
+    """Programs of several trainings, compiled at once for the cache that `_keep_programs` chose."""
     from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
 
     from experiments.appearance_translation import networks, training
     from vexplain.translation.layered import LayeredTranslator
 
     def one(config: Any) -> None:
-        run, state = training(config, LayeredTranslator(networks(config)), data)
-        run(state, num_steps=1)
+        size = config.size
+        images = np.random.default_rng(0).integers(0, 256, (config.num_images, size, size, 3), np.uint8)
+        run, state = training(config, LayeredTranslator(networks(config)), (images, images))
+        with contextlib.suppress(RuntimeError):  # noise may diverge
+            run(state, num_steps=1)
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(one, configs))
+        running = [pool.submit(one, config) for config in configs]
+        yield
+        for future in running:
+            future.result()
+
+
+def _montage(run: Run, configs: Any) -> None:
+    """A picture for each direction: inputs, the translations of each way that is trained, and the truth."""
+    import numpy as np
+    from PIL import Image
+
+    from vexplain.datasets.shape_swap import paired_test
+
+    pairs, count = paired_test(24, size=configs[0].size), 24
+    ends = {"ab": (pairs.images_a, pairs.images_b), "ba": (pairs.images_b, pairs.images_a)}
+    for direction, (inputs, truths) in ends.items():
+        rows = [inputs]
+        for config in configs:
+            if (config.folder / "outputs.npz").exists():
+                with np.load(config.folder / "outputs.npz") as file:
+                    rows.append(file[direction][:count] / 255)
+        rows = [row[: min(map(len, rows))] for row in (*rows, truths)]
+        picture = np.concatenate([np.concatenate(list(row), 1) for row in rows])
+        picture = np.round(255 * picture).astype(np.uint8)
+        Image.fromarray(picture).save(run.out / f"appearance_translation-{direction}.png")
 
 
 PARTS: dict[str, Callable[[Run], dict[str, Any]]] = {

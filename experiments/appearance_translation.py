@@ -19,6 +19,7 @@ nothing. Training stops after `minutes` or `num_steps`, whichever comes first; a
 
 import dataclasses
 import functools
+import json
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -146,11 +147,14 @@ def weights(config: Config) -> LayeredWeights:
     return dataclasses.replace(found, gan=0.0, paired=10.0) if config.paired else found
 
 
-def main(config: Config, data: tuple[np.ndarray, np.ndarray] | None = None) -> dict[str, Any]:
+def main(
+    config: Config, data: tuple[np.ndarray, np.ndarray] | None = None, *, with_report: bool = True
+) -> dict[str, Any]:
     """Trains a model as far as its time goes, scores it, and writes the report of all models.
 
     Args:
         data: the training images of both domains in 8 bits, where several trainings share them.
+        with_report: whether the report is written, which draws every model again.
     """
     say(f"vexplain: appearance translation, {config.size} px; results in {config.folder}")
     config.folder.mkdir(parents=True, exist_ok=True)
@@ -180,9 +184,18 @@ def main(config: Config, data: tuple[np.ndarray, np.ndarray] | None = None) -> d
     if is_writer():
         write_json(config.folder / "metrics.json", metrics)
         save_outputs(config.folder / "outputs.npz", outputs)
-        say(f"The report is in {write_appearance_report(config, pairs, history, metrics)}")
+        if with_report:
+            say(f"The report is in {report_of(config)}")
     wait_for_all()
     return metrics
+
+
+def report_of(config: Config) -> Path:
+    """Writes the report of all trainings on the same data, and returns where it is."""
+    metrics = json.loads((config.folder / "metrics.json").read_text())
+    history = read_history(config.folder / "history.json")
+    pairs = paired_test(config.num_pairs, level=config.level, variant=config.variant, size=config.size)
+    return write_appearance_report(config, pairs, history, metrics)
 
 
 def training_images(config: Config) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,10 @@ from vexplain.translation.layered.compositing import eroded, sample_bilinear
 from vexplain.typing import Array, Float
 
 _REACH = 8  # a flow of 1 is this part of the image's height
+_RATE = 30.0  # β to begin with
+_FEW = 0.02  # places of an offset, of those of the object, that weigh as much as the prior error of 1
+_POOR = 0.3  # error of an offset that is hardly better than none
+_LEAST_VARIANCE = 1e-4  # of colors in [0, 1]: a plain object repeats itself at all offsets
 
 
 class Flow(nnx.Module):
@@ -71,6 +75,56 @@ class Attention(nnx.Module):
         blocks = copies.reshape(n, height, width, self.num_heads, 4, 4).transpose(0, 1, 2, 4, 3, 5)
         full = to_space(blocks.reshape(n, height, width, 16 * self.num_heads))
         return full.reshape(n, 2 * height, 2 * width, self.num_heads, 4)
+
+
+class Offsets(nnx.Module):
+    """One copy along the offsets at which the object's texture repeats itself (*ours*).
+
+    For each offset d, over the places q where both q and q + d show the object,
+    e(d) = mean |x(q) - x(q + d)|² / 2 var x, drawn towards 1 where such places are few. The copy is the mean
+    of x(p + d) over all d with weights exp(-β e(d)), β learned. So stripes, checkers and dots go on beyond
+    what the input shows, and a plain color does too. All of it are correlations, by Fourier transforms. The
+    coverage of the copy is near 0 where no good offset leads to the object.
+
+    References:
+        He, Sun, Statistics of Patch Offsets for Image Completion, ECCV 2012, for the idea that few dominant
+        offsets complete an image.
+    """
+
+    def __init__(self):
+        self.log_rate = nnx.Param(jnp.zeros(()))  # of β, over what it begins with
+
+    def __call__(self, pixels: Float[Array, "batch height width 4"]) -> Array:
+        height, width = pixels.shape[1:3]
+        x = jnp.moveaxis(inside(pixels), -1, 1).astype(jnp.float32)
+        colors, shown = x[:, :3], x[:, 3]
+        area = shown.sum((1, 2)) + 1e-3
+        mean = (colors * shown[:, None]).sum((2, 3)) / area[:, None]
+        centered = colors - mean[..., None, None]
+        variance = ((centered**2).sum(1) * shown).sum((1, 2)) / area + _LEAST_VARIANCE
+
+        def transformed(x):
+            return jnp.fft.rfft2(x, (2 * height, 2 * width))  # so wide that nothing comes around
+
+        def correlation(a, b):  # sum over q of a(q) b(q + d), of transforms
+            return jnp.fft.irfft2(jnp.conj(a) * b, (2 * height, 2 * width))
+
+        of_colors, of_shown = transformed(centered * shown[:, None]), transformed(shown)
+        of_squares = transformed((centered**2).sum(1) * shown)
+        product = jnp.conj(of_squares) * of_shown
+        powers = (of_colors.real**2 + of_colors.imag**2).sum(1)
+        squares = jnp.fft.irfft2(2 * product.real - 2 * powers + 0j, (2 * height, 2 * width))
+        both = jnp.maximum(correlation(of_shown, of_shown), 0)
+        few = _FEW * area[:, None, None]
+        errors = jnp.maximum(squares, 0) / (2 * variance[:, None, None])
+        rate = _RATE * jnp.exp(self.log_rate[...])
+        weights = jnp.exp(-rate * (errors + few) / (both + few))
+        of_weights = jnp.fft.rfft2(weights)
+        total = jnp.maximum(correlation(of_weights, of_shown)[:, :height, :width], 0)
+        found = correlation(of_weights[:, None], of_colors)[..., :height, :width]
+        copied = jnp.clip(mean[..., None, None] + found / (total[:, None] + 1e-6), 0, 1)
+        is_found = total / (total + jnp.exp(-_POOR * rate))
+        return jnp.moveaxis(jnp.concatenate([copied, is_found[:, None]], 1), 1, -1)[..., None, :]
 
 
 def inside(pixels: Float[Array, "batch height width 4"]) -> Float[Array, "batch height width 4"]:

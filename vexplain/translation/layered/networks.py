@@ -19,10 +19,10 @@ from flax import nnx
 
 from vexplain._checks import check_choice, check_positive
 from vexplain.translation.blocks import act, conv, linear, to_depth, to_space
-from vexplain.translation.layered.carriers import Attention, Flow, positions_of
+from vexplain.translation.layered.carriers import Attention, Flow, Offsets, positions_of
 from vexplain.typing import Array, Float, Images, Masks
 
-Carrier = Literal["flow", "attention", "adaptive"]
+Carrier = Literal["offsets", "flow", "attention", "adaptive"]
 _GRID = 4  # height and width of the deepest maps
 _MAX_FACTOR = 4  # channels grow with depth up to this many times the width
 _OCTAVES = 3  # of the coordinates that shapes are drawn in
@@ -38,9 +38,10 @@ class LayeredSettings:
     width: int = 64  # channels of the first stage of the encoder
     appearance_size: int = 64  # numbers of the appearance code
     shape_size: int = 16  # learned numbers of the shape code, beside five moments of the coverage
-    # What brings the input's own pixels or features to the texture: a predicted sampling grid, attention to
-    # positions of the input, modulation by maps of its features; one of them, several, or none.
-    carriers: tuple[Carrier, ...] = ("flow",)
+    # What brings the input's own pixels or features to the texture: the offsets at which it repeats itself, a
+    # predicted sampling grid, attention to positions of the input, modulation by maps of its features; one of
+    # them, several, or none.
+    carriers: tuple[Carrier, ...] = ("offsets", "flow")
     num_copies: int = 4  # sampling grids, or heads of the attention
     num_waves: int = 8  # in the texture's coordinates, of a frequency that the appearance code chooses
     precision: Literal["float32", "bfloat16"] = "float32"  # of the convolutions
@@ -193,7 +194,10 @@ class _Textures(nnx.Module):
             channels += self.flow.num_channels
         if "attention" in settings.carriers:
             self.attention = Attention(half, settings.num_copies, rngs=rngs, dtype=dtype)
+        if "offsets" in settings.carriers:
+            self.offsets = Offsets()
         self.num_copies = settings.num_copies * len({"flow", "attention"} & set(settings.carriers))
+        self.num_copies += "offsets" in settings.carriers
         self.last = conv(2 * full, channels + self.num_copies + 1, rngs, kernel=1, gain=0.05)
 
     def __call__(self, codes: Codes, places: Float[Array, "batch h w 2"]) -> Images:
@@ -235,7 +239,7 @@ class _Textures(nnx.Module):
         if not self.num_copies:
             return painted[..., 0, :]
         weights, channels = x[..., 3 : 4 + self.num_copies], x[..., 4 + self.num_copies :]
-        copies = []
+        copies = [self.offsets(codes.pixels)] if "offsets" in self.settings.carriers else []
         if "flow" in self.settings.carriers:
             copies.append(self.flow(codes.pixels, channels))
         if "attention" in self.settings.carriers:
