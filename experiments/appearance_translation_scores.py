@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -87,14 +86,20 @@ def references(pairs: Pairs, direction: str) -> dict[str, np.ndarray]:
 
 def _ranked(embed, pairs: Pairs, direction: str, gallery: np.ndarray) -> dict[str, float]:
     """R@1, R@5, mean rank and mAP among the candidates of the other domain, and the size of the code."""
-    queries = in_batches(embed, in_direction(pairs, direction)[0])
-    codes = in_batches(lambda x: jax.vmap(embed, 1, 1)(x), gallery)
+    queries, codes = embedded(embed, in_direction(pairs, direction)[0], gallery)
     ranks = in_batches(retrieval_ranks, queries, codes)
     return {f"R@{k}": float((ranks <= k).mean()) for k in CUTOFFS} | {
         "mean rank": float(ranks.mean()),
         "mAP": float(np.mean(reciprocal_rank(jnp.asarray(ranks)))),
         "numbers": queries.shape[-1],
     }
+
+
+def embedded(embed, images: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of images, and of the candidates of each; one program for both."""
+    candidates = gallery.reshape(-1, *gallery.shape[2:])
+    codes = in_batches(embed, candidates)
+    return in_batches(embed, images), codes.reshape(*gallery.shape[:2], -1)
 
 
 def _histogram(images):
