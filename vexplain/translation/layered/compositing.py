@@ -70,7 +70,8 @@ def composite(texture: Images, coverage: Masks, background: Images) -> Images:
 
 
 def sample_bilinear(
-    images: Float[Array, "batch height width channels"], positions: Float[Array, "batch rows columns 2"]
+    images: Float[Array | np.ndarray, "batch height width channels"],
+    positions: Float[Array, "batch rows columns 2"],
 ) -> Float[Array, "batch rows columns channels"]:
     """Returns the values of images between their pixels, by bilinear interpolation.
 
@@ -84,6 +85,7 @@ def sample_bilinear(
         >>> print(sample_bilinear(images, jnp.array([[[[0.5, 0.0], [0.5, 0.75]]]])).ravel())
         [1.   1.75]
     """
+    images = jnp.asarray(images)
     _, height, width, _ = images.shape
     row = jnp.clip(positions[..., 0], 0, height - 1)
     column = jnp.clip(positions[..., 1], 0, width - 1)
