@@ -62,7 +62,7 @@ def test_references_score_as_they_must():
         assert means(scores_in(truth, pairs, direction))["texture"] > 0.999
         assert abs(copy["iou_gain"]) < 0.03
         assert mean["texture"] == pytest.approx(0, abs=1e-3)
-        assert pasted["texture"] > 0.7
+        assert pasted["texture"] > 0.6
         assert pasted["l1"] < 0.7 * mean["l1"]
 
 

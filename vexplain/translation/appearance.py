@@ -108,20 +108,26 @@ def texture_correlation(images: Images, truth: Images, masks: Masks) -> Float[Ar
     """Returns how well a pattern agrees with the true one over a region, in [-1, 1] (*ours*).
 
     The correlation of all pixels and channels after the mean color of the region was subtracted from each
-    image: a right color alone scores 0. NaN where the truth has no pattern, and 0 where only the output has
-    none.
+    image: a right color alone scores 0. The region are the pixels of a mask of 0.99 or more, away from the
+    outline, where colors are mixed with the background. NaN where the truth has no pattern there, and 0 where
+    only the output has none.
 
     Example:
         >>> truth = jnp.array([0.2, 0.8, 0.2, 0.8]).reshape(1, 1, 4, 1)
         >>> print(texture_correlation(truth / 2, truth, jnp.ones((1, 1, 4))))
         [1.]
     """
-    region = (masks >= 0.5)[..., None]
-    ours, true = (region * (x - mean_color(x, masks)[:, None, None]) for x in (images, truth))
+    region = jnp.asarray(masks) >= 0.99
+    count = region.sum((1, 2))
+
+    def pattern(x):
+        return region[..., None] * (x - mean_color(x, region.astype(x.dtype))[:, None, None])
+
+    ours, true = pattern(images), pattern(truth)
     product, ours, true = ((a * b).sum((1, 2, 3)) for a, b in ((ours, true), (ours, ours), (true, true)))
-    least = LEAST_PATTERN**2 * jnp.maximum(region.sum((1, 2, 3)), 1) * truth.shape[-1]
+    least = LEAST_PATTERN**2 * count * truth.shape[-1]
     correlation = product / jnp.sqrt(jnp.maximum(ours * true, 1e-12))
-    return jnp.where(true > least, jnp.where(ours > 0, correlation, 0.0), jnp.nan)
+    return jnp.where(true > least, jnp.where(ours > least, correlation, 0.0), jnp.nan)
 
 
 def overlap_error(
