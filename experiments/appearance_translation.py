@@ -10,6 +10,7 @@ true translation of every test image is known.
     python -m experiments.appearance_translation laptop --carriers attention  another way to carry texture
     python -m experiments.appearance_translation laptop --without overlap     an ablation
     python -m experiments.appearance_translation accelerator --minutes 8      64 px; call it again until done
+    python -m experiments.appearance_translation laptop --a shirts --b coats  any two folders of images
 
 Each setting of carriers, losses left out and seed is trained in a folder of its own and resumes there; every
 call writes the report anew, with a row for each training on the same data and for references that learn
@@ -30,6 +31,11 @@ import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
+from experiments.appearance_translation_folders import (
+    read_folders,
+    scores_without_truth,
+    write_folder_report,
+)
 from experiments.appearance_translation_report import write_appearance_report
 from experiments.appearance_translation_scores import all_scores, scores_in
 from experiments.job import fingerprint, plain_settings, say
@@ -46,7 +52,7 @@ from experiments.shape_translation_scores import means
 from vexplain._files import write_json
 from vexplain.datasets import Source
 from vexplain.datasets.batches import gather, shuffled_indices
-from vexplain.datasets.shape_swap import Pairs, ShapeSwapSource, paired_test
+from vexplain.datasets.shape_swap import ShapeSwapSource, paired_test
 from vexplain.streaming import agree_on, fold, is_writer
 from vexplain.streaming.devices import data_mesh
 from vexplain.streaming.processes import wait_for_all
@@ -68,12 +74,14 @@ SHOWN = ("iou_gain", "hue_error", "l1", "texture", "score")
 class Config:
     """Settings of one training."""
 
-    carriers: tuple[Carrier, ...] = ("flow",)  # what brings the input's texture; several, or none
+    carriers: tuple[Carrier, ...] = ("offsets", "flow")  # what brings the input's texture; several, or none
     without: tuple[str, ...] = ()  # losses that are left out
     paired: bool = False  # trained with pairs: the upper bound
+    a: Path | None = None  # folder of images with plain backgrounds, instead of the rendered domain A
+    b: Path | None = None  # likewise, of domain B
     out: Path = Path("runs/appearance_translation")
     level: int = 4  # of shape swap: T-shirt and trousers
-    variant: Literal["U", "N"] = "U"  # uniform hues, or skewed ones
+    variant: Literal["U", "N", "F"] = "U"  # uniform hues, skewed ones, or finer textures
     size: int = 32  # height and width of the images, in pixels
     width: int = 24  # of the networks
     appearance_size: int = 64  # numbers of the appearance code
@@ -92,6 +100,11 @@ class Config:
     def __post_init__(self):
         if unknown := [name for name in self.without if name not in LOSSES]:
             raise ValueError(f"without has {unknown[0]!r}: expected some of {', '.join(LOSSES)}")
+        if (self.a is None) != (self.b is None):
+            given, missing = ("a", "b") if self.b is None else ("b", "a")
+            raise ValueError(f"{given} is given and {missing} is not: give the folders of both domains")
+        if self.paired and self.a is not None:
+            raise ValueError("paired is True: images of folders have no known partners; leave it out")
         for name in ("num_images", "num_pairs", "batch_size", "num_steps", "every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
@@ -104,6 +117,8 @@ class Config:
         """Of this training."""
         name = "+".join(self.carriers) or "painted"
         name += "".join(f"-without-{loss}" for loss in self.without) + "-paired" * self.paired
+        if self.a is not None and self.b is not None:
+            return self.out / f"{self.a.resolve().name}-{self.b.resolve().name}-{name}-seed{self.seed}"
         return self.out / f"{name}-{self.variant}-seed{self.seed}"
 
 
@@ -159,9 +174,17 @@ def main(
     say(f"vexplain: appearance translation, {config.size} px; results in {config.folder}")
     config.folder.mkdir(parents=True, exist_ok=True)
     translator = LayeredTranslator(networks(config))
+    if config.a is not None and config.b is not None:
+        return main_of_folders(config, translator, {"a": config.a, "b": config.b})
     images = data or training_images(config)
     pairs = paired_test(config.num_pairs, level=config.level, variant=config.variant, size=config.size)
-    state, history = train(config, translator, images, pairs)
+
+    def watch(generator):
+        quick = translated(translator, generator, pairs, "ab", limit=100)
+        scored = means(scores_in(quick, pairs, "ab"))
+        return {name: scored[name] for name in SHOWN}, quick
+
+    state, history = train(config, translator, images, watch)
     outputs = {d: translated(translator, state.average, pairs, d) for d in ("ab", "ba")}
     untrained = translator.init(jax.random.key(config.seed + 1)).generator
     metrics = {
@@ -186,6 +209,40 @@ def main(
         save_outputs(config.folder / "outputs.npz", outputs)
         if with_report:
             say(f"The report is in {report_of(config)}")
+    wait_for_all()
+    return metrics
+
+
+def main_of_folders(
+    config: Config, translator: LayeredTranslator, folders: dict[str, Path]
+) -> dict[str, Any]:
+    """The same for people's own images, of which no partner is known."""
+    data, held_out, skipped = read_folders(
+        folders, size=config.size, batch_size=config.batch_size, num_held_out=config.num_pairs
+    )
+    for domain, files in skipped.items():
+        for name, why in files.items():
+            say(f"{domain}: {name} was passed over: {why}")
+
+    def watch(generator):
+        scores, outputs = scores_without_truth(translator, generator, held_out)
+        return {name: scores["ab"][name] for name in ("hue_error", "overlap_error", "cycle")}, outputs["ab"]
+
+    state, history = train(config, translator, data, watch)
+    scores, outputs = scores_without_truth(translator, state.average, held_out)
+    metrics = {
+        "steps": int(state.step),
+        "minutes": history["seconds"] / 60,
+        "scores": scores,
+        "skipped": skipped,
+        "losses": {name: float(value) for name, value in state.losses.items()},
+        "settings": plain_settings(config),
+    }
+    if is_writer():
+        write_json(config.folder / "metrics.json", metrics)
+        save_outputs(config.folder / "outputs.npz", outputs)
+        path = write_folder_report(config, metrics, history, held_out, outputs)
+        say(f"The report is in {path}")
     wait_for_all()
     return metrics
 
@@ -217,8 +274,11 @@ def training_images(config: Config) -> tuple[np.ndarray, np.ndarray]:
     return rendered(0), rendered(1)
 
 
-def train(config: Config, translator: LayeredTranslator, data, pairs: Pairs):
-    """Trains in stretches of `every` steps until steps or minutes are spent, and returns the last state."""
+def train(config: Config, translator: LayeredTranslator, data, watch):
+    """Trains in stretches of `every` steps until steps or minutes are spent, and returns the last state.
+
+    After each, `watch(generator)` gives scores and images for the log.
+    """
     folder = config.folder
     run, state = training(config, translator, data)
     checkpoint = checkpoint_of(config)
@@ -236,16 +296,15 @@ def train(config: Config, translator: LayeredTranslator, data, pairs: Pairs):
             state = run(state, num_steps=done, checkpoint=checkpoint)
             losses = {name: float(value) for name, value in translation_report(state).items()}
             spent = agree_on(time.monotonic() - started)  # all processes stop at the same step
-            quick = translated(translator, state.average, pairs, "ab", limit=100)
-            scored = means(scores_in(quick, pairs, "ab"))
-            note(history, done, spent, losses | {name: scored[name] for name in SHOWN})
+            scored, made = watch(state.average)
+            note(history, done, spent, losses | scored)
             if log is not None:
                 for name, values in history["values"].items():
                     log.add_scalar(name, values[-1], done)
-                log.add_images("translations", quick[:16], done, dataformats="NHWC")
+                log.add_images("translations", made[:16], done, dataformats="NHWC")
                 write_json(folder / "history.json", history)
             bar.update(spent)
-            bar.set_postfix({name: f"{scored[name]:.3f}" for name in ("iou_gain", "l1", "texture")})
+            bar.set_postfix({name: f"{value:.3f}" for name, value in scored.items()})
     if int(state.step) < done:  # all was done in earlier calls
         state = run(state, num_steps=done, checkpoint=checkpoint)
     return state, history
@@ -285,7 +344,8 @@ def chosen(config: Config, counts: tuple[int, int], t: int) -> dict[str, np.ndar
 
 def checkpoint_of(config: Config):
     """Where a training is saved, at the end of every stretch."""
-    free = ("out", "num_pairs", "num_steps", "minutes", "call_minutes", "every", "devices")
+    free = {"out", "num_pairs", "num_steps", "minutes", "call_minutes", "every", "devices"}
+    free -= {"num_pairs"} if config.a is not None else set()  # there it says what is held out
     return checkpoint_in(config.folder, fingerprint(config, without=free))
 
 

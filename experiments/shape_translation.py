@@ -84,8 +84,8 @@ class Config:
     rung: Rung = "similarity"  # the full model; with a shared encoder it learns more slowly
     out: Path = Path("runs/shape_translation")
     level: int = 4  # of shape swap: T-shirt and trousers
-    variant: Literal["U", "N"] = (
-        "U"  # uniform hues, where a change of all hues goes unnoticed, or skewed ones
+    variant: Literal["U", "N", "F"] = (
+        "U"  # uniform hues, where a change of all hues goes unnoticed, skewed ones, or finer textures
     )
     size: int = 32  # height and width of the images, in pixels
     width: int = 32  # of the networks

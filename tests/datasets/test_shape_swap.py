@@ -101,6 +101,12 @@ def test_shapes_end_where_geometry_says(level, domain, own, inside, outside):
     ]
 
 
+def test_variant_f_is_u_with_textures_twice_as_fine():
+    u, f = (draw_factors(jax.random.key(3), variant=variant) for variant in "UF")
+    np.testing.assert_allclose(f.frequency, 2 * u.frequency, rtol=1e-6)
+    assert all(a == b for a, b in zip(u._replace(frequency=0), f._replace(frequency=0), strict=True))
+
+
 def test_garments_have_their_center_at_the_mean_of_their_vertices():
     np.testing.assert_allclose(_GARMENTS[0].mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(_GARMENTS[1, :7].mean(0), 0, atol=1e-6)
@@ -325,7 +331,7 @@ def test_a_source_is_repeatable_and_fits_into_memory():
     [
         ({"domain": 2}, r"domain is 2: expected one of \(0, 1\)"),
         ({"level": 5}, r"level is 5: expected one of \(1, 2, 3, 4\)"),
-        ({"variant": "S"}, r"variant is 'S': expected one of \('U', 'N'\)"),
+        ({"variant": "S"}, r"variant is 'S': expected one of \('U', 'N', 'F'\)"),
         ({"split": "all"}, "split is 'all'"),
         ({"size": 0}, "size is 0: expected at least 1"),
         ({"num_images": 0}, "num_images is 0"),

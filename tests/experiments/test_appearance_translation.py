@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import appearance_translation
 from experiments.appearance_translation_scores import references, scores_in
@@ -16,20 +18,23 @@ from vexplain.translation.layered import layered_training
 SMOKE = dataclasses.replace(appearance_translation.PRESETS["smoke"][1], devices=1, carriers=("offsets",))
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Two calls of one training; they share a compiled step."""
-    out = tmp_path_factory.mktemp("appearance_translation")
+@pytest.fixture(scope="module", autouse=True)
+def equal_trainings_share_a_program():
     optimizer = appearance_translation.optimizer_of(SMOKE)
     on_the_device = functools.cache(appearance_translation.images_on_the_device)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(appearance_translation, "optimizer_of", lambda config: optimizer)
         patch.setattr(appearance_translation, "layered_training", functools.cache(layered_training))
         patch.setattr(appearance_translation, "images_on_the_device", on_the_device)
-        first = appearance_translation.main(
-            dataclasses.replace(SMOKE, out=out, num_steps=3), with_report=False
-        )
-        return out, first, appearance_translation.main(dataclasses.replace(SMOKE, out=out))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("appearance_translation")
+    short = dataclasses.replace(SMOKE, out=out, num_steps=3)
+    first = appearance_translation.main(short, with_report=False)
+    return out, first, appearance_translation.main(dataclasses.replace(SMOKE, out=out))
 
 
 def test_a_second_call_goes_on_and_leaves_metrics_outputs_and_report(run):
@@ -78,7 +83,35 @@ def test_pairs_are_for_the_upper_bound_alone():
     assert appearance_translation.weights(dataclasses.replace(SMOKE, without=("cycle",))).cycle == 0
 
 
+def test_two_folders_are_translated_and_broken_files_are_named(run, tmp_path):
+    pairs = paired_test(71, size=16)
+    for name, images in (("shirts", pairs.images_a), ("trousers", pairs.images_b)):
+        (tmp_path / name).mkdir()
+        for n, image in enumerate(images):
+            Image.fromarray(np.uint8(255 * image)).save(tmp_path / name / f"{n:02}.png")
+    (tmp_path / "shirts" / "50 broken.png").write_bytes(b"no image")
+    config = dataclasses.replace(
+        SMOKE, out=tmp_path, a=tmp_path / "shirts", b=tmp_path / "trousers", num_steps=3
+    )
+    metrics = appearance_translation.main(config)
+    assert metrics["steps"] == 3
+    assert [Path(name).name for name in metrics["skipped"]["a"]] == ["50 broken.png"]
+    assert set(metrics["scores"]["ba"]) >= {"hue_error", "overlap_error", "cycle", "frechet"}
+    folder = tmp_path / "shirts-trousers-offsets-seed0"
+    with np.load(folder / "outputs.npz") as file:
+        assert file["ab"].shape == file["ba"].shape == (7, 16, 16, 3)
+    report = (folder / "report.html").read_text()
+    for words in ("50 broken.png", "no truth", "overlap L1"):
+        assert words in report
+    with pytest.raises(ValueError, match="71 readable images of 72, 7 of them held out; expected at least"):
+        appearance_translation.main(dataclasses.replace(config, batch_size=65))
+
+
 def test_bad_settings_are_named():
+    with pytest.raises(ValueError, match="a is given and b is not: give the folders of both domains"):
+        dataclasses.replace(SMOKE, a=Path("shirts"))
+    with pytest.raises(ValueError, match="paired is True: images of folders have no known partners"):
+        dataclasses.replace(SMOKE, a=Path("shirts"), b=Path("coats"), paired=True)
     with pytest.raises(ValueError, match="without has 'style': expected some of coverage, "):
         dataclasses.replace(SMOKE, without=("style",))
     with pytest.raises(ValueError, match="minutes is 0: expected more than 0"):

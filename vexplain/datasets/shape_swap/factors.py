@@ -15,7 +15,7 @@ from vexplain._checks import check_choice
 from vexplain.typing import Array, Float, Int, Key, Shaped
 
 TEXTURES = ("solid", "stripes", "checker", "dots")
-VARIANTS = ("U", "N")
+VARIANTS = ("U", "N", "F")
 NUM_CORNERS = (3, 4, 5, 6)  # of a polygon, domain A of level 3
 NUM_SPIKES = (4, 5, 6, 7, 8)  # of a star, domain B of level 3
 
@@ -76,12 +76,13 @@ def draw_factors(key: Key, *, level: int = 4, variant: str = "U") -> Factors:
 
     At variant U all hues are equally likely, so that a map that turns every hue by 120° fools every
     discriminator and keeps every cycle. At variant N both hues have a mixture of von Mises densities with
-    unequal modes (many reds, fewer greens, few blues): a turned hue is seen.
+    unequal modes (many reds, fewer greens, few blues): a turned hue is seen. Variant F is U with textures
+    twice as fine, which need more than a color for each part of an object.
 
     Args:
         level: 1 to 4. Shape factors are constant where a level does not use them: aspect 1 but at level 2, 4
             corners and 5 spikes but at level 3.
-        variant: `"U"` or `"N"`.
+        variant: `"U"`, `"N"` or `"F"`.
 
     Raises:
         ValueError: an unknown variant.
@@ -98,6 +99,8 @@ def draw_factors(key: Key, *, level: int = 4, variant: str = "U") -> Factors:
         for name in ("hue", "second_hue"):
             hues = jnp.linspace(0, 1, len(_QUANTILES))
             drawn[name] = jnp.interp(drawn[name], jnp.asarray(_QUANTILES), hues)
+    if variant == "F":
+        drawn["frequency"] *= 2
     if level != 2:
         drawn["aspect"] = jnp.ones(())
     if level != 3:

@@ -66,7 +66,7 @@ def render(
     their images are partners; for unpaired sets use different keys.
 
     Args:
-        variant: `"U"`, all hues equally likely, or `"N"`, skewed.
+        variant: `"U"`, all hues equally likely; `"N"`, skewed; or `"F"`, as U with textures twice as fine.
 
     Returns:
         image (size, size, 3) in [0, 1]; mask (size, size), coverage by the object in [0, 1]; `Factors`.
