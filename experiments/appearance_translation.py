@@ -11,6 +11,7 @@ true translation of every test image is known.
     python -m experiments.appearance_translation laptop --without overlap     an ablation
     python -m experiments.appearance_translation accelerator --minutes 8      64 px; call it again until done
     python -m experiments.appearance_translation laptop --a shirts --b coats  any two folders of images
+    python -m experiments.appearance_translation laptop --a shirts --b coats --translate mine --direction ba
 
 Each setting of carriers, losses left out and seed is trained in a folder of its own and resumes there; every
 call writes the report anew, with a row for each training on the same data and for references that learn
@@ -34,6 +35,7 @@ from tqdm.auto import tqdm
 from experiments.appearance_translation_folders import (
     read_folders,
     scores_without_truth,
+    translate_folder,
     write_folder_report,
 )
 from experiments.appearance_translation_report import write_appearance_report
@@ -79,6 +81,8 @@ class Config:
     paired: bool = False  # trained with pairs: the upper bound
     a: Path | None = None  # folder of images with plain backgrounds, instead of the rendered domain A
     b: Path | None = None  # likewise, of domain B
+    translate: Path | None = None  # folder of images to translate by what was trained; nothing is trained
+    direction: Literal["ab", "ba"] = "ab"  # of `translate`
     out: Path = Path("runs/appearance_translation")
     level: int = 4  # of shape swap: T-shirt and trousers
     variant: Literal["U", "N", "F"] = "U"  # uniform hues, skewed ones, or finer textures
@@ -172,8 +176,9 @@ def main(
         with_report: whether the report is written, which draws every model again.
     """
     say(f"vexplain: appearance translation, {config.size} px; results in {config.folder}")
-    config.folder.mkdir(parents=True, exist_ok=True)
     translator = LayeredTranslator(networks(config))
+    if config.translate is not None:
+        return translate(config, translator, config.translate)
     if config.a is not None and config.b is not None:
         return main_of_folders(config, translator, {"a": config.a, "b": config.b})
     images = data or training_images(config)
@@ -220,9 +225,8 @@ def main_of_folders(
     data, held_out, skipped = read_folders(
         folders, size=config.size, batch_size=config.batch_size, num_held_out=config.num_pairs
     )
-    for domain, files in skipped.items():
-        for name, why in files.items():
-            say(f"{domain}: {name} was passed over: {why}")
+    for why in (why for files in skipped.values() for why in files.values()):
+        say(f"passed over: {why}")
 
     def watch(generator):
         scores, outputs = scores_without_truth(translator, generator, held_out)
@@ -280,6 +284,7 @@ def train(config: Config, translator: LayeredTranslator, data, watch):
     After each, `watch(generator)` gives scores and images for the log.
     """
     folder = config.folder
+    folder.mkdir(parents=True, exist_ok=True)
     run, state = training(config, translator, data)
     checkpoint = checkpoint_of(config)
     history = agree_on(read_history(folder / "history.json"))
@@ -308,6 +313,26 @@ def train(config: Config, translator: LayeredTranslator, data, watch):
     if int(state.step) < done:  # all was done in earlier calls
         state = run(state, num_steps=done, checkpoint=checkpoint)
     return state, history
+
+
+def translate(config: Config, translator: LayeredTranslator, folder: Path) -> dict[str, Any]:
+    """Translates a folder by the last state of a training, into a folder beside it; says what was broken."""
+    done = read_history(config.folder / "history.json")["steps"]
+    if not done:
+        raise ValueError(
+            f"nothing was trained in {config.folder}: give the same settings without translate first"
+        )
+    init, update = layered_training(translator, weights(config), optimizer_of(config), seed=config.seed)
+    state = init(translator.init(jax.random.key(config.seed)))
+    updated = images_on_the_device(update)
+    state = fold(updated, state, lambda t: {}, num_steps=done[-1], checkpoint=checkpoint_of(config))
+    translate_fn = functools.partial(translator.translate, state.average, direction=config.direction)
+    out = config.folder / f"translated-{config.direction}"
+    skipped = translate_folder(translate_fn, folder, out, size=config.size)
+    for why in skipped.values():
+        say(f"passed over: {why}")
+    say(f"The translations are in {out}")
+    return {"out": str(out), "skipped": skipped}
 
 
 def training(config: Config, translator: LayeredTranslator, data):
@@ -345,6 +370,7 @@ def chosen(config: Config, counts: tuple[int, int], t: int) -> dict[str, np.ndar
 def checkpoint_of(config: Config):
     """Where a training is saved, at the end of every stretch."""
     free = {"out", "num_pairs", "num_steps", "minutes", "call_minutes", "every", "devices"}
+    free |= {"translate", "direction"}
     free -= {"num_pairs"} if config.a is not None else set()  # there it says what is held out
     return checkpoint_in(config.folder, fingerprint(config, without=free))
 

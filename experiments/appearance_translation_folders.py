@@ -4,19 +4,22 @@ Of each folder the last images by name are held out: a tenth, and at most `num_p
 translations needs no partner, and takes the objects from plain backgrounds (`estimate_masks`).
 """
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.image import imsave
 
 from experiments.job import device_names
 from experiments.shape_translation_figures import loss_curves
 from experiments.shape_translation_scores import in_batches
 from experiments.shape_translation_sheets import translation_sheet
-from vexplain.datasets import estimate_masks, gather, image_folder
+from vexplain._files import write_whole
+from vexplain.datasets import epoch_batches, estimate_masks, gather, image_folder
 from vexplain.figures import Picture, Report, Section, Table, package_versions, save_pictures, write_report
 from vexplain.translation import cycle_error, frechet_distance, hue_error, mean_color, overlap_error
 from vexplain.translation.layered import LayeredTranslator
@@ -31,6 +34,7 @@ HEADINGS = {
     "frechet_of_copy": "of the inputs to the domain",
 }
 NUM_SHOWN = 16
+_BATCH = 50
 
 
 def read_folders(
@@ -89,6 +93,29 @@ def scores_without_truth(
             for name, some in (("frechet", codes[0]), ("frechet_of_copy", codes[1])):
                 scores[direction][name] = float(frechet_distance(some, codes[2]))
     return scores, outputs
+
+
+def translate_folder(
+    translate_fn: Callable[[Any], Any], folder: Path, out: Path, *, size: int
+) -> dict[str, str]:
+    """Writes the translation of each readable image as PNG; returns what is wrong with the others by name.
+
+    An image `shirts/red.jpg` of the folder becomes `shirts/red.jpg.png`.
+    """
+    source = image_folder(folder, size=size)
+    batch_fn, num_steps = epoch_batches(source, min(_BATCH, len(source)))
+    for t in range(num_steps):
+        batch = batch_fn(t)
+        made = np.asarray(in_batches(translate_fn, batch["images"]))
+        for image, index, weight in zip(made, batch["indices"], batch["weights"], strict=True):
+            if weight:
+                name = Path(str(source.files[index])).relative_to(folder)
+                path = out / name.with_name(f"{name.name}.png")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                buffer = io.BytesIO()
+                imsave(buffer, np.clip(image, 0, 1), format="png")
+                write_whole(path, buffer.getvalue())
+    return dict(source.skipped)
 
 
 def write_folder_report(config, metrics: Mapping[str, Any], history: Mapping[str, Any], held_out, outputs):

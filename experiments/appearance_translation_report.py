@@ -85,7 +85,7 @@ def _runs(out: Path, metrics: Mapping[str, Any]) -> dict[str, tuple[Path, dict[s
     found = {}
     for path in sorted(out.glob("*/metrics.json")):
         content = json.loads(path.read_text())
-        if content["settings"]["a"] is None and all(
+        if content["settings"].get("a") is None and all(
             content["settings"][name] == metrics["settings"][name] for name in same
         ):
             found[_title(content)] = (path.parent, content)

@@ -103,6 +103,17 @@ def test_two_folders_are_translated_and_broken_files_are_named(run, tmp_path):
     report = (folder / "report.html").read_text()
     for words in ("50 broken.png", "no truth", "overlap L1"):
         assert words in report
+    again = dataclasses.replace(config, translate=tmp_path / "shirts")
+    found = appearance_translation.main(again)
+    assert list(found["skipped"]) == list(metrics["skipped"]["a"])
+    made = sorted(Path(found["out"]).iterdir())
+    assert [path.name for path in made[:2]] == ["00.png.png", "01.png.png"]
+    assert len(made) == 71
+    with np.load(folder / "outputs.npz") as file:
+        image = np.asarray(Image.open(made[64]).convert("RGB")) / 255
+        np.testing.assert_allclose(image, file["ab"][0] / 255, atol=0.01)
+    with pytest.raises(ValueError, match=r"nothing was trained in .*-seed5: give the same settings without"):
+        appearance_translation.main(dataclasses.replace(again, seed=5))
     with pytest.raises(ValueError, match="71 readable images of 72, 7 of them held out; expected at least"):
         appearance_translation.main(dataclasses.replace(config, batch_size=65))
 
