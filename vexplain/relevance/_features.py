@@ -4,6 +4,7 @@ A feature is one channel of one layer. It is relevant for a class where the spar
 that is not zero.
 """
 
+import functools
 import logging
 import operator
 from collections.abc import Sequence
@@ -57,6 +58,8 @@ class Relevance:
         mu: (), the bound on the L1 norm of each class.
         layout: the (layer name, number of channels) that the features come from, in order.
         measure: of a channel's response, see `responses`; the features of an image are ranked by it too.
+        copied: (features,), the number of the feature of which each is a copy, or -1: see
+            `copied_features`. `None` where that is not known.
     """
 
     # Transformations put placeholders into the leaves, so that their types are not checked here.
@@ -67,6 +70,7 @@ class Relevance:
     layout: FeatureLayout = field(metadata={"static": True})
     class_names: tuple[str, ...] = field(metadata={"static": True})
     measure: Measure = field(default="energy", metadata={"static": True})
+    copied: Any = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -107,7 +111,8 @@ def find_relevance(
             one class in all, the regression fits a constant.)
         measure: what the responses were made with.
         copies: "all" where copies of a feature (a convolution, its ReLU, its pooled map) are candidates of
-            their own (*paper*), or "one": the first of those that `copied_features` finds.
+            their own (*paper*), or "one": the first of those that `copied_features` finds. The table of the
+            relevance says which features are copies.
         solver: where the weights are found, see `mu_lasso`.
 
     Raises:
@@ -134,7 +139,8 @@ def find_relevance(
     if not solved.any():
         raise ValueError("statistics: no class has an image")
     gram = statistics.gram
-    taken = ~copied_features(gram, layout) if copies == "one" else np.full(len(gram), True)
+    copied = copied_features(gram, layout)
+    taken = copied < 0 if copies == "one" else np.full(len(gram), True)
     solution = mu_lasso(
         gram if taken.all() else gram[np.ix_(taken, taken)],
         statistics.cross[np.ix_(taken, solved)],
@@ -155,6 +161,7 @@ def find_relevance(
         layout=layout,
         class_names=names,
         measure=measure,
+        copied=copied,
     )
 
 
@@ -228,7 +235,7 @@ def _table(relevance: Relevance) -> str:
     counts, norms = num_features(relevance), np.abs(np.asarray(relevance.weights)).sum(axis=0)
     total = layout_size(relevance.layout)
     union = sum(map(len, relevant_union(relevance).values()))
-    width = max(5, *map(len, relevance.layers))
+    width, origins = max(5, *map(len, relevance.layers)), _origins(relevance)
     lines = [
         f"{union} of {total} features of {len(relevance.layout)} layers are relevant for some of "
         f"{len(counts)} classes (mu = {float(relevance.mu):g})"
@@ -244,10 +251,18 @@ def _table(relevance: Relevance) -> str:
             f"  {'layer':<{width}}  channel    weight",
         ]
         lines += [
-            f"  {layer:<{width}}  {channel:>7}  {weight:>8.4g}"
+            f"  {layer:<{width}}  {channel:>7}  {weight:>8.4g}{origins.get((layer, channel), '')}"
             for layer, channel, weight in features(relevance, index)
         ]
     return "\n".join(lines)
+
+
+def _origins(relevance: Relevance) -> dict[tuple[str, int], str]:
+    """What the table says of features that are copies."""
+    if relevance.copied is None:
+        return {}
+    name, copied = functools.partial(layer_and_channel, relevance.layout), np.asarray(relevance.copied)
+    return {name(i): "  copy of {}[{}]".format(*name(copied[i])) for i in np.flatnonzero(copied >= 0)}
 
 
 def check_relevance(relevance: Any, score: Score) -> None:
