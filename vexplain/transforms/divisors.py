@@ -51,7 +51,7 @@ def _starts(step: Equation, is_of_sums: bool) -> list[str]:
     ):
         return [_INVERSE]
     if step.kind == "mul":
-        return [_SHIFT, _SUM] if is_square(step) else [_SHIFT]
+        return [_SHIFT, _SUM, _TERM] if is_square(step) else [_SHIFT]
     if step.kind == "log":
         return [_LOGARITHM]
     return [_POWER, _TERM] if step.kind in ("exp", "exp2") else [_SUM, _TERM]
