@@ -63,7 +63,7 @@ def contracted(step: Equation, k: int, flow: Flow) -> Flow | None:
 
 
 def mixes_channels(flow: Flow, contract: Sequence[int]) -> bool:
-    """Does a sum over some axes mix channels, or all that there is, and not positions or what is not known?"""
+    """Does a sum mix channels, or all that there is, and not positions or what is not known?"""
     summed = [flow.axes[a] for a in contract]
     left = [axis for a, axis in enumerate(flow.axes) if a not in contract]
     has_channels = any(axis.is_known and not axis.places for axis in summed)
