@@ -58,7 +58,7 @@ def test_explain_leaves_everything(explained, images):
     ]
     for image in results["images"]:
         assert image["features"]
-        heatmap = np.asarray(Image.open(explained / image["heatmap"]))
+        heatmap = np.asarray(Image.open(explained / image["heatmaps"]["relevant_features"]))
         assert heatmap.shape == (16, 16)
         assert heatmap.max() == 255
         with Image.open(explained / image["explanation"]) as row:
@@ -89,7 +89,7 @@ def test_the_features_are_those_that_were_planted(explained):
 def test_a_heatmap_is_on_the_colored_part(explained, images):
     results = json.loads((explained / "results.json").read_text())
     image = next(image for image in results["images"] if image["file"] == "red/0.png")
-    heatmap = np.asarray(Image.open(explained / image["heatmap"]), float)
+    heatmap = np.asarray(Image.open(explained / image["heatmaps"]["relevant_features"]), float)
     assert heatmap[2:11, :9].mean() > 3 * heatmap[12:].mean()
 
 
@@ -114,22 +114,22 @@ def test_an_interrupted_run_goes_on(num_saved, explained, images, tmp_path, caps
     def interrupted(*arguments):
         if len(saved) == num_saved:
             raise KeyboardInterrupt
-        saved.append(arguments[2])
+        saved.append(arguments[3])
         return save(*arguments)
 
     monkeypatch.setattr(pictures, "_save", interrupted)
     assert call("explain", images, out) == 130
     assert "interrupted; the same command takes over" in capsys.readouterr().err
-    assert len(list(out.glob("heatmaps/*/*.png"))) == num_saved
+    assert len(list(out.glob("heatmaps/relevant_features/*/*.png"))) == num_saved
     saved_again = []
-    monkeypatch.setattr(pictures, "_save", lambda *given: saved_again.append(given[2]) or save(*given))
+    monkeypatch.setattr(pictures, "_save", lambda *given: saved_again.append(given[3]) or save(*given))
     assert call("explain", images, out) == 0
     assert set(saved_again) == set(range(6)) - set(saved[3:])
     whole, gone_on = (
         json.loads((folder / "results.json").read_text())["images"] for folder in (explained, out)
     )
     assert [image["features"] for image in gone_on] == [image["features"] for image in whole]
-    assert [image["heatmap"] for image in gone_on] == [image["heatmap"] for image in whole]
+    assert [image["heatmaps"] for image in gone_on] == [image["heatmaps"] for image in whole]
 
 
 def test_a_run_that_was_interrupted_after_its_passes_reads_no_image_again(
@@ -160,7 +160,7 @@ def test_a_run_that_was_interrupted_after_its_passes_reads_no_image_again(
 def test_heatmaps_of_another_setting_are_made_again(explained, images, tmp_path, monkeypatch):
     out, saved, save = tmp_path / "results", [], pictures._save
     shutil.copytree(explained, out)
-    monkeypatch.setattr(pictures, "_save", lambda *given: saved.append(given[2]) or save(*given))
+    monkeypatch.setattr(pictures, "_save", lambda *given: saved.append(given[3]) or save(*given))
     assert call("explain", images, out, "--num-features", "1") == 0
     assert sorted(saved) == list(range(6))
 
@@ -212,7 +212,7 @@ def test_activation_functions_other_than_relu(images, tmp_path, capsys):
         ("sized", ["--layers", "conv_9"], "no layer 'conv_9'"),
         ("pair", [], "--size is missing: tests.command.networks:pair does not say"),
         ("only_large", ["--size", "4"], "does not run on images of 4 × 4 × 3.*another --size"),
-        ("returns_nothing", [], "returned a NoneType: expected an NNX module, or"),
+        ("returns_nothing", [], "returned a NoneType: expected an NNX module, a Keras"),
         ("takes_nothing", [], "was called with weights=None .*takes one argument"),
         ("wrong_shape", ["--size", "8"], r"gave \(2, 8, 8, 3\) for 2 images: expected"),
         ("missing", [], "has no function 'missing'; it has:.*pair"),

@@ -1,65 +1,91 @@
 """Explanations of the images, and heatmaps and average images as PNG files."""
 
 import collections
-import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
-from vexplain._files import digest_of_file, read_json, write_json, write_whole
+from vexplain._files import digest_of_file, read_json, write_json
 from vexplain.command.arguments import Explain
 from vexplain.command.images import Predictions, name_of, skipped_files
-from vexplain.datasets.batches import epoch_batches
-from vexplain.datasets.sources import subset
+from vexplain.command.methods import (
+    RECIPE,
+    Chosen,
+    batches_of,
+    heatmap_file,
+    is_kept,
+    save_heatmap,
+    save_heatmaps,
+)
 from vexplain.figures import class_sheet, explanation_sheet, save_figure
 from vexplain.relevance import Explanation, FeatureView, explain, feature_name, num_features
-from vexplain.streaming import agree_on, gather_values, is_writer
+from vexplain.streaming import agree_on, data_mesh, gather_values, is_writer
+from vexplain.streaming.devices import Mesh
 
 
 class Explained(NamedTuple):
     """The explanations of the images whose class has relevant features."""
 
-    records: dict[int, dict[str, Any]]  # files and features of each image, by its index in the source
+    records: dict[int, dict[str, Any]]  # files and features of each image, by its index in the source:
+    #   "features" and "explanation" (its row of the sheet), and "heatmaps" by method
     images: np.ndarray  # those that the report shows; none in a process that does not write it
     explanation: Explanation | None  # of them
     places: np.ndarray  # their indices in the source
 
     @property
     def num_heatmaps(self) -> int:
-        return len(self.records)
+        return sum(len(record["heatmaps"]) for record in self.records.values())
+
+    @property
+    def files(self) -> list[str]:
+        """All that was written for single images, below the folder of results."""
+        records = self.records.values()
+        rows = [record["explanation"] for record in records if record["explanation"]]
+        return rows + [file for record in records for file in record["heatmaps"].values()]
 
 
-def explain_images(arguments: Explain, found: Any) -> Explained:
-    """Returns the explanation of every image, after its heatmap and its row of the sheet were written.
+def explain_images(arguments: Explain, found: Any, methods: tuple[Chosen, ...]) -> Explained:
+    """Returns the explanation of every image, after its heatmaps and its row of the sheet were written.
 
     Those of an interrupted run are used again.
 
     Raises:
         ValueError: no predicted class has a relevant feature, or there are fewer features than asked for.
     """
+    mesh = data_mesh(arguments.devices or jax.process_count())
+    recipe = next((method for method in methods if method.name == RECIPE), None)
     has_features = num_features(found.relevance)[found.predictions.predicted] > 0
     if not has_features.any():
         raise ValueError(f"--mu is {arguments.mu:g}: no class has a relevant feature; choose a larger one")
     explained = np.flatnonzero(has_features)
-    chosen = _spread(found.predictions, explained, arguments.num_shown)
-    records = agree_on(_kept(arguments, found, np.setdiff1d(explained, chosen)))
+    chosen = spread(found.predictions, explained, arguments.num_shown)
+    records = agree_on(_kept(arguments, found, recipe, np.setdiff1d(explained, chosen)))
     missing = np.setdiff1d(explained, [*chosen, *records])[jax.process_index() :: jax.process_count()]
     if not is_writer():  # the report needs the chosen ones themselves: they come first
         chosen = chosen[:0]
     places = np.concatenate([chosen, missing])
     kept = {}
-    for place, image, one in _explanations(arguments, found, places, num_done=len(records)):
-        records[place] = _save(arguments, found, place, image, one)
+    for place, image, one in _explanations(arguments, found, places, mesh, num_done=len(records)):
+        records[place] = _save(arguments, found, recipe, place, image, one)
         if place in chosen:
             kept[place] = image, one
     records = {place: record for here in gather_values(records) for place, record in here.items()}
+    records = {
+        place: record | {"heatmaps": {} if recipe is None else {RECIPE: heatmap_file(found, RECIPE, place)}}
+        for place, record in records.items()
+    }
+    for made in gather_values(save_heatmaps(arguments, found, methods, mesh)):
+        for place, files in made.items():
+            nothing = {"explanation": None, "features": [], "heatmaps": {}}
+            record = records.setdefault(place, nothing)
+            named = record["heatmaps"] | files
+            record["heatmaps"] = {m.name: named[m.name] for m in methods if m.name in named}
+    records = {place: records[place] for place in sorted(records)}
     for skipped in gather_values(skipped_files(found.predictions.source, found.folder.root)):
         found.predictions.skipped.update(skipped)
     if not kept:
@@ -67,7 +93,7 @@ def explain_images(arguments: Explain, found: Any) -> Explained:
             raise ValueError("--images: none of the images that were predicted can be read any more")
         return Explained(records, np.zeros((0, 0, 0, 3)), None, chosen)
     images, explanations = zip(*kept.values(), strict=True)
-    joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *explanations)
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *explanations)
     return Explained(records, np.concatenate(images), joined, np.array(list(kept)))
 
 
@@ -86,63 +112,63 @@ def relative_file(found: Any, place: int) -> str:
 
 
 def _explanations(
-    arguments: Explain, found: Any, places: np.ndarray, num_done: int
+    arguments: Explain, found: Any, places: np.ndarray, mesh: Mesh, num_done: int
 ) -> Iterator[tuple[int, np.ndarray, Explanation]]:
     """Index, image and explanation of one image after the other, explained in batches."""
-    if not len(places):
-        return
-    source = subset(found.predictions.source, places)
-    batch_fn, num_steps = epoch_batches(source, min(arguments.batch_size, len(source)))
-    bar = {"desc": "Heatmaps", "unit": "image", "disable": not is_writer()}
-    with tqdm(total=len(source) + num_done, initial=num_done, **bar) as progress:
-        for t in range(num_steps):
-            batch = batch_fn(t)
+    bar = {"desc": "Explanations", "unit": "image", "disable": not is_writer()}
+    with tqdm(total=len(places) + num_done, initial=num_done, **bar) as progress:
+        for batch, here in batches_of(found.predictions.source, places, arguments.batch_size, mesh):
             explanation = explain(
                 found.model.apply,
                 found.model.variables,
                 batch["images"],
+                batch["labels"],
                 relevance=found.relevance,
                 num_features=arguments.num_features,
                 on_uncovered=arguments.on_uncovered,
             )
-            for n, place in enumerate(places[t * len(batch["images"]) :][: len(batch["images"])].tolist()):
+            explanation = jax.tree.map(np.asarray, explanation)
+            for n, place in enumerate(here[: batch["count"]].tolist()):
                 progress.update()
                 if not batch["weights"][n]:  # read when it was predicted, and gone or broken since
                     continue
                 one = jax.tree.map(lambda leaf, n=n: leaf[n : n + 1], explanation)
-                yield place, np.asarray(batch["images"][n : n + 1]), one
+                yield place, batch["pixels"][n : n + 1], one
 
 
 def explanation_key(arguments: Explain, found: Any) -> list[Any]:
-    """Returns what the heatmap of an image depends on."""
+    """Returns what the explanation of an image depends on."""
     return [found.fingerprint, arguments.num_features, arguments.on_uncovered]
 
 
-def _files(out: Path, file: str) -> tuple[Path, Path, Path]:
-    """The heatmap of an image, its row of the sheet, and the record that is written after both."""
+def _files(out: Path, file: str) -> tuple[Path, Path]:
+    """The row of an image in the sheet, and the record that is written after it."""
     rows = out / "explanations"
-    return out / "heatmaps" / f"{file}.png", rows / f"{file}.png", rows / f"{file}.json"
+    return rows / f"{file}.png", rows / f"{file}.json"
 
 
-def _kept(arguments: Explain, found: Any, places: np.ndarray) -> dict[int, dict[str, Any]]:
+def _kept(
+    arguments: Explain, found: Any, recipe: Chosen | None, places: np.ndarray
+) -> dict[int, dict[str, Any]]:
     """The records of an earlier, perhaps interrupted run with the same fingerprint and settings."""
     kept = {}
     for place in places.tolist():
-        heatmap, row, note = _files(arguments.out, relative_file(found, place))
+        row, note = _files(arguments.out, relative_file(found, place))
         content = read_json(note)
-        digests = [digest_of_file(heatmap), digest_of_file(row)]
-        if content.get("key") == explanation_key(arguments, found) and content.get("digests") == digests:
+        is_same = content.get("key") == explanation_key(arguments, found)
+        is_whole = is_same and content.get("digest") == digest_of_file(row) is not None
+        if is_whole and (recipe is None or is_kept(arguments.out, found, recipe, place)):
             kept[place] = content["record"]
     return kept
 
 
-def _save(arguments: Explain, found: Any, place: int, image: np.ndarray, one: Explanation) -> dict[str, Any]:
-    """Writes the heatmap (8 bits, gray) and the row of the sheet, and returns the record of them."""
-    out = arguments.out
-    heatmap, row, note = _files(out, relative_file(found, place))
-    buffer = io.BytesIO()
-    Image.fromarray(np.round(np.asarray(one.heatmaps[0]) * 255).astype(np.uint8)).save(buffer, "png")
-    write_whole(heatmap, buffer.getvalue())
+def _save(
+    arguments: Explain, found: Any, recipe: Chosen | None, place: int, image: np.ndarray, one: Explanation
+) -> dict[str, Any]:
+    """Writes the heatmap of the recipe and the row of the sheet, and returns the record of them."""
+    row, note = _files(arguments.out, relative_file(found, place))
+    if recipe is not None:
+        save_heatmap(arguments.out, found, recipe, place, one.heatmaps[0])
     labels = found.predictions.truth[place : place + 1] if found.folder.has_labels else None
     save_figure(explanation_sheet(image, one, found.relevance, labels=labels), row)
     valid = np.asarray(one.features.valid[0])
@@ -151,17 +177,21 @@ def _save(arguments: Explain, found: Any, place: int, image: np.ndarray, one: Ex
         {"feature": feature_name(found.relevance, index), "score": float(score)}
         for index, score in zip(indices[valid], scores[valid], strict=True)
     ]
-    files = {"heatmap": heatmap.relative_to(out).as_posix(), "explanation": row.relative_to(out).as_posix()}
-    record = files | {"features": features}
-    digests = [digest_of_file(heatmap), digest_of_file(row)]
-    write_json(note, {"key": explanation_key(arguments, found), "digests": digests, "record": record})
+    record = {"explanation": row.relative_to(arguments.out).as_posix(), "features": features}
+    key = explanation_key(arguments, found)
+    write_json(note, {"key": key, "digest": digest_of_file(row), "record": record})
     return record
 
 
-def _spread(predictions: Predictions, places: np.ndarray, count: int) -> np.ndarray:
-    """Indices of images for the report: one of each class, then a second of each, ...
+def spread(predictions: Predictions, places: np.ndarray, count: int) -> np.ndarray:
+    """Returns indices of images that stand for all: one of each class, then a second of each, ...
 
     Of a class, right and wrong decisions take turns, where the truth is known.
+
+    Args:
+        predictions: of all images.
+        places: indices of those to choose from.
+        count: how many are chosen.
     """
     predicted = predictions.predicted[places]
     is_wrong = (predictions.truth[places] >= 0) & (predictions.truth[places] != predicted)

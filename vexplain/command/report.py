@@ -11,6 +11,7 @@ import numpy as np
 from vexplain import relevance
 from vexplain._files import digest_of_file, plain_json, read_json, write_json
 from vexplain.command.arguments import Explain
+from vexplain.command.images import predicted_of
 from vexplain.command.pictures import Explained, explanation_key, relative_file
 from vexplain.figures import (
     Picture,
@@ -51,8 +52,7 @@ def write_results(arguments: Explain, found: Any, explained: Explained, sheets: 
     )
     path = write_report(arguments.out / "report.html", report)
     write_json(arguments.out / "results.json", results)
-    files = ["report.html", "explanations.png", "results.json"]
-    files += [record[kind] for record in explained.records.values() for kind in ("heatmap", "explanation")]
+    files = ["report.html", "explanations.png", "results.json", *explained.files]
     digests = {file: digest_of_file(arguments.out / file) for file in files}
     write_json(arguments.out / "done.json", {"key": _key(arguments, found), "digests": digests})
     return path
@@ -70,7 +70,8 @@ def is_done(arguments: Explain, found: Any) -> bool:
 
 
 def _key(arguments: Explain, found: Any) -> list[Any]:
-    shown = {name: value for name, value in vars(arguments).items() if name not in ("out", "batch_size")}
+    free = ("out", "batch_size", "devices")
+    shown = {name: value for name, value in vars(arguments).items() if name not in free}
     return [*explanation_key(arguments, found), plain_json(shown)]
 
 
@@ -80,14 +81,10 @@ def _results(
     names, predictions = found.relevance.class_names, found.predictions
     has_labels, images = found.folder.has_labels, []
     for place in range(len(predictions.source)):
-        image = {
-            "file": relative_file(found, place),
-            "predicted": names[predictions.predicted[place]],
-            "probability": round(float(predictions.probabilities[place]), 6),
-        }
+        image = {"file": relative_file(found, place), **predicted_of(predictions, names, place)}
         if has_labels:
             image["label"] = names[predictions.truth[place]]
-        images.append(image | explained.records.get(place, {"heatmap": None, "features": []}))
+        images.append(image | explained.records.get(place, {"heatmaps": {}, "features": []}))
     occurring = set(predictions.predicted.tolist())
     return {
         "model": found.model.name,
@@ -156,7 +153,7 @@ def _explanations(found: Any, explained: Explained, sheet: Any) -> Section:
         (
             Picture(
                 sheet,
-                f"{len(explained.images)} of {explained.num_heatmaps} explained images, from above: {files}.",
+                f"{len(explained.images)} of {len(explained.records)} explained images, from above: {files}.",
                 "A row of heatmaps for each image.",
             ),
         ),
