@@ -174,14 +174,16 @@ def test_too_little_memory_names_the_setting(images, tmp_path, capsys, monkeypat
     assert "a smaller --batch-size takes less" in capsys.readouterr().err
 
 
-def test_another_setting_is_another_result(explained, images, capsys):
-    assert call("features", images, explained, "--mu", "0.5") == 0
+def test_another_setting_is_another_result(explained, images, tmp_path, capsys):
+    out = tmp_path / "results"
+    shutil.copytree(explained, out)
+    assert call("features", images, out, "--mu", "0.5") == 0
     printed = capsys.readouterr()
     assert "taken over" not in printed.out
     assert "passed over: 1 of 7 files" in printed.out
     assert printed.err.count("broken.jpg") == 1, "a broken file is named as it is met, and once"
     assert "vexplain: skipped: " in printed.err
-    assert float(load_relevance(explained / "relevance.npz").mu) == 0.5
+    assert float(load_relevance(out / "relevance.npz").mu) == 0.5
 
 
 def test_a_flat_folder_and_numbers_for_names(images, tmp_path, capsys):

@@ -56,10 +56,15 @@ def test_files_of_a_killed_run_of_other_settings_are_not_taken_for_ours(results,
     assert contents(results) == expected
 
 
-@pytest.mark.parametrize("notes", ["[]", '{"fingerprint": 1}', '{"key": null, "sheets": []}'])
-def test_notes_that_hold_something_else_are_stale(notes, results, images):
+def test_notes_that_hold_something_else_are_stale(results, images):
     expected = contents(results)
-    for name in ("features.json", "interpretation.json", "done.json", "explanations/red/0.png.json"):
+    for name, notes in (
+        ("features.json", "[]"),
+        ("interpretation.json", '{"key": null, "sheets": []}'),
+        ("done.json", '{"fingerprint": 1}'),
+        ("explanations/red/0.png.json", "[]"),
+        ("explanations/red/1.png.json", '{"key": null, "digest": {}}'),
+    ):
         (results / name).write_text(notes)
     (results / ".features.json.123.part").write_text("half")
     assert call("explain", images, results) == 0
