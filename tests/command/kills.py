@@ -80,7 +80,7 @@ def run(line: Sequence[str], folder: Path, *, operation: int = 0, seconds: float
         printed, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.communicate()
+        printed, errors = process.communicate()
     if process.returncode == -9:
         return None
     assert process.returncode == 0, errors

@@ -169,12 +169,69 @@ class Evaluate(Explaining, Features):
 
 
 @dataclasses.dataclass(frozen=True)
+class Translate:
+    """An object of one kind in the shape of another: trains on two folders without pairs, translates a third.
+
+    Writes translations/FILE.png and translation.json. A training that was interrupted goes on from its last
+    checkpoint; with more --num-steps it is continued.
+
+    For instance:
+
+    vexplain translate --a shirts --b trousers --images new_shirts --out results
+    """
+
+    a: Path
+    """Folder of images of the first kind, each object on a plain background."""
+    b: Path
+    """Folder of images of the second kind."""
+    images: Path
+    """Folder of images to translate."""
+    out: Path
+    """Folder of results and of the checkpoints of the training."""
+    direction: Literal["ab", "ba"] = "ab"
+    """Which kind the images are of, and which they become."""
+    size: int = 64
+    """Height and width that images are resized and cut to: a power of 2, 16 or more."""
+    width: int = 32
+    """Channels of the first layer; more learn more and take longer."""
+    num_steps: int = 20_000
+    """Steps of the training."""
+    num_vae_steps: int = 800
+    """Steps of the two autoencoders alone, before that."""
+    batch_size: int = 16
+    """Images of each kind in a step."""
+    learning_rate: float = 6e-4
+    """Of Adam; a smaller one where the training collapses."""
+    seed: int = 0
+    """Of all that is drawn."""
+    devices: int | None = None
+    """Number of accelerators that share a step; one if left out."""
+
+    def __post_init__(self):
+        _check(self)
+        if self.size < 16 or self.size & (self.size - 1):
+            raise ValueError(f"--size is {self.size}: expected a power of 2, 16 or more")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"--learning-rate is {self.learning_rate}: expected a positive number")
+
+
+@dataclasses.dataclass(frozen=True)
 class Methods:
     """The methods of explanation that the library has: names, what they need and cost, and their papers."""
 
 
-Arguments = Methods | Layers | Features | Interpret | Explain | Evaluate
+Arguments = Methods | Layers | Features | Interpret | Explain | Evaluate | Translate
 _SEVERAL = ("--method", "--layers")  # options with one value or more
+_COUNTS = (
+    "size",
+    "batch_size",
+    "devices",
+    "num_exemplars",
+    "num_features",
+    "num_shown",
+    "num_steps",
+    "width",
+)
 
 
 def parse(arguments: Sequence[str] | None = None) -> Arguments:
@@ -191,6 +248,7 @@ def parse(arguments: Sequence[str] | None = None) -> Arguments:
         "interpret": Interpret,
         "explain": Explain,
         "evaluate": Evaluate,
+        "translate": Translate,
     }
     return tyro.extras.subcommand_cli_from_dict(
         subcommands,
@@ -218,12 +276,13 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 def _check(arguments: Arguments) -> None:
     """Raises ValueError for a number that could only fail after hours of work."""
-    for name in ("size", "batch_size", "devices", "num_exemplars", "num_features", "num_shown", "num_steps"):
+    for name in _COUNTS:
         value = getattr(arguments, name, None)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {value}: expected 1 or more")
-    if (flipped := getattr(arguments, "num_flipped", 0)) < 0:
-        raise ValueError(f"--num-flipped is {flipped}: expected 0 or more")
+    for name in ("num_flipped", "num_vae_steps"):
+        if (value := getattr(arguments, name, 0)) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}: expected 0 or more")
     mu = getattr(arguments, "mu", 1.0)
     if not 0 < mu < math.inf:
         raise ValueError(f"--mu is {mu}: expected a positive number")

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from vexplain.classifiers.names import NAMES
-from vexplain.command.arguments import Arguments, Features, Layers, Methods
+from vexplain.command.arguments import Arguments, Features, Layers, Methods, Translate
 from vexplain.command.names import AGAINST
 
 _PATHS = (
     ("weights", Path.exists, "file"),
     ("images", Path.is_dir, "folder"),
+    ("a", Path.is_dir, "folder"),
+    ("b", Path.is_dir, "folder"),
     ("masks", Path.is_dir, "folder"),
     ("classes", Path.is_file, "file"),
 )
@@ -37,8 +39,12 @@ def check_inputs(arguments: Arguments) -> None:
         path = getattr(arguments, name, None)
         if path is not None and not exists(path):
             raise FileNotFoundError(f"--{name} is {str(path)!r}: there is no such {kind}")
+    if isinstance(arguments, Translate):
+        for option in ("images", "a", "b"):
+            _check_folders(option, getattr(arguments, option), arguments.out)
+        return
     if isinstance(arguments, Features):
-        _check_folders(arguments.images, arguments.out)
+        _check_folders("images", arguments.images, arguments.out)
     if ":" in (score := getattr(arguments, "score", "")) and not score.startswith(AGAINST):
         function_of("--score", score)
     model = arguments.model
@@ -55,10 +61,10 @@ def check_inputs(arguments: Arguments) -> None:
         )
 
 
-def _check_folders(images: Path, out: Path) -> None:
+def _check_folders(option: str, images: Path, out: Path) -> None:
     if out.resolve().is_relative_to(images.resolve()):
         raise ValueError(
-            f"--out is {str(out)!r}, inside of --images {str(images)!r}: the heatmaps would be images of the "
+            f"--out is {str(out)!r}, inside of --{option} {str(images)!r}: results would be images of the "
             "next run; choose a folder outside"
         )
     if out.exists() and not out.is_dir():

@@ -1,12 +1,9 @@
 """The methods of a command line with their options, and the heatmaps of each as files.
 
-A heatmap is a gray PNG of 8 bits that vouches for itself: a digest of its pixels and of all that they depend
-on (network, images, relevant features, method, options) is a text inside the file. Where it agrees, the file
-is used again.
+A heatmap is a gray PNG of 8 bits that vouches for itself: see `sealed`. It depends on the network, the image,
+the relevant features, the method and its options.
 """
 
-import hashlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,18 +11,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from tqdm.auto import tqdm
 
 from vexplain import attribution
-from vexplain._files import write_whole
 from vexplain.attribution import Score, logit, normalize_heatmaps, positive_heatmaps
 from vexplain.catalog import METHODS, attribute
 from vexplain.command.images import name_of
 from vexplain.command.inputs import function_of
 from vexplain.command.model import Model
 from vexplain.command.names import AGAINST
+from vexplain.command.sealed import is_sealed, write_sealed
 from vexplain.datasets.batches import epoch_batches
 from vexplain.datasets.sources import as_eight_bits, subset
 from vexplain.relevance import num_features
@@ -35,7 +30,6 @@ from vexplain.transforms import LayerTable
 from vexplain.transforms.fingerprint import program_fingerprint
 
 RECIPE = "relevant_features"
-_SEAL = "vexplain"  # the name of the text in a file
 
 
 class Chosen(NamedTuple):
@@ -210,26 +204,17 @@ def heatmap_file(found: Any, name: str, place: int) -> str:
 
 def save_heatmap(out: Path, found: Any, method: Chosen, place: int, heatmap: Any) -> None:
     """Writes a heatmap, (height, width) in [0, 1], with the digest of what it depends on."""
-    pixels, info, buffer = as_eight_bits(heatmap), PngInfo(), io.BytesIO()
-    info.add_text(_SEAL, _seal(found, method, place, pixels))
-    Image.fromarray(pixels).save(buffer, "png", pnginfo=info)
-    write_whole(out / heatmap_file(found, method.name, place), buffer.getvalue())
+    path = out / heatmap_file(found, method.name, place)
+    write_sealed(path, as_eight_bits(heatmap), _settings(found, method, place))
 
 
 def is_kept(out: Path, found: Any, method: Chosen, place: int) -> bool:
     """Returns whether the heatmap of an image is there, whole, and of these settings."""
-    path = out / heatmap_file(found, method.name, place)
-    try:
-        with Image.open(path, formats=["PNG"]) as opened:
-            pixels = np.asarray(opened)
-            return opened.info.get(_SEAL) == _seal(found, method, place, pixels)
-    except Exception:  # damage shows as any of many kinds in Pillow
-        return False
+    return is_sealed(out / heatmap_file(found, method.name, place), _settings(found, method, place))
 
 
-def _seal(found: Any, method: Chosen, place: int, pixels: np.ndarray) -> str:
-    text = f"{found.fingerprint}\n{method.key}\n{_file(found, place)}\n{pixels.dtype}{pixels.shape}\n"
-    return hashlib.sha256(text.encode() + pixels.tobytes()).hexdigest()
+def _settings(found: Any, method: Chosen, place: int) -> str:
+    return f"{found.fingerprint}\n{method.key}\n{_file(found, place)}"
 
 
 def _file(found: Any, place: int) -> str:

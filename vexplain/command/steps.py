@@ -26,6 +26,7 @@ from vexplain.command.arguments import (
     Interpret,
     Layers,
     Methods,
+    Translate,
 )
 from vexplain.command.evaluate import evaluate_methods
 from vexplain.command.images import (
@@ -95,6 +96,12 @@ def run(arguments: Arguments, say: Say) -> None:
     if isinstance(arguments, Layers):
         return show_layers(arguments, say)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if isinstance(arguments, Translate):
+        from vexplain.command.translate import (
+            translate_folder,
+        )  # with what trains, which the others do not need
+
+        return translate_folder(arguments, say)
     with used_alone(arguments.out):
         if is_writer():
             sweep(arguments.out)
