@@ -274,7 +274,7 @@ def test_help_and_early_errors_import_nothing_slow(line):
     assert "usage: vexplain" in ended.stdout or "error: --model" in ended.stderr
 
 
-@pytest.mark.parametrize("command", ["layers", "features", "interpret", "explain"])
+@pytest.mark.parametrize("command", ["layers", "features", "interpret", "explain", "evaluate"])
 def test_help_teaches(command, capsys):
     with pytest.raises(SystemExit) as ended:
         parse([command, "--help"])

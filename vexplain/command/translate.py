@@ -116,7 +116,7 @@ def _trained(
                 f"--batch-size is {arguments.batch_size}: --{name} has only {len(source)} images that can "
                 "be read"
             )
-    batch_fn, _ = unpaired_batches(*sources, arguments.batch_size, seed=arguments.seed)
+    batch_fn, _ = unpaired_batches(sources[0], sources[1], arguments.batch_size, seed=arguments.seed)
     optimizer = optax.adam(arguments.learning_rate, 0.5, 0.99)
     checkpoint = Checkpoint(arguments.out / "checkpoints", every=_EVERY, fingerprint=fingerprint)
     options: dict[str, Any] = {

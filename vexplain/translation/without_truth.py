@@ -25,6 +25,10 @@ _FLAT = 0.02  # standard deviation of values in [0, 1]; that of a rendered image
 def in_batches(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
     """Returns `function(*arrays)`, a tree of arrays, over batches of one size: one program serves all.
 
+    Args:
+        function: of arrays with a leading batch axis.
+        arrays: with one leading axis, NumPy's.
+
     Example:
         >>> in_batches(lambda x: 2 * x, np.arange(3.0))
         array([0., 2., 4.], dtype=float32)
