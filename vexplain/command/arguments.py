@@ -96,8 +96,8 @@ class Interpret(Features):
 class Explain(Interpret):
     """Why each image got its class: heatmaps of its most relevant features, and a report.
 
-    Does `features` and `interpret` first where they are missing. Writes heatmaps/FILE.png, report.html,
-    explanations/FILE.png and .json, explanations.png, results.json.
+    Does `features` and `interpret` first where they are missing. Writes report.html,
+    images/FILE.png, heatmaps/METHOD/FILE.png, explanations/FILE.png and .json, results.json.
 
     For instance:
 
@@ -108,8 +108,10 @@ class Explain(Interpret):
 
     num_features: int = 3
     """Features that explain an image."""
-    num_shown: int = 12
-    """Images in the report; heatmaps of all are written."""
+    num_shown: int | None = None
+    """Images in the report, balanced over the classes, right and wrong; all if left out."""
+    single_file: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The report has its pictures inside, so that it can be mailed; else they are files beside it."""
     on_uncovered: Literal["raise", "gradient"] = "raise"
     """In a network with other activation functions than ReLU (GELU, SiLU): stop, or use their ordinary
     gradient."""

@@ -1,14 +1,13 @@
-"""Explanations of the images, and heatmaps and average images as PNG files."""
+"""Explanations of the images: the files of heatmaps and average images."""
 
 import collections
 import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
@@ -18,27 +17,18 @@ from vexplain.command.arguments import Explain
 from vexplain.command.images import Predictions, name_of, skipped_files
 from vexplain.datasets.batches import epoch_batches
 from vexplain.datasets.sources import subset
-from vexplain.figures import class_sheet, explanation_sheet, save_figure
+from vexplain.figures import class_sheet, save_figure, sheet_pictures, sheet_rows
 from vexplain.relevance import Explanation, FeatureView, explain, feature_name, num_features
 from vexplain.streaming import agree_on, gather_values, is_writer
 
-
-class Explained(NamedTuple):
-    """The explanations of the images whose class has relevant features."""
-
-    records: dict[int, dict[str, Any]]  # files and features of each image, by its index in the source
-    images: np.ndarray  # those that the report shows; none in a process that does not write it
-    explanation: Explanation | None  # of them
-    places: np.ndarray  # their indices in the source
-
-    @property
-    def num_heatmaps(self) -> int:
-        return len(self.records)
+RECIPE = "relevant_features"  # the method of the explanations
+_EXACT = 128  # images of at most so many pixels a side are kept as they are, larger ones as JPEG
 
 
-def explain_images(arguments: Explain, found: Any) -> Explained:
-    """Returns the explanation of every image, after its heatmap and its row of the sheet were written.
+def explain_images(arguments: Explain, found: Any) -> dict[int, dict[str, Any]]:
+    """Returns the record of every explained image by its index in the source, after its files were written.
 
+    A record has the files "image", "heatmaps" by method and "feature_maps", and "features" with their r.
     Those of an interrupted run are used again.
 
     Raises:
@@ -48,36 +38,51 @@ def explain_images(arguments: Explain, found: Any) -> Explained:
     if not has_features.any():
         raise ValueError(f"--mu is {arguments.mu:g}: no class has a relevant feature; choose a larger one")
     explained = np.flatnonzero(has_features)
-    chosen = _spread(found.predictions, explained, arguments.num_shown)
-    records = agree_on(_kept(arguments, found, np.setdiff1d(explained, chosen)))
-    missing = np.setdiff1d(explained, [*chosen, *records])[jax.process_index() :: jax.process_count()]
-    if not is_writer():  # the report needs the chosen ones themselves: they come first
-        chosen = chosen[:0]
-    places = np.concatenate([chosen, missing])
-    kept = {}
-    for place, image, one in _explanations(arguments, found, places, num_done=len(records)):
+    records = agree_on(_kept(arguments, found, explained))
+    missing = np.setdiff1d(explained, list(records))[jax.process_index() :: jax.process_count()]
+    for place, image, one in _explanations(arguments, found, missing, num_done=len(records)):
         records[place] = _save(arguments, found, place, image, one)
-        if place in chosen:
-            kept[place] = image, one
     records = {place: record for here in gather_values(records) for place, record in here.items()}
     for skipped in gather_values(skipped_files(found.predictions.source, found.folder.root)):
         found.predictions.skipped.update(skipped)
-    if not kept:
-        if is_writer():
-            raise ValueError("--images: none of the images that were predicted can be read any more")
-        return Explained(records, np.zeros((0, 0, 0, 3)), None, chosen)
-    images, explanations = zip(*kept.values(), strict=True)
-    joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *explanations)
-    return Explained(records, np.concatenate(images), joined, np.array(list(kept)))
+    if not records:
+        raise ValueError("--images: none of the images that were predicted can be read any more")
+    return dict(sorted(records.items()))
 
 
-def save_class_sheets(folder: Path, views: Sequence[FeatureView]) -> dict[str, Path]:
-    """Returns, by class, the PNG file that now shows its relevant features."""
+def save_class_sheets(out: Path, views: Sequence[FeatureView]) -> dict[str, dict[str, Any]]:
+    """Returns, by class, the files below `out` that now show its relevant features, and their rows.
+
+    `sheet` has names and numbers in it; `averages` and `crops` are pictures alone, for the report.
+    """
     sheets = {}
     for n, name in enumerate(dict.fromkeys(view.class_name for view in views)):
         words = "-".join(re.findall(r"\w+", name))[:60] or "class"
-        sheets[name] = save_figure(class_sheet(views, class_name=name), folder / f"{n:04d}-{words}.png")
+        folder, stem = Path("average_images"), f"{n:04d}-{words}"
+        files = {kind: folder / kind / f"{stem}.jpg" for kind in ("averages", "crops")}
+        save_figure(class_sheet(views, class_name=name), out / folder / f"{stem}.png")
+        here = [view for view in views if view.class_name == name]
+        for file, pixels in zip(files.values(), sheet_pictures(here), strict=True):
+            write_whole(out / file, _encoded(pixels, "jpeg"))
+        sheets[name] = {
+            "sheet": (folder / f"{stem}.png").as_posix(),
+            **{kind: file.as_posix() for kind, file in files.items()},
+            "rows": [list(row) for row in sheet_rows(here)],
+        }
     return sheets
+
+
+def balanced(predictions: Predictions) -> np.ndarray:
+    """Returns the indices of all images in the order of the report: one of each class, then a second, ...
+
+    Of a class, right and wrong decisions take turns, where the truth is known.
+    """
+    is_wrong = (predictions.truth >= 0) & (predictions.truth != predictions.predicted)
+    turn = _rank(np.stack([predictions.predicted, is_wrong], 1))  # among the right, or wrong, of one class
+    within = np.lexsort((is_wrong, turn))
+    rank = np.empty(len(turn), int)
+    rank[within] = _rank(predictions.predicted[within][:, None])
+    return np.argsort(rank, kind="stable")
 
 
 def relative_file(found: Any, place: int) -> str:
@@ -118,58 +123,64 @@ def explanation_key(arguments: Explain, found: Any) -> list[Any]:
     return [found.fingerprint, arguments.num_features, arguments.on_uncovered]
 
 
-def _files(out: Path, file: str) -> tuple[Path, Path, Path]:
-    """The heatmap of an image, its row of the sheet, and the record that is written after both."""
-    rows = out / "explanations"
-    return out / "heatmaps" / f"{file}.png", rows / f"{file}.png", rows / f"{file}.json"
+def _note(out: Path, file: str) -> Path:
+    """The record of an image, which is written after all of its files."""
+    return out / "explanations" / f"{file}.json"
 
 
 def _kept(arguments: Explain, found: Any, places: np.ndarray) -> dict[int, dict[str, Any]]:
     """The records of an earlier, perhaps interrupted run with the same fingerprint and settings."""
-    kept = {}
+    kept, key = {}, explanation_key(arguments, found)
     for place in places.tolist():
-        heatmap, row, note = _files(arguments.out, relative_file(found, place))
-        content = read_json(note)
-        digests = [digest_of_file(heatmap), digest_of_file(row)]
-        if content.get("key") == explanation_key(arguments, found) and content.get("digests") == digests:
-            kept[place] = content["record"]
+        content = read_json(_note(arguments.out, relative_file(found, place)))
+        if content.get("key") != key:
+            continue
+        record = content["record"]
+        if content["digests"] == {file: digest_of_file(arguments.out / file) for file in files_of(record)}:
+            kept[place] = record
     return kept
 
 
+def files_of(record: dict[str, Any]) -> list[str]:
+    """Returns the files that a record names, below the folder of results."""
+    return [record["image"], *record["heatmaps"].values(), record["feature_maps"]]
+
+
 def _save(arguments: Explain, found: Any, place: int, image: np.ndarray, one: Explanation) -> dict[str, Any]:
-    """Writes the heatmap (8 bits, gray) and the row of the sheet, and returns the record of them."""
-    out = arguments.out
-    heatmap, row, note = _files(out, relative_file(found, place))
-    buffer = io.BytesIO()
-    Image.fromarray(np.round(np.asarray(one.heatmaps[0]) * 255).astype(np.uint8)).save(buffer, "png")
-    write_whole(heatmap, buffer.getvalue())
-    labels = found.predictions.truth[place : place + 1] if found.folder.has_labels else None
-    save_figure(explanation_sheet(image, one, found.relevance, labels=labels), row)
+    """Writes the image as the network saw it, its heatmaps (8 bits, gray), and the record of them."""
+    out, file = arguments.out, relative_file(found, place)
     valid = np.asarray(one.features.valid[0])
     indices, scores = np.asarray(one.features.indices[0]), np.asarray(one.features.scores[0])
-    features = [
-        {"feature": feature_name(found.relevance, index), "score": float(score)}
-        for index, score in zip(indices[valid], scores[valid], strict=True)
-    ]
-    files = {"heatmap": heatmap.relative_to(out).as_posix(), "explanation": row.relative_to(out).as_posix()}
-    record = files | {"features": features}
-    digests = [digest_of_file(heatmap), digest_of_file(row)]
-    write_json(note, {"key": explanation_key(arguments, found), "digests": digests, "record": record})
+    is_small = max(image.shape[1:3]) <= _EXACT
+    record = {
+        "image": f"images/{file}.{'png' if is_small else 'jpg'}",
+        "heatmaps": {RECIPE: f"heatmaps/{RECIPE}/{file}.png"},
+        "feature_maps": f"explanations/{file}.png",
+        "features": [
+            {"feature": feature_name(found.relevance, index), "score": float(score)}
+            for index, score in zip(indices[valid], scores[valid], strict=True)
+        ],
+    }
+    maps = np.asarray(one.maps[0])[valid] if valid.any() else np.zeros((1, *image.shape[1:3]))
+    write_whole(out / record["image"], _encoded(_bytes(image[0]), "png" if is_small else "jpeg"))
+    write_whole(out / record["heatmaps"][RECIPE], _encoded(_bytes(one.heatmaps[0]), "png"))
+    write_whole(out / record["feature_maps"], _encoded(_bytes(np.concatenate(list(maps), axis=1)), "png"))
+    digests = {name: digest_of_file(out / name) for name in files_of(record)}
+    write_json(
+        _note(out, file), {"key": explanation_key(arguments, found), "digests": digests, "record": record}
+    )
     return record
 
 
-def _spread(predictions: Predictions, places: np.ndarray, count: int) -> np.ndarray:
-    """Indices of images for the report: one of each class, then a second of each, ...
+def _bytes(values: Any) -> np.ndarray:
+    return np.round(np.clip(np.asarray(values), 0, 1) * 255).astype(np.uint8)
 
-    Of a class, right and wrong decisions take turns, where the truth is known.
-    """
-    predicted = predictions.predicted[places]
-    is_wrong = (predictions.truth[places] >= 0) & (predictions.truth[places] != predicted)
-    turn = _rank(np.stack([predicted, is_wrong], 1))  # among those of one class that are right, or wrong
-    within = np.lexsort((is_wrong, turn))
-    rank = np.empty(len(places), int)
-    rank[within] = _rank(predicted[within][:, None])
-    return places[np.argsort(rank, kind="stable")[:count]]
+
+def _encoded(pixels: np.ndarray, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    options = {"quality": 90, "subsampling": 0} if kind == "jpeg" else {}
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def _rank(groups: np.ndarray) -> np.ndarray:
