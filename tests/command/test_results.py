@@ -80,8 +80,8 @@ def test_an_image_that_broke_after_the_predictions_is_skipped_and_named(images, 
     assert call("explain", root, out) == 0
     found = json.loads((out / "results.json").read_text())
     assert set(found["skipped"]) == {"red/broken.jpg", "red/0.png", "blue/1.png"}
-    assert not (out / "heatmaps/red/0.png.png").exists()
-    assert sorted(i["file"] for i in found["images"] if i["heatmap"]) == [
+    assert not (out / "heatmaps/relevant_features/red/0.png.png").exists()
+    assert sorted(i["file"] for i in found["images"] if i["heatmaps"]) == [
         "blue/0.png", "green/0.png", "green/1.png", "red/1.png"
     ]  # fmt: skip
     assert "red/0.png" in (out / "report.html").read_text()
@@ -114,7 +114,7 @@ def test_names_that_are_long_or_no_utf_8(images, tmp_path):
     assert r"blue/\xff\xfe.png" in files
     [cut] = [name for name in files if "~" in name]
     assert cut.startswith("red/nnnn")
-    assert all((out / image["heatmap"]).is_file() for image in files.values())
+    assert all((out / image["heatmaps"]["relevant_features"]).is_file() for image in files.values())
 
 
 def test_two_runs_do_not_use_one_folder_at_once(images, tmp_path, capsys):
@@ -141,15 +141,16 @@ def test_what_the_report_shows_is_balanced_over_classes_right_and_wrong():
     truth = predicted.copy()
     truth[15:18], truth[22] = 1, 0
     predictions = Predictions(None, truth, predicted, np.ones(24), {})  # type: ignore[arg-type]
-    shown = pictures._spread(predictions, np.arange(24), 8)
-    assert shown.tolist() == [0, 20, 23, 15, 22, 1, 21, 16]
+    shown = pictures.balanced(predictions)
+    assert sorted(shown) == list(range(24))
+    assert shown[:8].tolist() == [0, 20, 23, 15, 22, 1, 21, 16]
     unknown = predictions._replace(truth=np.full(24, -1))
-    assert pictures._spread(unknown, np.arange(24), 5).tolist() == [0, 20, 23, 1, 21]
+    assert pictures.balanced(unknown)[:5].tolist() == [0, 20, 23, 1, 21]
 
 
 def test_a_heatmap_that_was_changed_is_made_again(results, images):
     expected = contents(results)
-    Image.new("L", (16, 16)).save(results / "heatmaps/green/1.png.png")
+    Image.new("L", (16, 16)).save(results / "heatmaps/relevant_features/green/1.png.png")
     assert call("explain", images, results) == 0
     assert contents(results) == expected
 
