@@ -29,6 +29,7 @@ _LAUNCH = """import os, sys
 for descriptor, end in zip((3, 4), sys.argv[1:3]):  # where Chromium reads, and where it writes
     os.dup2(int(end), descriptor)
 os.execv(sys.argv[3], sys.argv[3:])"""
+_KEYS = {"Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}
 _HIGH = 20  # descriptors above those that Chromium reads and writes
 
 
@@ -92,7 +93,9 @@ class Browser:
     def press(self, key):
         """Presses a key, as a person does."""
         for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEYS[key]
+            )
 
     def wait_for(self, condition, seconds=20):
         """Returns once a JavaScript expression is true."""
@@ -102,9 +105,9 @@ class Browser:
                 raise TimeoutError(f"not true after {seconds} s: {condition}")
             time.sleep(0.02)
 
-    def screenshot(self, path, *, whole=False):
-        """Writes what is seen, or the whole page, as a PNG file."""
-        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def screenshot(self, path):
+        """Writes what is seen as a PNG file."""
+        answer = self.call("Page.captureScreenshot", format="png")
         Path(path).write_bytes(base64.b64decode(answer["data"]))
 
     def pdf(self, path):

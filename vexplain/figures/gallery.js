@@ -6,6 +6,7 @@
   const BATCH = 48; // cards that are drawn at once
   const FEW = 4; // methods that are buttons on a card
   const root = document.documentElement.style;
+  const alphabet = new Intl.Collator("en", { numeric: true }); // 2 before 10
   const byId = (id) => document.getElementById(id);
   const state = { text: "", class: -1, verdict: "", method: -1, sort: "balanced", shown: [], drawn: 0 };
   const own = new Map(); // the method that was chosen on a card of its own
@@ -144,7 +145,7 @@
     balanced: () => 0,
     "most confident": (a, b) => b[PROBABILITY] - a[PROBABILITY],
     "least confident": (a, b) => a[PROBABILITY] - b[PROBABILITY],
-    name: (a, b) => (a[NAME] < b[NAME] ? -1 : a[NAME] > b[NAME] ? 1 : 0),
+    name: (a, b) => alphabet.compare(a[NAME], b[NAME]),
   };
   function refresh() {
     const wanted = state.text.toLowerCase();
@@ -207,8 +208,7 @@
   }
   function openSheet(c, chosen = -1) {
     const sheet = data.sheets[c];
-    const images = data.cards.filter((card) => card[PREDICTED] === c).length;
-    const show = press(`Show its ${plural(images, "image")}`, false, () => { dialog.close(); byId("class").value = c; state.class = c; refresh(); byId("tools").scrollIntoView(); });
+    const show = press("Show its images", false, () => { dialog.close(); byId("class").value = c; state.class = c; refresh(); byId("tools").scrollIntoView(); });
     show.removeAttribute("aria-pressed");
     const note = make("p", "note", `${plural(sheet.features.length, "relevant feature")}, the largest weight first: the average of the image parts with the strongest response, and the best of these parts. `, show);
     const box = make("div", "sheet", make("h3", "", name(data.classes[c])), note);
@@ -311,8 +311,7 @@
         for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
         head.setAttribute("aria-sort", isUp ? "ascending" : "descending");
         const rows = [...body.rows].map((row) => [row.cells[column].textContent, row]);
-        const collator = new Intl.Collator("en", { numeric: true });
-        rows.sort(([a], [b]) => (isUp ? 1 : -1) * collator.compare(a, b));
+        rows.sort(([a], [b]) => (isUp ? 1 : -1) * alphabet.compare(a, b));
         body.append(...rows.map(([, row]) => row));
       });
     });

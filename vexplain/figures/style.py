@@ -24,8 +24,8 @@ _LOG = logging.getLogger(__name__)
 FONTS = ("Arial", "Liberation Sans", "DejaVu Sans")
 # Fonts of other scripts, by the names that they have on Linux, macOS and Windows; those that are installed.
 SCRIPTS = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR",
-    "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback",
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP",
+    "Noto Sans KR", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback",
     "PingFang SC", "Hiragino Sans GB", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS",
     "Microsoft YaHei", "SimHei", "Yu Gothic", "MS Gothic", "Malgun Gothic", "NanumGothic",
     "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Arabic", "Nirmala UI", "Leelawadee UI",
@@ -142,8 +142,8 @@ def _glyphs() -> frozenset[int]:
 @functools.cache
 def _warn_of(signs: str) -> None:
     _LOG.warning(
-        "no installed font has %s: pictures show boxes there (the report has the names); fonts of many scripts "
-        "are Noto Sans CJK, Noto Sans Arabic, ...",
+        "no installed font has %s: pictures show boxes there (the report has the names); fonts of other "
+        "scripts are Noto Sans CJK, Noto Sans Arabic, ...",
         signs,
     )
 
