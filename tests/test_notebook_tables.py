@@ -9,9 +9,9 @@ import pytest
 
 from vexplain._text import html_table
 from vexplain.evaluation import Benchmark, Score
+from vexplain.evaluation.changed_networks import MapSimilarity
 from vexplain.evaluation.flipping import FlippingScores
 from vexplain.evaluation.sanity import SanityChecks, SanityScores
-from vexplain.evaluation.changed_networks import MapSimilarity
 from vexplain.relevance import Explanation, Relevance, TopFeatures
 from vexplain.transforms import layers
 

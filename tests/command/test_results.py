@@ -1,5 +1,6 @@
 """Results in a folder are those of the command line, or are made again; no file name loses them."""
 
+import base64
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.command.runs import COLORS, call
+from tests.command.runs import COLORS, call, cards_of
 from tests.figures.browser import browser, chromium
 from vexplain.command import pictures, steps
 from vexplain.command.images import Predictions
@@ -194,3 +195,13 @@ def test_networks_of_one_score_and_of_gray_images(model, right, images, tmp_path
     if right is not None:
         predicted = {image["file"]: image["predicted"] for image in found}
         assert all(p == right.get(file.split("/")[0], "0") for file, p in predicted.items())
+
+
+def test_a_report_to_mail_has_its_pictures_inside(results, images):
+    assert call("explain", images, results, "--single-file") == 0
+    for card in cards_of(results):
+        pictures = [card[4], *card[5], card[6]]
+        assert all(picture.startswith("data:image/png;base64,") for picture in pictures)
+    name = cards_of(results)[0][0]
+    inside = base64.b64decode(cards_of(results)[0][4].split(",")[1])
+    assert inside == (results / f"images/{name}.png").read_bytes()

@@ -76,6 +76,7 @@ def report():
             EVIL[(n + (n % 5 == 0)) % 3],
             [("conv_1[2]", 0.4), ("conv_1[0]", 0.1)],
             file_of("parts", n),
+            EVIL[:2] if n == 1 else (),
         )
         for n, name in enumerate(names())
     ]
@@ -131,6 +132,7 @@ def test_cards_say_what_was_predicted_and_names_are_text(page):
     assert text(page, ".card .class")[:4] == [*EVIL, EVIL[0]]
     assert text(page, ".card .probability")[:2] == ["99.0\xa0%", "98.0\xa0%"]
     assert text(page, ".card .truth")[:2] == [f"wrong, it is {EVIL[1]}", "correct"]
+    assert text(page, ".card .labels") == [f"labels: {EVIL[0]}, {EVIL[1]}"]
     assert text(page, ".card .features .name")[:2] == ["conv_1[2]", "conv_1[0]"]
     assert text(page, "h1") == [EVIL[0]]
     assert page.run("document.querySelectorAll('[onerror], [onclick], main script, img[src=x]').length") == 0

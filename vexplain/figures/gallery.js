@@ -2,7 +2,7 @@
 // Draws the cards of the page from the JSON in it. Names are put into the page as text, never as HTML.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const [NAME, PREDICTED, TRUTH, PROBABILITY, IMAGE, MAPS, STRIP, FEATURES] = [0, 1, 2, 3, 4, 5, 6, 7];
+  const [NAME, PREDICTED, TRUTH, PROBABILITY, IMAGE, MAPS, STRIP, FEATURES, LABELS] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
   const BATCH = 48; // cards that are drawn at once
   const FEW = 4; // methods that are buttons on a card
   const root = document.documentElement.style;
@@ -76,6 +76,11 @@
     const box = make("div", "verdict", make("div", "top", name(data.classes[card[PREDICTED]], "class"), probability));
     if (isWrong(card)) box.append(make("div", "truth", "wrong, it is ", name(data.classes[card[TRUTH]])));
     else if (card[TRUTH] >= 0) box.append(make("div", "truth", "correct"));
+    if (card[LABELS].length) {
+      const labels = make("div", "labels", "labels: ");
+      card[LABELS].forEach((label, n) => labels.append(n ? ", " : "", name(label)));
+      box.append(labels);
+    }
     return box;
   }
   function tabs(card, className, act) {

@@ -47,6 +47,7 @@ class Card:
         features: name of each feature that explains the image, as the sheet of the predicted class has it,
             and its r, the largest first.
         feature_maps: file of the maps of these features, gray pictures side by side; "" where there is none.
+        labels: names of all labels that are predicted, where an image may have several.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Card:
     truth: str | None = None
     features: Sequence[tuple[str, float]] = ()
     feature_maps: str = ""
+    labels: Sequence[str] = ()
 
 
 class SheetRow(NamedTuple):
@@ -139,6 +141,7 @@ def gallery_json(gallery: Gallery, folder: Path, *, is_single_file: bool) -> str
                 [source(card.maps[method]) if method in card.maps else 0 for method in methods],
                 source(card.feature_maps),
                 [[known[name], r] for name, r in card.features],
+                list(card.labels),
             ]
         )
     height, width = gallery.image_size
