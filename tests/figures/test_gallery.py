@@ -6,12 +6,14 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.figures.browser import browser, chromium
 from vexplain.figures import (
     Card,
     Gallery,
+    Picture,
     Report,
     Section,
     Sheet,
@@ -316,3 +318,18 @@ def test_pictures_of_a_sheet_are_squares_of_what_is_seen():
     np.testing.assert_array_equal(averages[80, 40:120], np.full((80, 3), 51))
     np.testing.assert_array_equal(parts[10, 96 + 48], averages[80, 0])  # no pixel there
     assert sheet_rows([view]) == (SheetRow("conv_1[3]", 2.0, "sees 4 × 2 px", 2),)
+
+
+@needs_chromium
+def test_a_report_without_cards_has_its_style_and_runs_nothing(chrome, tmp_path):
+    picture = Picture(Figure(figsize=(6, 1), dpi=50), "A figure.", "")
+    chrome.open(
+        write_report(tmp_path / "a.html", Report("a", "b", sections=[Section("c", figures=[picture])]))
+    )
+    assert chrome.run("document.querySelector('figure img').getBoundingClientRect().width") == 600
+    assert chrome.run("getComputedStyle(document.body).margin") == "0px"
+    chrome.run(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.hacked = 1'}))"
+    )
+    assert chrome.run("window.hacked") is None
+    assert ["Content Security Policy" in problem for problem in chrome.problems] == [True]

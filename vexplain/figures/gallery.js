@@ -21,8 +21,12 @@
   }
   const name = (text, className = "") => make("bdi", className, text); // one script does not turn its surroundings
   const isolated = (text) => `\u2068${text}\u2069`; // the same where there is only text
-  const percent = (value, digits = 1) =>
-    (value > 0.9995 && value < 1 ? "> 99.9\u00a0%" : `${(100 * value).toFixed(digits)}\u00a0%`);
+  function percent(value, digits = 1) {
+    const text = (share) => `${(100 * share).toFixed(digits)}\u00a0%`;
+    const step = 0.01 / 10 ** digits;
+    if (value < 1 && text(value) === text(1)) return `> ${text(1 - step)}`;
+    return value > 0 && text(value) === text(0) ? `< ${text(step)}` : text(value);
+  }
   function path(text) { // its parts in order, whatever scripts they are in
     const box = make("span", "cut");
     box.dir = "ltr";
