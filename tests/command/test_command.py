@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.command.runs import COLORS, HERE, call
+from tests.command.runs import COLORS, HERE, call, cards_of
 from vexplain import METHODS
 from vexplain.__main__ import main
 from vexplain.command import pictures, steps
@@ -61,13 +61,18 @@ def test_explain_leaves_everything(explained, images):
         heatmap = np.asarray(Image.open(explained / image["heatmaps"]["relevant_features"]))
         assert heatmap.shape == (16, 16)
         assert heatmap.max() == 255
-        with Image.open(explained / image["explanation"]) as row:
-            assert row.width > row.height
-    for file in ("report.html", "explanations.png", "relevance.npz", "layers.txt"):
+        maps = np.asarray(Image.open(explained / image["feature_maps"]))
+        parts = np.split(maps, len(image["features"]), axis=1)
+        np.testing.assert_array_equal(np.max(parts, axis=0), heatmap)
+        seen = np.asarray(Image.open(explained / image["image"]), float)
+        assert seen.shape == (16, 16, 3)
+        assert COLORS[image["label"]][seen.mean((0, 1)).argmax()] == 1
+    for file in ("report.html", "relevance.npz", "layers.txt"):
         assert (explained / file).stat().st_size > 0
     report = (explained / "report.html").read_text()
     assert all(text in report for text in ("broken.jpg", "never", "conv_1", "red"))
-    assert "3 of 6 explained images, from above: blue/0.png, green/0.png, red/0.png" in report
+    assert "Shown are 3 of 6." in report
+    assert [card[0] for card in cards_of(explained)] == ["blue/0.png", "green/0.png", "red/0.png"]
     assert set(results["average_images"]) == set(COLORS)
 
 
@@ -107,7 +112,7 @@ def test_a_second_run_takes_over_what_is_there(explained, images, capsys, monkey
 
 @pytest.mark.parametrize("num_saved", [2, 5])
 def test_an_interrupted_run_goes_on(num_saved, explained, images, tmp_path, capsys, monkeypatch):
-    """Three images are in the report, which needs them themselves: they are explained first, and again."""
+    """What is there is taken over, by its records, and the rest is made."""
     out, saved, save = tmp_path / "results", [], pictures._save
     shutil.copytree(explained, out, ignore=shutil.ignore_patterns("heatmaps", "explanations", "results.json"))
 
@@ -124,7 +129,7 @@ def test_an_interrupted_run_goes_on(num_saved, explained, images, tmp_path, caps
     saved_again = []
     monkeypatch.setattr(pictures, "_save", lambda *given: saved_again.append(given[3]) or save(*given))
     assert call("explain", images, out) == 0
-    assert set(saved_again) == set(range(6)) - set(saved[3:])
+    assert set(saved_again) == set(range(6)) - set(saved)
     whole, gone_on = (
         json.loads((folder / "results.json").read_text())["images"] for folder in (explained, out)
     )

@@ -124,8 +124,8 @@ class Explaining:
 class Explain(Explaining, Interpret):
     """Why each image got its class: its most relevant features, heatmaps of any methods, and a report.
 
-    Does `features` and `interpret` first where they are missing. Writes heatmaps/METHOD/FILE.png,
-    report.html, explanations/FILE.png and .json, explanations.png, results.json.
+    Does `features` and `interpret` first where they are missing. Writes report.html,
+    images/FILE.png, heatmaps/METHOD/FILE.png, explanations/FILE.png and .json, results.json.
 
     For instance:
 
@@ -137,8 +137,10 @@ class Explain(Explaining, Interpret):
 
     num_features: int = 3
     """Features that explain an image."""
-    num_shown: int = 12
-    """Images in the report; heatmaps of all are written."""
+    num_shown: int | None = None
+    """Images in the report, balanced over the classes, right and wrong; all if left out."""
+    single_file: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The report has its pictures inside, so that it can be mailed; else they are files beside it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from vexplain.catalog import METHODS, MethodFn, title_of
 from vexplain.command.arguments import Evaluate
 from vexplain.command.masks import MaskedImages, masked_images
 from vexplain.command.methods import Chosen, has_named_methods, label_probability, problems_of, shared_size
-from vexplain.command.pictures import relative_file, spread
+from vexplain.command.pictures import balanced, relative_file
 from vexplain.evaluation import (
     CEILING,
     ExplainedNetwork,
@@ -100,7 +100,8 @@ def _evaluated(
     if masked is not None:
         means, signs, num_masked = _against_masks(arguments, functions, score, found, masked, network, passes)
         left_out = dict(masked.skipped)
-    flipped = spread(found.predictions, places, arguments.num_flipped)
+    order = balanced(found.predictions)
+    flipped = order[np.isin(order, places)][: arguments.num_flipped]
     if len(flipped):
         for name, areas in _flipped(arguments, functions, score, found, flipped, network, signs, passes):
             means[name] |= areas

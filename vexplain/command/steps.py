@@ -56,7 +56,7 @@ from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, LayerTable, layers, wi
 from vexplain.transforms.fingerprint import program_fingerprint
 
 Say = Callable[[str], object]
-_VERSION = 2  # of the files of results
+_VERSION = 3  # of the files of results
 _UNFINISHED = ".unfinished"  # folder of the checkpoints of passes
 
 
@@ -121,14 +121,15 @@ def _run_steps(arguments: Features, say: Say) -> None:
     _say_what_is_left_out(found, say)
 
 
-def _explain(arguments: Explain, opened: Opened, found: Found, sheets: dict[str, Path], say: Say) -> None:
+def _explain(arguments: Explain, opened: Opened, found: Found, sheets: dict[str, Any], say: Say) -> None:
     if agree_on(is_done(arguments, found)):
         say(f"Heatmaps and report: taken over from {arguments.out}")
         return
-    explained = explain_images(arguments, found, opened.methods)
+    records = explain_images(arguments, found, opened.methods)
     if is_writer():
-        path = write_results(arguments, found, explained, sheets)
-        say(f"{explained.num_heatmaps} heatmaps in {arguments.out / 'heatmaps'}; the report is {path}")
+        path = write_results(arguments, found, records, sheets)
+        count = sum(len(record["heatmaps"]) for record in records.values())
+        say(f"{count} heatmaps in {arguments.out / 'heatmaps'}; the report is {path}")
 
 
 def _say_what_is_left_out(found: Found, say: Say) -> None:
@@ -208,16 +209,16 @@ def find_features(arguments: Features, opened: Opened, say: Say) -> Found:
     return Found(model, folder, table, predictions, learned, fingerprint)
 
 
-def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[str, Path]:
-    """Returns, by class, the picture of its relevant features: average images and their best image parts."""
+def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[str, Any]:
+    """Returns, by class, the pictures of its relevant features: average images and their best image parts."""
     path, key = arguments.out / "interpretation.json", [found.fingerprint, arguments.num_exemplars]
     passes = passes_of(arguments.out, found.fingerprint).below("average_images")
     kept = read_json(path)
-    files = kept.get("sheets") if kept.get("key") == key else None
-    if isinstance(files, dict) and _are_whole(arguments.out, kept.get("digests")):
+    sheets = kept.get("sheets") if kept.get("key") == key else None
+    if isinstance(sheets, dict) and _are_whole(arguments.out, kept.get("digests")):
         passes.remove()
         say(f"Average images: taken over from {arguments.out}")
-        return {name: arguments.out / file for name, file in files.items()}
+        return sheets
     mesh = data_mesh(arguments.devices or jax.process_count())
     views = interpret(
         found.model.apply,
@@ -234,10 +235,10 @@ def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[st
     if not is_writer():
         passes.remove()
         return {}
-    sheets = save_class_sheets(arguments.out / "average_images", views)
-    relative = {name: sheet.relative_to(arguments.out).as_posix() for name, sheet in sheets.items()}
-    digests = {file: digest_of_file(arguments.out / file) for file in relative.values()}
-    write_json(path, {"key": key, "sheets": relative, "digests": digests})
+    sheets = save_class_sheets(arguments.out, views)
+    files = [sheet[kind] for sheet in sheets.values() for kind in ("sheet", "averages", "crops")]
+    digests = {file: digest_of_file(arguments.out / file) for file in files}
+    write_json(path, {"key": key, "sheets": sheets, "digests": digests})
     passes.remove()
     say(f"Average images of {len(views)} features in {arguments.out / 'average_images'}")
     return sheets

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain._keeping import Store, identity, kept
+from vexplain._text import html_table
 from vexplain.attribution import Score, logit, probability
 from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.catalog import Methods
@@ -40,6 +41,13 @@ class FlippingScores(NamedTuple):
 
     deletion: dict[str, np.ndarray]  # small where the map finds what the network uses
     insertion: dict[str, np.ndarray]  # large there
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, f"{np.mean(self.deletion[name]):.3f}", f"{np.mean(self.insertion[name]):.3f}")
+            for name in self.deletion
+        ]
+        return html_table(("baseline", "deletion", "insertion"), rows, caption="Means of areas over images")
 
 
 def blurred_images(images: Images, *, sigma: float) -> Float[Array, "batch height width channels"]:
