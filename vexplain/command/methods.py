@@ -250,7 +250,7 @@ def batches_of(
         batch, start = batch_fn(t), t * batch_fn.batch_size
         rows = start + np.arange(batch_fn.batch_size)
         images = batch["images"]
-        if mesh.size > 1:
+        if mesh.size > 1 and not mesh.is_multi_process:  # of several, each has images of its own
             images = shard_batch({"images": images}, mesh)["images"]
         here = places[np.where(rows < len(places), rows, 0)]
         count = min(batch_fn.batch_size, len(places) - start)
