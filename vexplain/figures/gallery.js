@@ -234,7 +234,12 @@
     open(make("span", "cut", "Relevant features of a class"), null, box);
     if (chosen > 0) box.querySelector(".chosen").scrollIntoView({ block: "center" });
   }
-  dialog.addEventListener("close", () => { dialog.replaceChildren(); place = -1; if (back) back.focus(); });
+  dialog.addEventListener("close", () => { // which may come after it was opened again
+    if (dialog.open) return;
+    dialog.replaceChildren();
+    place = -1;
+    if (back) back.focus();
+  });
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
