@@ -62,8 +62,7 @@
     return make("span", "tile", image);
   }
   function stage(card, map, part = 0, parts = 1) {
-    const box = make("span", data.is_sharp ? "stage sharp" : "stage");
-    if (card[IMAGE]) box.append(picture(card[IMAGE], "", "photo"));
+    const box = make("span", data.is_sharp ? "stage sharp" : "stage", picture(card[IMAGE], "", "photo"));
     if (map) box.append(vary(picture(map, "", parts > 1 ? "heat strip" : "heat"), { part, parts }));
     return box;
   }
@@ -288,7 +287,7 @@
     byId("verdict").hidden = !isKnown;
     pills("verdict", [["", "All"], ["right", "Right"], ["wrong", "Wrong"]], () => state.verdict, (v) => { state.verdict = v; });
     byId("method").hidden = data.methods.length < 2;
-    pills("method", [[-1, "Any map"], ...data.methods.map((title, n) => [n, title])], () => state.method, (m) => { state.method = m; own.clear(); });
+    pills("method", [[-1, "All methods"], ...data.methods.map((title, n) => [n, title])], () => state.method, (m) => { state.method = m; own.clear(); });
     new IntersectionObserver((entries) => { if (entries[0].isIntersecting) drawMore(); }, { rootMargin: "1200px" }).observe(byId("more"));
   }
 
