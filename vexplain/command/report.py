@@ -127,7 +127,7 @@ def _lead(found: Any, results: Mapping[str, Any]) -> str:
     right = "" if results["accuracy"] is None else f", {results['accuracy']:.1%} of them correctly"
     candidates, num_classes = results["num_candidates"], len(results["relevant_features"])
     return (
-        f"{_short(found.model.name)} was given {count} images{right}. Of the {candidates:,} internal "
+        f"{_short(found.model.name)} was given {count:,} images{right}. Of the {candidates:,} internal "
         f"features that were searched, {union} are relevant for one of the {num_classes} classes predicted "
         "here. This report shows which of them explain each image, and what they look like."
     )
@@ -136,7 +136,7 @@ def _lead(found: Any, results: Mapping[str, Any]) -> str:
 def _key_figures(found: Any, results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     counts = [len(features) for features in results["relevant_features"].values()]
     figures = [
-        ("images", f"{results['num_images']}", f"{results['num_skipped']} skipped"),
+        ("images", f"{results['num_images']:,}", f"{results['num_skipped']} skipped"),
         ("classes predicted", f"{len(counts)}", f"of {found.model.num_classes}"),
         (
             "features a class",
@@ -152,10 +152,14 @@ def _key_figures(found: Any, results: Mapping[str, Any]) -> list[tuple[str, str,
 def _gallery(
     arguments: Explain, found: Any, results: Mapping[str, Any], sheets: Mapping[str, dict[str, Any]]
 ) -> Gallery:
-    images = [results["images"][place] for place in balanced(found.predictions)[: arguments.num_shown]]
+    images = [results["images"][place] for place in balanced(found.predictions)]
+    images = [image for image in images if image["image"]][: arguments.num_shown]
+    right_and_wrong = ", right and wrong" if found.folder.has_labels else ""
     size = found.model.resizing.size
     part = (
-        f" Shown are {len(images)} of {results['num_images']}." if len(images) < results["num_images"] else ""
+        f" Shown are {len(images):,} of {results['num_images']:,}."
+        if len(images) < results["num_images"]
+        else ""
     )
     return Gallery(
         cards=[_card(image) for image in images],
@@ -167,7 +171,7 @@ def _gallery(
         paragraphs=(
             "Each image, with the map of a method laid over it, and the features that are relevant for the "
             "predicted class and strong in this image: where they are seen, and what they look like. The "
-            f"first images are balanced over the classes, right and wrong.{part}",
+            f"first images are balanced over the classes{right_and_wrong}.{part}",
         ),
         class_paragraphs=(
             "A sparse, non-negative regression predicts the decision of the network from the responses of "
@@ -184,10 +188,15 @@ def _card(image: Mapping[str, Any]) -> Card:
         probability=image["probability"],
         truth=image.get("label"),
         image=image["image"],
-        maps={title_of(method): file for method, file in image["heatmaps"].items()},
+        maps={_titled(method): file for method, file in image["heatmaps"].items()},
         features=[(feature["feature"], feature["score"]) for feature in image["features"]],
         feature_maps=image["feature_maps"],
     )
+
+
+def _titled(method: str) -> str:
+    title = title_of(method)
+    return title[0].upper() + title[1:]
 
 
 def _layers(table: Any) -> Section:

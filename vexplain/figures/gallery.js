@@ -62,8 +62,7 @@
     return make("span", "tile", image);
   }
   function stage(card, map, part = 0, parts = 1) {
-    const box = make("span", data.is_sharp ? "stage sharp" : "stage");
-    if (card[IMAGE]) box.append(picture(card[IMAGE], "", "photo"));
+    const box = make("span", data.is_sharp ? "stage sharp" : "stage", picture(card[IMAGE], "", "photo"));
     if (map) box.append(vary(picture(map, "", parts > 1 ? "heat strip" : "heat"), { part, parts }));
     return box;
   }
@@ -234,7 +233,12 @@
     open(make("span", "cut", "Relevant features of a class"), null, box);
     if (chosen > 0) box.querySelector(".chosen").scrollIntoView({ block: "center" });
   }
-  dialog.addEventListener("close", () => { dialog.replaceChildren(); place = -1; if (back) back.focus(); });
+  dialog.addEventListener("close", () => { // which may come after it was opened again
+    if (dialog.open) return;
+    dialog.replaceChildren();
+    place = -1;
+    if (back) back.focus();
+  });
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -283,7 +287,7 @@
     byId("verdict").hidden = !isKnown;
     pills("verdict", [["", "All"], ["right", "Right"], ["wrong", "Wrong"]], () => state.verdict, (v) => { state.verdict = v; });
     byId("method").hidden = data.methods.length < 2;
-    pills("method", [[-1, "Any map"], ...data.methods.map((title, n) => [n, title])], () => state.method, (m) => { state.method = m; own.clear(); });
+    pills("method", [[-1, "All methods"], ...data.methods.map((title, n) => [n, title])], () => state.method, (m) => { state.method = m; own.clear(); });
     new IntersectionObserver((entries) => { if (entries[0].isIntersecting) drawMore(); }, { rootMargin: "1200px" }).observe(byId("more"));
   }
 
