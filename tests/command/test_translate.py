@@ -19,7 +19,7 @@ def folders(tmp_path_factory):
     for domain, name in enumerate("ab"):
         (root / name).mkdir()
         for n, image in enumerate(ShapeSwapSource(domain, num_images=9, size=16)[np.arange(9)]["images"]):
-            Image.fromarray((255 * image).round().astype(np.uint8)).save(root / name / f"{n}.png")
+            Image.fromarray((255 * np.asarray(image)).round().astype(np.uint8)).save(root / name / f"{n}.png")
     shutil.copytree(root / "a", root / "images" / "new")
     for broken in ("b/broken.png", "images/new/7.png"):
         (root / broken).write_bytes(b"no image")
