@@ -151,5 +151,8 @@ def test_masks_of_which_none_can_be_used(files, message, explained, images, tmp_
     (root / "red").mkdir(parents=True)
     for name, value in files.items():
         Image.new("L", (24, 20), value).save(root / name)
-    assert call("evaluate", images, out, "--masks", str(root), "--method", "sobel_edges") == 2
+    line = ["--method", "sobel_edges", "--masks"]
+    assert call("evaluate", images, out, *line, str(root)) == 2
     assert re.search(message, capsys.readouterr().err)
+    assert call("evaluate", images, out, *line, str(images / "red")) == 2
+    assert "inside of --images" in capsys.readouterr().err

@@ -173,6 +173,9 @@ def test_tokens_whose_places_are_not_known_have_a_grid(images, tmp_path, capsys)
     options = ["--method", "grad_cam", "--mu", "3"]
     assert call("explain", images, tmp_path, *options, model="of_tokens") == 2
     assert "--layer and --grid say which tokens have which place" in capsys.readouterr().err
+    assert call("explain", images, tmp_path, "--mu", "3", model="of_tokens") == 2
+    assert "--method relevant_evidence: apply: no layer of this network has" in capsys.readouterr().err
+    assert not (tmp_path / "features.json").exists(), "it is said before the pass"
     options += ["--layer", "relu_1", "--grid", "2", "8"]
     found = np.stack(list(saved(images, tmp_path, *options, model="of_tokens")["grad_cam"].values()))
     across, down = (np.abs(np.diff(found, axis=axis)).mean() for axis in (2, 1))

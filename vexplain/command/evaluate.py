@@ -41,14 +41,13 @@ _AREAS = ("deletion", "insertion")
 _VERSION = 1
 
 
-def evaluate_methods(
-    arguments: Evaluate, methods: tuple[Chosen, ...], found: Any, passes: Checkpoint, say: Say
-) -> None:
+def evaluate_methods(arguments: Evaluate, opened: Any, found: Any, passes: Checkpoint, say: Say) -> None:
     """Scores methods, shows the table and writes it; those of an earlier run are taken over.
 
     Raises:
         ValueError: nothing to score, no image with a mask, or a map that is not finite.
     """
+    methods: tuple[Chosen, ...] = opened.methods
     places, unexplained = _explained(methods, found)
     masked, missing = None, []
     if arguments.masks is not None:
@@ -59,7 +58,7 @@ def evaluate_methods(
     if kept.get("key") == key and agree_on(digest_of_file(arguments.out / "evaluation.md")) == kept["digest"]:
         say(f"Scores: taken over from {arguments.out}")
     else:
-        kept = _evaluated(arguments, methods, found, places, masked, passes) | {"key": key}
+        kept = _evaluated(arguments, opened, found, places, masked, passes) | {"key": key}
         whys = {"its class has no relevant feature": unexplained, "it has no mask": missing}
         for why, names in whys.items():
             kept["left_out"].update(dict.fromkeys(names, why))
@@ -81,14 +80,17 @@ def evaluate_methods(
 
 def _evaluated(
     arguments: Evaluate,
-    methods: tuple[Chosen, ...],
+    opened: Any,
     found: Any,
     places: np.ndarray,
     masked: MaskedImages | None,
     passes: Checkpoint,
 ) -> dict[str, Any]:
-    problems = {} if has_named_methods(arguments) else problems_of(methods, found.model)
-    usable = tuple(method for method in methods if method.name not in problems)
+    problems: dict[str, str] = {}
+    if not has_named_methods(arguments):
+        names = found.relevance.class_names
+        problems = problems_of(opened.methods, opened.model, opened.searched, names)
+    usable = tuple(method for method in opened.methods if method.name not in problems)
     digest = hashlib.sha256(repr(_key(arguments, usable, found, masked)).encode()).hexdigest()[:16]
     passes = passes.below(f"evaluation-{digest}")
     functions = {m.name: functools.partial(METHODS[m.name].function, **m.options) for m in usable}

@@ -39,6 +39,13 @@ def check_inputs(arguments: Arguments) -> None:
         path = getattr(arguments, name, None)
         if path is not None and not exists(path):
             raise FileNotFoundError(f"--{name} is {str(path)!r}: there is no such {kind}")
+    for name, other in (("masks", "images"), ("a", "b"), ("b", "a")):
+        inner, outer = getattr(arguments, name, None), getattr(arguments, other, None)
+        if inner is not None and outer is not None and inner.resolve().is_relative_to(outer.resolve()):
+            raise ValueError(
+                f"--{name} is {str(inner)!r}, inside of --{other} {str(outer)!r}: its images would count "
+                "there too; choose two folders beside each other"
+            )
     if isinstance(arguments, Translate):
         for option in ("images", "a", "b"):
             _check_folders(option, getattr(arguments, option), arguments.out)

@@ -4,7 +4,7 @@ A heatmap is a gray PNG of 8 bits that vouches for itself: see `sealed`. It depe
 the relevant features, the method and its options.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from vexplain.command.names import AGAINST
 from vexplain.command.sealed import is_sealed, write_sealed
 from vexplain.datasets.batches import epoch_batches
 from vexplain.datasets.sources import as_eight_bits, subset
-from vexplain.relevance import num_features
+from vexplain.relevance import Relevance, num_features
 from vexplain.streaming import is_writer
 from vexplain.streaming.devices import Mesh, shard_batch
 from vexplain.transforms import LayerTable
@@ -88,22 +88,31 @@ def has_named_methods(arguments: Any) -> bool:
     return tuple(arguments.method) != tuple(METHODS)
 
 
-def problems_of(methods: tuple[Chosen, ...], model: Model) -> dict[str, str]:
+def problems_of(
+    methods: tuple[Chosen, ...], model: Model, searched: Sequence[Any], class_names: tuple[str, ...]
+) -> dict[str, str]:
     """Returns, by name, why this network does not have a method: known before a pass over the images.
 
-    A class activation map wants a layer with positions, rules want activation functions that they know. What
-    needs relevant features is not tried.
+    A class activation map wants a layer with positions, rules want activation functions that they know.
+
+    Args:
+        methods: of the command line.
+        model: the network.
+        searched: the layers whose features may be relevant.
+        class_names: one a class.
     """
     size = model.resizing.size
     images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    layout = tuple((layer.name, layer.num_channels) for layer in searched)
+    none = np.zeros((sum(count for _, count in layout), len(class_names)))
+    relevance = Relevance(none, none[0], none[0], 1.0, layout, class_names)
     problems = {}
     for method in methods:
-        if method.needs_relevance:
-            continue
+        own: dict[str, Any] = {"relevance": relevance} if method.needs_relevance else {}
 
-        def maps(variables, images, method=method):
+        def maps(variables, images, method=method, own=own):
             targets, key = np.zeros(1, np.int32), jax.random.key(0)
-            options = {"score": method.score, "key": key, **method.options}
+            options = {"score": method.score, "key": key, **own, **method.options}
             return attribute(method.name, model.apply, variables, images, targets, **options)
 
         try:

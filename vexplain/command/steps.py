@@ -112,7 +112,7 @@ def _run_steps(arguments: Features, say: Say) -> None:
     opened = open_inputs(arguments, say)
     found = find_features(arguments, opened, say)
     if isinstance(arguments, Evaluate):
-        evaluate_methods(arguments, opened.methods, found, passes_of(arguments.out, found.fingerprint), say)
+        evaluate_methods(arguments, opened, found, passes_of(arguments.out, found.fingerprint), say)
     if isinstance(arguments, Interpret):
         sheets = find_average_images(arguments, found, say)
         if isinstance(arguments, Explain):
@@ -179,7 +179,7 @@ def find_features(arguments: Features, opened: Opened, say: Say) -> Found:
         passes.below("features").remove()
         say(f"Relevant features: taken over from {arguments.out}")
         return Found(model, folder, table, *kept, fingerprint)
-    for name, problem in problems_of(methods, model).items():
+    for name, problem in problems_of(methods, model, rows, folder.source.class_names).items():
         if has_named_methods(arguments):
             raise ValueError(f"--method {name}: {problem}")
     say(_size_of_search(table, rows))
