@@ -4,8 +4,8 @@ Most programs of the tests run once on a few small images and take longer to com
 compiled without the optimizations that take long, unless JAX_DISABLE_MOST_OPTIMIZATIONS=0 asks for what users
 run, and kept for both processes and for the next run, beside the kind of processor that they are for: half of
 the time goes into hundreds of small programs. Without XLA's fusion emitters a training step compiles in half
-the time, and with one thread a program two processes do not wait for each other; a flag that XLA does not know
-ends the process, so that it is given to the version in which it was tried.
+the time, and with one thread a program two processes do not wait for each other. A flag that XLA does not
+know ends the process, so that they are given to the version in which they were tried.
 
 VEXPLAIN_TEST_PLATFORM=cuda runs them on a GPU instead, with the flags of XLA in VEXPLAIN_TEST_XLA_FLAGS.
 """

@@ -29,7 +29,7 @@ PARTS_OF_ITS_OWN = ("distractors", "context", "shortcut")
 
 @functools.cache
 def rendered(difficulty):
-    """Twelve scenes, one a class: factors, rendering, the same in another class, and interventions on its parts."""
+    """Twelve scenes, one a class: factors, renderings, and interventions on the parts."""
 
     @jax.jit
     def scene(key, label):

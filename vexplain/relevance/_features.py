@@ -17,6 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Float, Int
 
 from vexplain._checks import check_choice
+from vexplain._text import html_table
 from vexplain.attribution import Score, logit
 from vexplain.relevance._responses import Measure, check_measure
 from vexplain.relevance.copies import copied_features
@@ -32,6 +33,7 @@ WHY_NO_FEATURE = (
     "which is so where no image was of a class or all were of one, where every response is zero (a dead "
     "network), or where none grows with the score of the class (learn with nonnegative=False)"
 )
+_HEAVIEST = 5  # features of a class that a notebook shows
 _NUMBERS = (np.ndarray, np.number, jax.Array, float, int)
 
 
@@ -78,12 +80,17 @@ class Relevance:
         return tuple(name for name, _ in self.layout)
 
     def __repr__(self) -> str:
-        leaves = (self.weights, self.gaps, self.penalties, self.mu)
-        are_numbers = all(isinstance(leaf, _NUMBERS) and not isinstance(leaf, Tracer) for leaf in leaves)
-        if not are_numbers or np.ndim(self.weights) != 2:
-            # Inside a transformation there are no values to show.
+        if not self._has_numbers():  # inside a transformation there are no values to show
             return f"Relevance(layout={self.layout}, class_names={self.class_names}, weights={self.weights})"
         return _table(self)
+
+    def _repr_html_(self) -> str | None:
+        return _html_table(self) if self._has_numbers() else None
+
+    def _has_numbers(self) -> bool:
+        leaves = (self.weights, self.gaps, self.penalties, self.mu)
+        are_numbers = all(isinstance(leaf, _NUMBERS) and not isinstance(leaf, Tracer) for leaf in leaves)
+        return are_numbers and np.ndim(self.weights) == 2
 
 
 def find_relevance(
@@ -231,15 +238,29 @@ def _check_statistics(statistics: Statistics, layout: FeatureLayout) -> None:
         )
 
 
+def _summary(relevance: Relevance) -> str:
+    union = sum(map(len, relevant_union(relevance).values()))
+    return (
+        f"{union} of {layout_size(relevance.layout)} features of {len(relevance.layout)} layers are relevant "
+        f"for some of {len(relevance.class_names)} classes (mu = {float(relevance.mu):g})"
+    )
+
+
+def _html_table(relevance: Relevance) -> str:
+    """A row a class."""
+    rows = []
+    for index, name in enumerate(relevance.class_names):
+        found = features(relevance, index)
+        rest = f", and {len(found) - _HEAVIEST} more" if len(found) > _HEAVIEST else ""
+        heaviest = ", ".join(f"{f.layer}[{f.channel}] {f.weight:.3g}" for f in found[:_HEAVIEST])
+        rows.append((name, str(len(found)), f"{heaviest}{rest}"))
+    return html_table(("class", "features", "largest weights"), rows, caption=_summary(relevance))
+
+
 def _table(relevance: Relevance) -> str:
     counts, norms = num_features(relevance), np.abs(np.asarray(relevance.weights)).sum(axis=0)
-    total = layout_size(relevance.layout)
-    union = sum(map(len, relevant_union(relevance).values()))
     width, origins = max(5, *map(len, relevance.layers)), _origins(relevance)
-    lines = [
-        f"{union} of {total} features of {len(relevance.layout)} layers are relevant for some of "
-        f"{len(counts)} classes (mu = {float(relevance.mu):g})"
-    ]
+    lines = [_summary(relevance)]
     for index, name in enumerate(relevance.class_names):
         is_active = float(relevance.penalties[index]) > 0
         lines += [
