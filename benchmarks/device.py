@@ -9,7 +9,7 @@ Parts, most valuable first: `checks` (numeric tests of the library on the device
 of every method), `explain_vgg16` (VGG-16 beside Captum, where PyTorch and Captum are installed), `statistics`
 (the pass that sums G = Σ x xᵀ beside the plain product), `solver` (the mu-lasso beside LARS), `an8flower`
 (the main job at 112 px), `shape_translation` (the full model at 64 px, for the time that is left),
-`first_calls` (of every method on ResNet-18).
+`appearance_translation` (ways to carry texture, at equal time), `first_calls` (of every method on ResNet-18).
 
 Each part is a process with a limit in time. Its results are in the JSON file as soon as they are known, and a
 part that fails or runs out of time is noted there and does not stop the next. A second call does what is
@@ -45,6 +45,7 @@ LIMITS = {  # seconds of a part; the last ones take what is left
     "solver": 45,
     "an8flower": 200,
     "shape_translation": 400,
+    "appearance_translation": 560,
     "first_calls": 120,
 }
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch", "captum", "scikit-learn")

@@ -4,17 +4,19 @@ A part is `part(run) -> dict`: it saves what it knows by `run.save` as soon as i
 `run.seconds`, and may say `"continues": True` where another call would go on with it.
 """
 
+import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.device_checks import run_tests
-from vexplain._files import write_json
+from vexplain._files import read_json, write_json
 
 TESTS = {
     "smoke": ("tests/relevance/test_lasso.py",),
@@ -180,6 +182,110 @@ def shape_translation(run: Run) -> dict[str, Any]:
     }
 
 
+def appearance_translation(run: Run) -> dict[str, Any]:
+    """Ways to carry texture, each trained for the same time on the same images and scored; the first, longer.
+
+    It leaves two pictures of all ways, and the report once all are scored.
+    """
+    _keep_programs(run)
+    end = time.monotonic() + run.seconds - 8
+    from experiments.appearance_translation import PRESETS, main, report_of, training_images
+
+    config, ways = dataclasses.replace(PRESETS[run.preset][1], out=run.work, devices=1), (("flow",),)
+    if run.preset == "accelerator":
+        config = dataclasses.replace(config, num_pairs=200, every=250)
+        ways = (("offsets", "flow"), ("flow",), ("adaptive",), ("attention",))
+    configs = [dataclasses.replace(config, carriers=way) for way in ways]
+    result: dict[str, Any] = {"device": device_facts(), "models": [], "errors": [], "seconds": {}}
+    with _timed("compilation and rendering", result["seconds"]), _compiled_meanwhile(configs):
+        data = training_images(config)
+    run.save(result)
+    aside = 16.0  # beside training: tracing and programs from the cache, scores, pictures
+    seconds = (end - time.monotonic() - (len(ways) + 1) * aside) / (len(ways) + 2)
+    for n, one in enumerate([*configs, configs[0]]):
+        left = end - time.monotonic() - aside
+        if run.preset == "accelerator" and left < 8:
+            result["in_time"] = n >= len(configs)  # all were trained once
+            break
+        trained = max(left if n == len(configs) else min(seconds, left), 1.0)
+        started, before = time.monotonic(), _minutes(one)
+        try:
+            metrics = main(dataclasses.replace(one, call_minutes=trained / 60), data, with_report=False)
+        except RuntimeError as error:  # a training that diverges must not hide the others
+            result["errors"].append(f"{one.carriers}: {error}")
+            continue
+        aside = max(5.0, time.monotonic() - started - 60 * (metrics["minutes"] - before))
+        result["models"].append(metrics | {"seconds_beside_training": aside})
+        run.save(result | {"device": device_facts()})
+        _montage(run, configs)
+    if end - time.monotonic() > 10:
+        shutil.copy(report_of(configs[0]), run.out / "appearance_translation.html")
+    return result | {"device": device_facts()}
+
+
+def _minutes(config: Any) -> float:
+    """What a training took so far."""
+    return (read_json(config.folder / "metrics.json") or {"minutes": 0.0})["minutes"]
+
+
+@contextlib.contextmanager
+def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - began
+
+
+@contextlib.contextmanager
+def _compiled_meanwhile(configs: Any) -> Iterator[None]:
+    """Programs of several trainings, compiled at once for the cache that `_keep_programs` chose."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    from experiments.appearance_translation import networks, training
+    from experiments.appearance_translation_scores import embedded
+    from experiments.shape_translation_scores import in_batches
+    from vexplain.translation.layered import LayeredTranslator
+
+    def one(config: Any) -> None:
+        size, translator = config.size, LayeredTranslator(networks(config))
+        images = np.random.default_rng(0).integers(0, 256, (config.num_images, size, size, 3), np.uint8)
+        run, state = training(config, translator, (images, images))
+        with contextlib.suppress(RuntimeError):  # noise may diverge
+            run(state, num_steps=1)
+        few = images[:8].astype(np.float32) / 255
+        embedded(functools.partial(translator.appearance, state.average), few, few[:, None])
+        for direction in ("ab", "ba"):
+            in_batches(functools.partial(translator.translate, state.average, direction=direction), few)
+
+    with ThreadPoolExecutor() as pool:
+        running = [pool.submit(one, config) for config in configs]
+        yield
+        for future in running:
+            future.result()
+
+
+def _montage(run: Run, configs: Any) -> None:
+    """A picture for each direction: inputs, the translations of each way that is trained, and the truth."""
+    import numpy as np
+    from PIL import Image
+
+    from vexplain.datasets.shape_swap import paired_test
+
+    pairs, count = paired_test(24, size=configs[0].size), 24
+    ends = {"ab": (pairs.images_a, pairs.images_b), "ba": (pairs.images_b, pairs.images_a)}
+    for direction, (inputs, truths) in ends.items():
+        rows = [inputs]
+        for config in configs:
+            if (config.folder / "outputs.npz").exists():
+                with np.load(config.folder / "outputs.npz") as file:
+                    rows.append(file[direction][:count] / 255)
+        rows = [row[: min(map(len, rows))] for row in (*rows, truths)]
+        picture = np.concatenate([np.concatenate(list(row), 1) for row in rows])
+        picture = np.round(255 * picture).astype(np.uint8)
+        Image.fromarray(picture).save(run.out / f"appearance_translation-{direction}.png")
+
+
 PARTS: dict[str, Callable[[Run], dict[str, Any]]] = {
     part.__name__: part
     for part in (
@@ -190,6 +296,7 @@ PARTS: dict[str, Callable[[Run], dict[str, Any]]] = {
         solver,
         an8flower,
         shape_translation,
+        appearance_translation,
         first_calls,
     )
 }

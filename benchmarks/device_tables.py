@@ -26,7 +26,8 @@ def tables(record: Mapping[str, Any]) -> str:
 
 def _has_numbers(result: Mapping[str, Any]) -> bool:
     return any(
-        name in result for name in ("rows", "files", "metrics", "history", "training_images_per_second")
+        name in result
+        for name in ("rows", "files", "metrics", "models", "history", "training_images_per_second")
     )
 
 
@@ -176,6 +177,27 @@ def _shape_translation(result: Mapping[str, Any]) -> str:
     return f"{text}:\n\n{_table(['direction', *names], rows)}{_memory(result)}"
 
 
+def _appearance_translation(result: Mapping[str, Any]) -> str:
+    names = ("iou_gain", "hue_error", "l1", "texture", "recall", "score")
+    rows = [
+        [
+            " + ".join(m["carriers"]),
+            d,
+            str(m["steps"]),
+            _number(m["minutes"]),
+            *(_number(s[n]) for n in names),
+        ]
+        for m in result["models"]
+        for d, s in m["scores"].items()
+    ]
+    if not rows:
+        return ""
+    settings = result["models"][0]["settings"]
+    about = f"{settings['size']} px, batch {settings['batch_size']}, {settings['num_pairs']} test pairs:"
+    header = ["texture carried by", "direction", "steps", "minutes", *names]
+    return f"{about}\n\n{_table(header, rows)}{_memory(result)}"
+
+
 HEADINGS = {
     "checks": "Tests of the library",
     "methods": "Every method on FlowerNet",
@@ -185,6 +207,7 @@ HEADINGS = {
     "solver": "The mu-lasso",
     "an8flower": "The main job",
     "shape_translation": "Shape translation",
+    "appearance_translation": "Appearance-preserving translation",
 }
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "checks": _checks,
@@ -195,6 +218,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "solver": _solver,
     "an8flower": _an8flower,
     "shape_translation": _shape_translation,
+    "appearance_translation": _appearance_translation,
 }
 
 

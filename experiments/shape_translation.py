@@ -319,7 +319,7 @@ def log_of(folder: Path, step: int) -> contextlib.AbstractContextManager[Summary
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
 
-def optimizer_of(config: Config) -> optax.GradientTransformation:
+def optimizer_of(config: Any) -> optax.GradientTransformation:
     """Adam with the short memories that suit a game of two networks."""
     return optax.adam(config.learning_rate, 0.5, 0.99)
 
@@ -329,6 +329,11 @@ def checkpoint_of(config: Config, folder: Path) -> Checkpoint:
     free = ("out", "num_pairs", "num_steps", "minutes", "call_minutes", "every", "devices")
     absent = [name for name in ("a", "b") if getattr(config, name) is None]
     settings = fingerprint(config, without=(*free, *absent))
+    return checkpoint_in(folder, settings)
+
+
+def checkpoint_in(folder: Path, settings: str) -> Checkpoint:
+    """A checkpoint that is written where a fold ends."""
     return Checkpoint(folder / "checkpoints", every=10**9, fingerprint=settings)
 
 

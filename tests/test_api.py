@@ -20,6 +20,7 @@ from vexplain import (
     translation,
 )
 from vexplain.datasets import shape_swap
+from vexplain.translation import layered
 
 ELSEWHERE = {"apply", "variables", "images", "targets", "score", "key"}  # documented once for the library
 README = Path(__file__).parent.parent / "README.md"
@@ -35,6 +36,7 @@ ROOMS = (
     transforms,
     translation,
     shape_swap,
+    layered,
 )
 
 

@@ -127,6 +127,17 @@ def test_tables_of_every_part():
                 "scores": {"ab": scores | {"score": 0.5}},
             },
         },
+        "appearance_translation": {
+            "models": [
+                {
+                    "carriers": ["offsets", "flow"],
+                    "steps": 1200,
+                    "minutes": 0.5,
+                    "settings": {"size": 64, "batch_size": 32, "num_pairs": 200},
+                    "scores": {"ba": scores | {"score": 0.75, "texture": 0.9}},
+                }
+            ]
+        },
     }
     parts = {
         name: {"status": "done", "commit": "abc", "result": {"device": device} | result}
@@ -145,6 +156,7 @@ def test_tables_of_every_part():
         "| Grad-CAM | 25.0 | 50.0 |",
         "1,000 steps in 1.7 minutes, 10.0 a second with compilation and checkpoints (of 60,000 of the pre",
         "| ab | 0.5 | 4 | 1 | 0.1 | 1 | 0.4 | 0.5 |",
+        "| offsets + flow | ba | 1200 | 0.5 | 0.5 | 4 | 0.1 | 0.9 | 0.4 | 0.75 |",
     ):
         assert line in text
 

@@ -17,6 +17,7 @@ from vexplain.translation import (
     masked_ssim,
     mean_color,
     overlap_error,
+    texture_correlation,
 )
 
 # sRGB -> skimage.color.rgb2lab of scikit-image 0.26.0 (its matrix has six digits)
@@ -113,3 +114,18 @@ def test_in_an_empty_region_and_of_equal_images_nothing_differs():
         np.testing.assert_allclose(masked_psnr(images, other, masks), 100, rtol=1e-6)
         np.testing.assert_allclose(masked_ssim(images, other, masks), 1, rtol=1e-5)
     assert overlap_error(images, truth, jnp.zeros((1, 13, 17)), jnp.ones((1, 13, 17))) == 0
+
+
+def test_texture_is_the_correlation_within_the_region():
+    random = np.random.default_rng(0)
+    truth, images = (random.random((4, 6, 5, 3), np.float32) for _ in range(2))
+    truth[3] = 0.4  # no pattern
+    images[2] = 0.7
+    masks = (random.random((4, 6, 5)) < 0.6).astype(np.float32)
+    found = texture_correlation(jnp.asarray(images), jnp.asarray(truth), jnp.asarray(masks))
+    for n in range(2):
+        ours, true = (x[n][masks[n] == 1] for x in (images, truth))
+        ours, true = ((x - x.mean(0)).ravel() for x in (ours, true))
+        np.testing.assert_allclose(found[n], ours @ true / np.sqrt(ours @ ours * (true @ true)), rtol=1e-4)
+    assert found[2] == 0
+    assert np.isnan(found[3])

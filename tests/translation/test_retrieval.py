@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.translation import recall_at, reciprocal_rank, retrieval_ranks
+from vexplain.translation import color_histogram, recall_at, reciprocal_rank, retrieval_ranks
 
 
 def test_ranks_are_places_in_the_sorted_distances():
@@ -31,3 +31,23 @@ def test_recall_and_reciprocal_rank():
     np.testing.assert_array_equal(recall_at(ranks), [1, 0, 0, 0])
     np.testing.assert_array_equal(recall_at(ranks, k=5), [1, 1, 1, 0])
     np.testing.assert_allclose(reciprocal_rank(ranks), [1, 0.5, 0.2, 0.05])
+
+
+def test_ranks_by_codes_are_ranks_by_their_products():
+    random = np.random.default_rng(1)
+    codes, candidates = random.normal(size=(5, 8)), random.normal(size=(5, 7, 8))
+    codes, candidates = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (codes, candidates))
+    products = np.einsum("nd,nkd->nk", codes, candidates)
+    expected = (products >= products[:, :1]).sum(1)
+    found = retrieval_ranks(codes.astype(np.float32), candidates.astype(np.float32))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_histogram_is_that_of_numpy():
+    random = np.random.default_rng(2)
+    images, masks = random.random((2, 6, 5, 3)).astype(np.float32), (random.random((2, 6, 5)) < 0.5)
+    found = color_histogram(images, masks.astype(np.float32), num_bins=3)
+    for n in range(2):
+        counts, _ = np.histogramdd(images[n][masks[n]], bins=(3, 3, 3), range=[(0, 1)] * 3)
+        np.testing.assert_allclose(found[n], counts.ravel() / masks[n].sum(), atol=1e-6)
+    np.testing.assert_array_equal(color_histogram(images, np.zeros((2, 6, 5), np.float32)), 0)

@@ -23,6 +23,7 @@ XYZ_OF_RGB = (
 )
 WHITE_D65 = (0.95047, 1.0, 1.08883)
 LEAST_CHROMA = 1 / 255  # below it a color is gray and its hue is that of rounding
+LEAST_PATTERN = 2 / 255  # standard deviation of colors over a region below which it counts as plain
 LEAST_SQUARED_ERROR = 1e-10  # PSNR ends at 100 dB, so that means over examples stay finite
 
 
@@ -101,6 +102,32 @@ def masked_ssim(images: Images, truth: Images, masks: Masks) -> Float[Array, " b
     Neighborhoods are those of the whole images, so that the outline counts.
     """
     return _mean_over(masks, ssim_map(images, truth).mean(-1), empty=1.0)
+
+
+def texture_correlation(images: Images, truth: Images, masks: Masks) -> Float[Array, " batch"]:
+    """Returns how well a pattern agrees with the true one over a region, in [-1, 1] (*ours*).
+
+    The correlation of all pixels and channels after the mean color of the region was subtracted from each
+    image: a right color alone scores 0. The region are the pixels of a mask of 0.99 or more, away from the
+    outline, where colors are mixed with the background. NaN where the truth has no pattern there, and 0 where
+    only the output has none.
+
+    Example:
+        >>> truth = jnp.array([0.2, 0.8, 0.2, 0.8]).reshape(1, 1, 4, 1)
+        >>> print(texture_correlation(truth / 2, truth, jnp.ones((1, 1, 4))))
+        [1.]
+    """
+    region = jnp.asarray(masks) >= 0.99
+    count = region.sum((1, 2))
+
+    def pattern(x):
+        return region[..., None] * (x - mean_color(x, region.astype(x.dtype))[:, None, None])
+
+    ours, true = pattern(images), pattern(truth)
+    product, ours, true = ((a * b).sum((1, 2, 3)) for a, b in ((ours, true), (ours, ours), (true, true)))
+    least = LEAST_PATTERN**2 * count * truth.shape[-1]
+    correlation = product / jnp.sqrt(jnp.maximum(ours * true, 1e-12))
+    return jnp.where(true > least, jnp.where(ours > least, correlation, 0.0), jnp.nan)
 
 
 def overlap_error(

@@ -92,6 +92,22 @@ def fill_with_mean_color(images: Images, masks: Masks, true_masks: Masks) -> Out
     return coverage * color[:, None, None] + (1 - coverage) * background[:, None, None]
 
 
+def paste_into_true_mask(images: Images, masks: Masks, true_masks: Masks) -> OutputImages:
+    """Returns the true shape with the input's own pixels where the input shows the object (*ours*).
+
+    Where it does not, the object's mean color. Valid where position and texture stay: it is what copying
+    without any continuation of the pattern reaches.
+
+    Args:
+        masks: the objects in `images`.
+        true_masks: the objects in the true translations.
+    """
+    filled, coverage = fill_with_mean_color(images, masks, true_masks), jnp.asarray(true_masks)[..., None]
+    background = mean_color(images, 1 - jnp.ceil(masks))[:, None, None]
+    is_whole = (jnp.asarray(masks) >= 1)[..., None]
+    return jnp.where(is_whole, coverage * images + (1 - coverage) * background, filled)
+
+
 @jax.jit
 def _closer(nearest, images, candidates, start):
     """Returns the smaller distances, ||x - c||² without its constant part ||x||², and where they are."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vexplain.translation.networks import Latents
 from vexplain.typing import Array, Float, Images
@@ -24,7 +25,7 @@ def kl_divergence(mean: Latents, log_variance: Latents) -> Float[Array, " batch"
 
 
 def absolute_error(
-    a: Float[Array, " batch *shape"], b: Float[Array, " batch *shape"]
+    a: Float[Array | np.ndarray, " batch *shape"], b: Float[Array | np.ndarray, " batch *shape"]
 ) -> Float[Array, " batch"]:
     """Returns mean |a - b| of each example: the reconstruction and the cycle loss.
 
@@ -32,7 +33,7 @@ def absolute_error(
         a: (batch, ...).
         b: of the same shape.
     """
-    return jnp.abs(a - b).mean(tuple(range(1, a.ndim)))
+    return jnp.abs(jnp.asarray(a) - b).mean(tuple(range(1, a.ndim)))
 
 
 def adversarial_loss(scores: Float[Array, " batch *map"], *, target: float | int) -> Float[Array, " batch"]:

@@ -58,7 +58,7 @@ class Translator:
         self, discriminator: Variables, images: Images, domain: str
     ) -> Float[Array, " batch *map"]:
         """Returns scores: near 1 for what looks like an image of the domain, near 0 otherwise."""
-        graph, rest = _graph(Discriminator, self.settings)
+        graph, rest = graph_of(Discriminator, self.settings)
         critic = nnx.merge(graph, self._cast(discriminator), rest, copy=True)
         return critic(self._cast(images), domain).astype(jnp.float32)
 
@@ -99,7 +99,7 @@ class Translator:
         return _decoded(self, generator, jnp.asarray(images), source, target)
 
     def _generator(self, variables):
-        graph, rest = _graph(Generator, self.settings)
+        graph, rest = graph_of(Generator, self.settings)
         return nnx.merge(graph, self._cast(variables), rest, copy=True)
 
     def _cast(self, tree: PyTree) -> PyTree:
@@ -127,14 +127,25 @@ def _decoded(translator: Translator, generator, images, source: str, target: str
 
 @functools.partial(jax.jit, static_argnums=0)
 def _init(settings: NetworkSettings, key: Key) -> TranslatorVariables:
-    modules = (module(settings, rngs=nnx.Rngs(0)) for module in (Generator, Discriminator))
-    deviations = (nnx.to_pure_dict(nnx.split(module, nnx.Param, ...)[1]) for module in modules)
-    flat, unravel = jax.flatten_util.ravel_pytree(TranslatorVariables(*deviations))
+    return drawn((Generator, Discriminator), settings, key)
+
+
+def drawn(modules: tuple[Any, Any], settings: Any, key: Key) -> TranslatorVariables:
+    """Returns the variables of generator and discriminator, each parameter its deviation times one draw.
+
+    Args:
+        modules: the two classes of modules, whose initializers are those of `blocks`.
+        settings: that the modules take.
+        key: of the draw.
+    """
+    built = (module(settings, rngs=nnx.Rngs(0)) for module in modules)
+    scales = (nnx.to_pure_dict(nnx.split(module, nnx.Param, ...)[1]) for module in built)
+    flat, unravel = jax.flatten_util.ravel_pytree(TranslatorVariables(*scales))
     return unravel(flat * jax.random.normal(key, flat.shape))
 
 
 @functools.lru_cache(maxsize=64)
-def _graph(module, settings: NetworkSettings):
+def graph_of(module: Any, settings: Any) -> tuple[Any, Any]:
     """Returns what is left of a module without its parameters."""
     shapes = nnx.eval_shape(lambda: module(settings, rngs=nnx.Rngs(0)))
     graph, _, rest = nnx.split(shapes, nnx.Param, ...)

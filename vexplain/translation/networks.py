@@ -8,7 +8,6 @@ the color statistics that have to survive (*reconstructed*; the paper's tables a
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vexplain._checks import check_choice, check_positive
+from vexplain.translation.blocks import act, conv, linear, to_depth, to_space
 from vexplain.typing import Array, Float, Images
 
 DOMAINS = ("a", "b")
@@ -24,7 +24,6 @@ Latent = Literal["vector", "4x4", "8x8", "16x16"]
 Sharing = Literal["nothing", "middle", "encoder"]
 Variance = Literal["learned", "fixed", "none"]
 Latents: TypeAlias = Float[Array, " batch *latent"]
-_SLOPE = 0.2  # of the leaky ReLU
 _BOUND = 8.0  # of the log-variance, which one bad step could otherwise send beyond all numbers
 _NARROW = 16  # channels of the map that a latent vector is made of
 _MAX_FACTOR = 8  # channels grow with depth up to this many times the width
@@ -129,12 +128,12 @@ def _by_domain(is_shared: bool, make: Callable[[], nnx.Module]) -> Any:
 class _Encoder(nnx.Module):
     def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
         sizes = (3, *settings.widths)
-        self.stages = nnx.List([_conv(4 * a, b, rngs) for a, b in itertools.pairwise(sizes)])
+        self.stages = nnx.List([conv(4 * a, b, rngs) for a, b in itertools.pairwise(sizes)])
 
     def __call__(self, images):
         x = images * 2 - 1
         for stage in self.stages:
-            x = _act(stage(_to_depth(x)))
+            x = act(stage(to_depth(x)))
         return x
 
 
@@ -148,12 +147,12 @@ class _Middle(nnx.Module):
         channels, size = settings.widths[-1], settings.latent_size
         self.is_vector, self.grid = settings.latent == "vector", settings.grid
         inner, outer = (_NARROW, _NARROW) if self.is_vector else (2 * size, size)
-        self.into = nnx.List([*_blocks(settings, rngs), _conv(channels, inner, rngs, gain=0.5)])
-        self.out = nnx.List([_conv(outer, channels, rngs), *_blocks(settings, rngs)])
+        self.into = nnx.List([*_blocks(settings, rngs), conv(channels, inner, rngs, gain=0.5)])
+        self.out = nnx.List([conv(outer, channels, rngs), *_blocks(settings, rngs)])
         if self.is_vector:
             flat = settings.grid**2 * _NARROW
             sizes = ((flat, 2 * size), (size, flat))
-            self.linear = nnx.List([_linear(a, b, rngs, gain=1.0) for a, b in sizes])
+            self.linear = nnx.List([linear(a, b, rngs, gain=1.0) for a, b in sizes])
 
     def encode(self, x):
         for layer in self.into:
@@ -165,7 +164,7 @@ class _Middle(nnx.Module):
     def decode(self, z):
         if self.is_vector:
             z = self.linear[1](z).reshape(len(z), self.grid, self.grid, _NARROW)
-        x = _act(self.out[0](z))
+        x = act(self.out[0](z))
         for block in self.out[1:]:
             x = block(x)
         return x
@@ -174,29 +173,29 @@ class _Middle(nnx.Module):
 class _Decoder(nnx.Module):
     def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
         *hidden, last = itertools.pairwise((*settings.widths[::-1], 3))
-        self.stages = nnx.List([_conv(a, 4 * b, rngs) for a, b in hidden])
-        self.last = _conv(last[0], 4 * last[1], rngs, gain=0.5)
+        self.stages = nnx.List([conv(a, 4 * b, rngs) for a, b in hidden])
+        self.last = conv(last[0], 4 * last[1], rngs, gain=0.5)
 
     def __call__(self, x):
         for stage in self.stages:
-            x = _act(_to_space(stage(x)))
+            x = act(to_space(stage(x)))
         # In bfloat16 the sigmoid is 1 from 6 on, its derivative 0: a white image would stay white.
-        return jax.nn.sigmoid(_to_space(self.last(x)).astype(jnp.float32))
+        return jax.nn.sigmoid(to_space(self.last(x)).astype(jnp.float32))
 
 
 class _Critic(nnx.Module):
     def __init__(self, settings: NetworkSettings, *, rngs: nnx.Rngs):
         self.is_global = not settings.discriminator_stages
         widths = [settings.width * min(2**n, _MAX_FACTOR) for n in range(settings.critic_stages)]
-        self.stages = nnx.List([_conv(4 * a, b, rngs) for a, b in itertools.pairwise((3, *widths))])
+        self.stages = nnx.List([conv(4 * a, b, rngs) for a, b in itertools.pairwise((3, *widths))])
         self.scores = (
-            _linear(16 * widths[-1], 1, rngs) if self.is_global else _conv(widths[-1], 1, rngs, kernel=1)
+            linear(16 * widths[-1], 1, rngs) if self.is_global else conv(widths[-1], 1, rngs, kernel=1)
         )
 
     def __call__(self, images):
         x = images * 2 - 1
         for stage in self.stages:
-            x = _act(stage(_to_depth(x)))
+            x = act(stage(to_depth(x)))
         scores = self.scores(x.reshape(len(x), -1) if self.is_global else x)
         return scores[..., 0]
 
@@ -205,48 +204,12 @@ class _Block(nnx.Module):
     """x + conv(act(conv(act(x)))); the second convolution begins at zero, so that depth costs nothing."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.first = _conv(channels, channels, rngs)
-        self.second = _conv(channels, channels, rngs, gain=0.0)
+        self.first = conv(channels, channels, rngs)
+        self.second = conv(channels, channels, rngs, gain=0.0)
 
     def __call__(self, x):
-        return x + self.second(_act(self.first(_act(x))))
+        return x + self.second(act(self.first(act(x))))
 
 
 def _blocks(settings: NetworkSettings, rngs: nnx.Rngs) -> list[_Block]:
     return [_Block(settings.widths[-1], rngs=rngs) for _ in range(settings.num_blocks)]
-
-
-def _conv(inputs: int, outputs: int, rngs: nnx.Rngs, *, kernel: int = 3, gain: float = 2.0) -> nnx.Conv:
-    return nnx.Conv(inputs, outputs, (kernel, kernel), kernel_init=_init(gain), rngs=rngs)
-
-
-def _linear(inputs: int, outputs: int, rngs: nnx.Rngs, *, gain: float = 2.0) -> nnx.Linear:
-    return nnx.Linear(inputs, outputs, kernel_init=_init(gain), rngs=rngs)
-
-
-def _init(gain: float):
-    """An initializer of standard deviations; `Translator.init` multiplies all of them by one draw."""
-    # A program that draws each array by itself takes half a minute to compile.
-
-    def deviations(key, shape, dtype=jnp.float32, out_sharding=None):
-        del key, out_sharding
-        return jnp.full(shape, math.sqrt(gain / math.prod(shape[:-1])), dtype)
-
-    return deviations
-
-
-def _act(x):
-    return jax.nn.leaky_relu(x, _SLOPE)
-
-
-def _to_depth(x: Float[Array, "n h w c"]) -> Float[Array, "n _h _w _c"]:
-    """2×2 pixels into channels."""
-    n, h, w, c = x.shape
-    return x.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4 * c)
-
-
-def _to_space(x: Float[Array, "n h w c"]) -> Float[Array, "n _h _w _c"]:
-    """Channels into 2×2 pixels."""
-    n, h, w, c = x.shape
-    x = x.reshape(n, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(n, 2 * h, 2 * w, c // 4)

@@ -21,9 +21,16 @@ _ROUND = 0.05  # anisotropy below which the tilt of an object counts less and le
 _EDGE, _SOFTNESS = 0.12, 0.04  # color distance at which a pixel is half foreground, and the width of the step
 
 
+def background_contrast(images: Images) -> Float[Array, "batch height width"]:
+    """Returns the distance of each pixel's color from the mean color of the border."""
+    edges = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
+    background = jnp.concatenate(edges, axis=1).mean(1)[:, None, None]
+    return jnp.sqrt(((images - background) ** 2).sum(-1) + 1e-6)
+
+
 def soft_foreground(images: Images) -> Float[Array, "batch height width"]:
     """Returns a differentiable mask in [0, 1] of what differs from the mean color of the border."""
-    return jax.nn.sigmoid((_contrast(images) - _EDGE) / _SOFTNESS)
+    return jax.nn.sigmoid((background_contrast(images) - _EDGE) / _SOFTNESS)
 
 
 def color_distance(a: Images, b: Images) -> Float[Array, " batch"]:
@@ -116,13 +123,6 @@ def latent_distance(a: Latents, b: Latents) -> Float[Array, " batch"]:
     return ((a - b) ** 2).mean(tuple(range(1, a.ndim)))
 
 
-def _contrast(images: Images) -> Float[Array, "batch height width"]:
-    """Returns the distance of each pixel's color from the mean color of the border."""
-    edges = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
-    background = jnp.concatenate(edges, axis=1).mean(1)[:, None, None]
-    return jnp.sqrt(((images - background) ** 2).sum(-1) + 1e-6)
-
-
 class _Pose(NamedTuple):
     middle: Float[Array, "batch 2"]  # x to the right and y down, in pixels
     radius: Float[Array, " batch"]  # root mean square distance from the middle, in pixels
@@ -132,7 +132,7 @@ class _Pose(NamedTuple):
 
 def _pose(images: Images) -> _Pose:
     """Moments of an object whose pixels weigh by their contrast, which a blurred outline hardly changes."""
-    contrast = _contrast(images)
+    contrast = background_contrast(images)
     weights = contrast * jax.nn.sigmoid(3 * (contrast - _EDGE / 2) / _SOFTNESS)
     mass = weights.sum((1, 2)) + 1
     rows, columns = (jnp.arange(n, dtype=weights.dtype) - (n - 1) / 2 for n in weights.shape[1:])

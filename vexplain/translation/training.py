@@ -112,15 +112,7 @@ def adversarial_training(
     optimizers = (optimizer, discriminator_optimizer or optimizer)
 
     def init(variables: TranslatorVariables) -> TranslationState:
-        names = _names(weights)
-        return TranslationState(
-            variables=variables,
-            average=jax.tree.map(jnp.array, variables.generator),
-            opt_states=(optimizers[0].init(variables.generator), optimizers[1].init(variables.discriminator)),
-            step=jnp.zeros((), jnp.int32),
-            losses={name: jnp.zeros(()) for name in names},
-            divergence=no_divergence(names),
-        )
+        return first_state(variables, optimizers, _names(weights))
 
     def update(state: TranslationState, batch: Batch) -> TranslationState:
         images: dict[str, Images] = {d: jnp.asarray(batch[d]) for d in DOMAINS}
@@ -137,14 +129,8 @@ def adversarial_training(
         slopes, more = jax.grad(objective, has_aux=True)(made)
         updates, opt_state = optimizers[0].update(send(slopes)[0], state.opt_states[0], generator)
         losses |= more
-        keep, divergence = guarded(state.divergence, losses, step=state.step)
-        new = (TranslatorVariables(optax.apply_updates(generator, updates), critic), (opt_state, critic_opt))
-        variables, opt_states = keep(new, (state.variables, state.opt_states))
-        decay = jnp.minimum(average_decay, (1.0 + state.step) / (10.0 + state.step))
-        average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, variables.generator)
-        average = keep(average, state.average)
-        averages = running_mean(losses, state.losses, step=state.step)
-        return TranslationState(variables, average, opt_states, state.step + 1, averages, divergence)
+        variables = TranslatorVariables(optax.apply_updates(generator, updates), critic)
+        return next_state(state, variables, (opt_state, critic_opt), losses, average_decay)
 
     return init, update
 
@@ -206,6 +192,53 @@ def train_translator(
         description=description,
         report=translation_report,
     )
+
+
+def first_state(
+    variables: TranslatorVariables,
+    optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
+    names: Iterable[str],
+) -> TranslationState:
+    """Returns the state before the first step.
+
+    Args:
+        optimizers: of generator and discriminator.
+        names: of the losses.
+    """
+    names = list(names)
+    return TranslationState(
+        variables=variables,
+        average=jax.tree.map(jnp.array, variables.generator),
+        opt_states=(optimizers[0].init(variables.generator), optimizers[1].init(variables.discriminator)),
+        step=jnp.zeros((), jnp.int32),
+        losses={name: jnp.zeros(()) for name in names},
+        divergence=no_divergence(names),
+    )
+
+
+def next_state(
+    state: TranslationState,
+    variables: TranslatorVariables,
+    opt_states: tuple[PyTree, PyTree],
+    losses: dict[str, Array],
+    average_decay: float,
+) -> TranslationState:
+    """Returns the state after a step; variables, averages and optimizers unchanged by a loss not finite.
+
+    Args:
+        state: before the step.
+        variables: that the step found.
+        opt_states: of generator and discriminator, likewise.
+        losses: of the step, by name.
+        average_decay: of the moving average is min(average_decay, (1 + step) / (10 + step)).
+    """
+    keep, divergence = guarded(state.divergence, losses, step=state.step)
+    variables, opt_states = keep((variables, opt_states), (state.variables, state.opt_states))
+    decay = jnp.minimum(average_decay, (1.0 + state.step) / (10.0 + state.step))
+    average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, variables.generator)
+    average = keep(average, state.average)
+    averages = running_mean(losses, state.losses, step=state.step)
+    return TranslationState(variables, average, opt_states, state.step + 1, averages, divergence)
 
 
 def _generated(translator: Translator, weights: Weights, generator: PyTree, images, key: Key):

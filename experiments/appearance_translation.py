@@ -1,0 +1,295 @@
+"""The same garment in another shape, its texture carried along, by one model that also finds it again.
+
+Paper: K. Wang, L. Ma, J. Oramas, L. Van Gool, T. Tuytelaars, An Unpaired Shape Transforming Method for Image
+Translation and Cross-Domain Retrieval, arXiv 1812.02134. Its abstract is known and its method is not: one
+model, an appearance code that retrieves, and the kinds of losses are *reconstructed*; the layers (shape,
+texture, background) and the ways in which texture is carried are *ours*. The data is rendered, so that the
+true translation of every test image is known.
+
+    python -m experiments.appearance_translation laptop                       45 minutes on 2 cores, 32 px
+    python -m experiments.appearance_translation laptop --carriers attention  another way to carry texture
+    python -m experiments.appearance_translation laptop --without overlap     an ablation
+    python -m experiments.appearance_translation accelerator --minutes 8      64 px; call it again until done
+
+Each setting of carriers, losses left out and seed is trained in a folder of its own and resumes there; every
+call writes the report anew, with a row for each training on the same data and for references that learn
+nothing. Training stops after `minutes` or `num_steps`, whichever comes first; a call stops after
+`call_minutes`. Compilation does not count.
+"""
+
+import dataclasses
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from tqdm.auto import tqdm
+
+from experiments.appearance_translation_report import write_appearance_report
+from experiments.appearance_translation_scores import all_scores, scores_in
+from experiments.job import fingerprint, plain_settings, say
+from experiments.shape_translation import (
+    checkpoint_in,
+    log_of,
+    note,
+    optimizer_of,
+    read_history,
+    save_outputs,
+    translated,
+)
+from experiments.shape_translation_scores import in_direction, means
+from vexplain._files import write_json
+from vexplain.datasets import Source
+from vexplain.datasets.batches import gather, shuffled_indices
+from vexplain.datasets.shape_swap import Pairs, ShapeSwapSource, paired_test
+from vexplain.streaming import agree_on, fold, is_writer
+from vexplain.streaming.devices import data_mesh
+from vexplain.streaming.processes import wait_for_all
+from vexplain.translation import TranslationState, num_parameters, translation_report
+from vexplain.translation.layered import (
+    Carrier,
+    LayeredSettings,
+    LayeredTranslator,
+    LayeredWeights,
+    layered_training,
+)
+from vexplain.translation.layered.losses import LOSSES
+from vexplain.typing import Batch
+
+SHOWN = ("iou_gain", "hue_error", "l1", "texture", "score")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of one training."""
+
+    carriers: tuple[Carrier, ...] = ("flow",)  # what brings the input's texture; several, or none
+    without: tuple[str, ...] = ()  # losses that are left out
+    paired: bool = False  # trained with pairs: the upper bound
+    out: Path = Path("runs/appearance_translation")
+    level: int = 4  # of shape swap: T-shirt and trousers
+    variant: Literal["U", "N"] = "U"  # uniform hues, or skewed ones
+    size: int = 32  # height and width of the images, in pixels
+    width: int = 24  # of the networks
+    appearance_size: int = 64  # numbers of the appearance code
+    num_images: int = 20_000  # a domain
+    num_pairs: int = 500  # of the test set
+    batch_size: int = 16
+    learning_rate: float = 6e-4
+    num_steps: int = 100_000
+    minutes: float = 40.0  # of training, over all calls
+    call_minutes: float = float("inf")  # of training, in one call
+    every: int = 250  # steps between two checkpoints and log lines
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the convolutions
+    seed: int = 0
+    devices: int | None = None  # all, if left out
+
+    def __post_init__(self):
+        if unknown := [name for name in self.without if name not in LOSSES]:
+            raise ValueError(f"without has {unknown[0]!r}: expected some of {', '.join(LOSSES)}")
+        for name in ("num_images", "num_pairs", "batch_size", "num_steps", "every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        for name in ("minutes", "call_minutes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected more than 0")
+
+    @property
+    def folder(self) -> Path:
+        """Of this training."""
+        name = "+".join(self.carriers) or "painted"
+        name += "".join(f"-without-{loss}" for loss in self.without) + "-paired" * self.paired
+        return self.out / f"{name}-{self.variant}-seed{self.seed}"
+
+
+PRESETS = {
+    "smoke": (
+        "Seconds: does everything run?",
+        Config(size=16, width=4, num_images=64, num_pairs=8, batch_size=8, num_steps=6, every=3),
+    ),
+    "laptop": ("45 minutes on 2 CPU cores, 32 px.", Config()),
+    "accelerator": (
+        "64 px, in commands of 10 minutes that go on where the last one stopped.",
+        Config(
+            size=64,
+            width=64,
+            num_pairs=2000,
+            batch_size=32,
+            learning_rate=4e-4,
+            minutes=float("inf"),
+            call_minutes=8.0,
+            every=1000,
+            precision="bfloat16",
+        ),
+    ),
+}
+
+
+def networks(config: Config) -> LayeredSettings:
+    """Sizes of the networks."""
+    return LayeredSettings(
+        image_size=config.size,
+        width=config.width,
+        appearance_size=config.appearance_size,
+        carriers=config.carriers,
+        precision=config.precision,
+    )
+
+
+def weights(config: Config) -> LayeredWeights:
+    """Of the losses, without those that are left out."""
+    found = dataclasses.replace(LayeredWeights(), **dict.fromkeys(config.without, 0.0))
+    return dataclasses.replace(found, gan=0.0, paired=10.0) if config.paired else found
+
+
+def main(
+    config: Config, data: tuple[np.ndarray, np.ndarray] | None = None, *, with_report: bool = True
+) -> dict[str, Any]:
+    """Trains a model as far as its time goes, scores it, and writes the report of all models.
+
+    Args:
+        data: the training images of both domains in 8 bits, where several trainings share them.
+        with_report: whether the report is written, which draws every model again.
+    """
+    say(f"vexplain: appearance translation, {config.size} px; results in {config.folder}")
+    config.folder.mkdir(parents=True, exist_ok=True)
+    translator = LayeredTranslator(networks(config))
+    images = data or training_images(config)
+    pairs = paired_test(config.num_pairs, level=config.level, variant=config.variant, size=config.size)
+    state, history = train(config, translator, images, pairs)
+    translate_fn = functools.partial(translator.translate, state.average)
+    outputs = {d: translated(translate_fn, in_direction(pairs, d)[0], d) for d in ("ab", "ba")}
+    untrained = translator.init(jax.random.key(config.seed + 1)).generator
+    metrics = {
+        "carriers": list(config.carriers),
+        "without": list(config.without),
+        "steps": int(state.step),
+        "images_seen": int(state.step) * config.batch_size,
+        "minutes": history["seconds"] / 60,
+        "seconds_to_compile": history.get("seconds_to_compile"),
+        "num_parameters": num_parameters(state.variables.generator),
+        "scores": {
+            d: all_scores(made, pairs, d, translator, state.average, untrained, level=config.level)
+            for d, made in outputs.items()
+        },
+        "losses": {name: float(value) for name, value in state.losses.items()},
+        "settings": plain_settings(config),
+    }
+    for direction, found in metrics["scores"].items():
+        say(f"{direction}: " + ", ".join(f"{name} {found[name]:.3g}" for name in SHOWN))
+    if is_writer():
+        write_json(config.folder / "metrics.json", metrics)
+        save_outputs(config.folder / "outputs.npz", outputs)
+        if with_report:
+            say(f"The report is in {report_of(config)}")
+    wait_for_all()
+    return metrics
+
+
+def report_of(config: Config) -> Path:
+    """Writes the report of all trainings on the same data, and returns where it is."""
+    metrics = json.loads((config.folder / "metrics.json").read_text())
+    history = read_history(config.folder / "history.json")
+    pairs = paired_test(config.num_pairs, level=config.level, variant=config.variant, size=config.size)
+    return write_appearance_report(config, pairs, history, metrics)
+
+
+def training_images(config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """The images of both domains, rendered once, in 8 bits."""
+
+    def rendered(domain: int) -> np.ndarray:
+        source: Source = ShapeSwapSource(
+            domain,
+            split="partners" if config.paired else "train",
+            level=config.level,
+            variant=config.variant,
+            num_images=config.num_images,
+            size=config.size,
+            seed=config.seed,
+        )
+        bar = functools.partial(tqdm, desc=f"Rendering domain {'AB'[domain]}", unit="batch")
+        return gather(source, batch_size=256, progress=lambda r: bar(r, disable=not is_writer()))["images"]
+
+    return rendered(0), rendered(1)
+
+
+def train(config: Config, translator: LayeredTranslator, data, pairs: Pairs):
+    """Trains in stretches of `every` steps until steps or minutes are spent, and returns the last state."""
+    folder = config.folder
+    run, state = training(config, translator, data)
+    checkpoint = checkpoint_of(config)
+    history = agree_on(read_history(folder / "history.json"))
+    done = history["steps"][-1] if history["steps"] else 0
+    until = min(config.minutes * 60, history["seconds"] + config.call_minutes * 60)
+    started = time.monotonic()
+    run(state, num_steps=1)
+    history["seconds_to_compile"] = agree_on(time.monotonic() - started)
+    bar = tqdm(total=until, initial=history["seconds"], desc="Training", unit="s", disable=not is_writer())
+    with bar, log_of(folder, done) as log:
+        while done < config.num_steps and history["seconds"] < until:
+            started = time.monotonic()
+            done = min(done + config.every, config.num_steps)
+            state = run(state, num_steps=done, checkpoint=checkpoint)
+            losses = {name: float(value) for name, value in translation_report(state).items()}
+            spent = agree_on(time.monotonic() - started)  # all processes stop at the same step
+            watched = in_direction(pairs, "ab")[0][:100]
+            quick = translated(functools.partial(translator.translate, state.average), watched, "ab")
+            scored = means(scores_in(quick, pairs, "ab"))
+            note(history, done, spent, losses | {name: scored[name] for name in SHOWN})
+            if log is not None:
+                for name, values in history["values"].items():
+                    log.add_scalar(name, values[-1], done)
+                log.add_images("translations", quick[:16], done, dataformats="NHWC")
+                write_json(folder / "history.json", history)
+            bar.update(spent)
+            bar.set_postfix({name: f"{scored[name]:.3f}" for name in ("iou_gain", "l1", "texture")})
+    if int(state.step) < done:  # all was done in earlier calls
+        state = run(state, num_steps=done, checkpoint=checkpoint)
+    return state, history
+
+
+def training(config: Config, translator: LayeredTranslator, data):
+    """A fold over the images, which takes a state and a number of steps, and the state to begin with."""
+    init, update = layered_training(translator, weights(config), optimizer_of(config), seed=config.seed)
+    run = functools.partial(
+        fold,
+        images_on_the_device(update),
+        batch_fn=functools.partial(chosen, config, (len(data[0]), len(data[1]))),
+        constants=dict(zip("ab", map(jnp.asarray, data), strict=True)),
+        mesh=data_mesh(config.devices),
+        report=translation_report,
+    )
+    return run, init(translator.init(jax.random.key(config.seed)))
+
+
+def images_on_the_device(update):
+    """The update for batches that say which of the images on the device they are of."""
+
+    def updated(state: TranslationState, batch: Batch, images) -> TranslationState:
+        return update(state, {d: images[d][batch[d]].astype(jnp.float32) / 255 for d in images})
+
+    return updated
+
+
+def chosen(config: Config, counts: tuple[int, int], t: int) -> dict[str, np.ndarray]:
+    """Which images are in batch t: of each domain permutations of its own, or the same of pairs."""
+    seeds = [(config.seed, 0), (config.seed, 0 if config.paired else 1)]
+    return {
+        d: shuffled_indices(count, config.batch_size, t, seed).astype(np.int32)
+        for d, count, seed in zip("ab", counts, seeds, strict=True)
+    }
+
+
+def checkpoint_of(config: Config):
+    """Where a training is saved, at the end of every stretch."""
+    free = ("out", "num_pairs", "num_steps", "minutes", "call_minutes", "every", "devices")
+    return checkpoint_in(config.folder, fingerprint(config, without=free))
+
+
+if __name__ == "__main__":
+    main(tyro.extras.overridable_config_cli(PRESETS, prog="python -m experiments.appearance_translation"))

@@ -1,0 +1,161 @@
+"""The report of appearance-preserving translation: models beside references, and pictures of what they do."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.appearance_translation_scores import references, scores_in
+from experiments.job import device_names
+from experiments.shape_translation_figures import loss_curves
+from experiments.shape_translation_scores import galleries, in_direction, means, recall
+from experiments.shape_translation_sheets import translation_sheet
+from vexplain.datasets.shape_swap import Pairs
+from vexplain.figures import Picture, Report, Section, Table, package_versions, save_pictures, write_report
+
+PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+COLUMNS = {  # name, heading, format, factor
+    "iou_gain": ("IoU gain", ".3f", 1),
+    "hue_error": ("hue error, °", ".1f", 1),
+    "l1": ("L1 on the mask", ".3f", 1),
+    "texture": ("texture", ".2f", 1),
+    "ssim": ("SSIM on the mask", ".2f", 1),
+    "overlap_error": ("overlap L1", ".3f", 1),
+    "centroid_error": ("centroid, px", ".2f", 1),
+    "recall": ("R@1 of 20, %", ".0f", 100),
+    "score": ("S", ".3f", 1),
+}
+ARROWS = {"ab": "A → B", "ba": "B → A"}
+NUM_SHOWN = 16
+
+
+def write_appearance_report(config, pairs: Pairs, history: Mapping[str, Any], metrics: Mapping[str, Any]):
+    """Writes `report.html` and figures, with a row for each training under `config.out`; returns its path."""
+    runs = _runs(config.out, metrics)
+    found = metrics["scores"]["ab"]
+    report = Report(
+        title="The same garment in another shape",
+        lead=(
+            "Two domains of rendered objects, never shown in pairs. One model draws the shape of the other "
+            "domain and carries the texture of the input; because the true partner of every test image is "
+            f"known, both are measured. The model of this run is “{_title(metrics)}”, after "
+            f"{metrics['steps']} steps."
+        ),
+        key_figures=[
+            ("IoU gain", f"{found['iou_gain']:.2f}", "0 copies the input, 1 is the true shape"),
+            ("L1", f"{found['l1']:.3f}", "on the true mask"),
+            ("texture", f"{found['texture']:.2f}", "correlation after removing the mean color"),
+            ("S", f"{found['score']:.2f}", "harmonic mean of shape and appearance"),
+        ],
+        sections=[
+            _grids(pairs, runs),
+            _table(pairs, runs, config.level),
+            _retrieval(runs),
+            Section(
+                "Training",
+                (),
+                (
+                    Picture(
+                        loss_curves(history["values"], steps=history["steps"]),
+                        "Losses (running averages) and scores on 100 test pairs.",
+                        "Curves over the steps.",
+                        "losses",
+                    ),
+                ),
+            ),
+        ],
+        settings=metrics["settings"],
+        versions=package_versions(PACKAGES) | {"devices": device_names()},
+    )
+    save_pictures(config.out / "figures", report)
+    return write_report(config.out / "report.html", report)
+
+
+def _title(metrics: Mapping[str, Any]) -> str:
+    name = " + ".join(metrics["carriers"]) or "painted"
+    name += "".join(f", without {loss}" for loss in metrics["without"])
+    return name + ", with pairs (upper bound)" * metrics["settings"]["paired"]
+
+
+def _runs(out: Path, metrics: Mapping[str, Any]) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Trainings on the same data, by title."""
+    same = ("level", "variant", "size", "num_pairs", "seed")
+    found = {}
+    for path in sorted(out.glob("*/metrics.json")):
+        content = json.loads(path.read_text())
+        if all(content["settings"][name] == metrics["settings"][name] for name in same):
+            found[_title(content)] = (path.parent, content)
+    return found
+
+
+def _grids(pairs: Pairs, runs: Mapping[str, tuple[Path, Any]]) -> Section:
+    pictures = []
+    for direction, arrow in ARROWS.items():
+        images, _, targets, _ = in_direction(pairs, direction)
+        rows = {}
+        for name, (folder, _) in runs.items():
+            with np.load(folder / "outputs.npz") as file:
+                rows[name] = file[direction][:NUM_SHOWN].astype(np.float32) / 255
+        sheet = translation_sheet(
+            images[:NUM_SHOWN], rows, truths=targets[:NUM_SHOWN, 0], max_columns=NUM_SHOWN
+        )
+        caption = f"{arrow}: test images, their translations by every model, and the truth."
+        pictures.append(Picture(sheet, caption, "Rows of images.", f"translations-{direction}"))
+    return Section("What it does", (), pictures)
+
+
+def _table(pairs: Pairs, runs: Mapping[str, tuple[Path, Any]], level: int) -> Section:
+    rows = []
+    for direction, arrow in ARROWS.items():
+        gallery = galleries(pairs, direction, level=level)
+        for name, made in references(pairs, direction).items():
+            found = means(scores_in(made, pairs, direction)) | {"recall": recall(made, gallery)}
+            rows.append((name, arrow, *_cells(found), "", "", ""))
+    num_references = len(rows)
+    for name, (_, content) in runs.items():
+        for direction, arrow in ARROWS.items():
+            size = f"{content['num_parameters'] / 1e6:.2f}"
+            effort = (size, content["steps"], f"{content['minutes']:.1f}")
+            rows.append((name, arrow, *_cells(content["scores"][direction]), *effort))
+    headings = (heading for heading, *_ in COLUMNS.values())
+    return Section(
+        "Shape and texture, measured",
+        (
+            "IoU gain is 0 for a copy of the input and 1 for the true shape; texture is the correlation with "
+            "the true pattern on the true mask after the mean color was removed, where there is a pattern; "
+            "S is the harmonic mean of shape and appearance. Two references are told the true mask.",
+        ),
+        (),
+        Table(
+            ("method", "", *headings, "million parameters", "steps", "minutes"),
+            rows,
+            f"Means over {len(pairs.images_a)} test pairs.",
+            tuple(range(num_references, len(rows))),
+        ),
+    )
+
+
+def _cells(found: Mapping[str, float]) -> list[str]:
+    return [format(found[name] * factor, form) for name, (_, form, factor) in COLUMNS.items()]
+
+
+def _retrieval(runs: Mapping[str, tuple[Path, Any]]) -> Section:
+    rows = []
+    for name, (_, content) in runs.items():
+        for direction, arrow in ARROWS.items():
+            for way, found in content["scores"][direction]["retrieval"].items():
+                shares = [f"{100 * found[k]:.0f}" for k in ("R@1", "R@5")]
+                rest = (f"{found['mean rank']:.1f}", f"{found['mAP']:.2f}", found["numbers"])
+                rows.append((name, arrow, way, *shares, *rest))
+    return Section(
+        "Is the same garment found in the other domain?",
+        ("An input ranks 20 objects of the other domain, all in its own pose; chance is 5 % and 25 %.",),
+        (),
+        Table(
+            ("model", "", "by", "R@1, %", "R@5, %", "mean rank", "mAP", "numbers"),
+            rows,
+            "With one right answer, mAP is the mean reciprocal rank.",
+        ),
+    )
