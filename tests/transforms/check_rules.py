@@ -16,6 +16,7 @@ from vexplain.transforms import DECONVNET, GUIDED, RESAMPLED_STRIDE, with_rules
 
 LOOSE = 0.1
 SMALLEST = {"float32": 0.005, "bfloat16": 0.1, "float16": 0.02}  # smaller gradients are compared with these
+_LEAKY = ("leaky_relu", "where(x > 0, x, 0.1 x)")
 
 
 def check_rules(case: Case) -> list[Finding]:
@@ -67,7 +68,7 @@ def _uncovered(network: Network) -> list[str]:
     found = []
     for number, op in enumerate(network.ops, 1):
         users = [user for user in network.ops if number in user.inputs]
-        is_leaky = dict(op.options).get("function") == "leaky_relu"
+        is_leaky = dict(op.options).get("function") in _LEAKY
         is_relu = is_leaky and users and all(user.kind == "relu" for user in users)
         if KINDS[op.kind].role == "uncovered" and not is_relu:
             found.append(str(op))
