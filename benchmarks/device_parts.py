@@ -22,6 +22,7 @@ TESTS = {
     "smoke": ("tests/relevance/test_lasso.py",),
     "accelerator": (  # most valuable first
         "tests/relevance/test_statistics.py",
+        "tests/relevance/test_device_solver.py",
         "tests/attribution/test_values.py",
         "tests/attribution/test_oracles.py",
         "tests/attribution/test_parity.py",

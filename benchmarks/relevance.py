@@ -25,6 +25,7 @@ import tyro
 
 from vexplain._text import aligned
 from vexplain.relevance import gram_statistics, mu_lasso
+from vexplain.streaming.devices import best_precision
 
 _CHECKED = 64  # rows of G that are compared with float64
 _NUM_CAUSES = 64  # of responses and classes
@@ -78,25 +79,31 @@ def passes(config: Config) -> Iterator[dict[str, Any]]:
         product = jax.jit(functools.partial(_product, precision=precision))
         run = functools.partial(product, responses, responses)
         yield row(name, run, lambda gram: np.asarray(gram[:_CHECKED], np.float64))
-    init, update, finish = gram_statistics(lambda logits, x: (x, logits), m, config.num_classes)
     arrays = responses, logits, weights  # arguments: what a program closes over is copied into it
-    for batch_size in config.batch_sizes:
+    best = best_precision()
+    ways = [(size, best) for size in config.batch_sizes]
+    if jax.default_backend() != "tpu":  # which has no float64
+        ways.append((max(config.batch_sizes), "float32" if best == "float64" else "float64"))
+    for batch_size, precision in ways:
+        init, update, finish = gram_statistics(
+            lambda logits, x: (x, logits), m, config.num_classes, precision=precision
+        )
 
         @functools.partial(jax.jit, donate_argnums=0)
-        def step(state, start, arrays, batch_size=batch_size):
+        def step(state, start, arrays, batch_size=batch_size, update=update):
             images, logits, weights = (jax.lax.dynamic_slice_in_dim(x, start, batch_size) for x in arrays)
             return update(state, {"images": images, "weights": weights}, logits)
 
-        def run(step=step, batch_size=batch_size):
+        def run(step=step, batch_size=batch_size, init=init):
             state = init()
             for start in range(0, count, batch_size):
                 state = step(state, start, arrays)
             return state
 
         yield row(
-            f"gram_statistics, batch {batch_size}",
+            f"gram_statistics, batch {batch_size}, {precision}",
             run,
-            lambda state: finish(state).gram[:_CHECKED],
+            lambda state, finish=finish: finish(state).gram[:_CHECKED],
         )
 
 

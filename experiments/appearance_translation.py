@@ -11,7 +11,6 @@ true translation of every test image is known.
     python -m experiments.appearance_translation laptop --without overlap     an ablation
     python -m experiments.appearance_translation accelerator --minutes 8      64 px; call it again until done
     python -m experiments.appearance_translation laptop --a shirts --b coats  any two folders of images
-    python -m experiments.appearance_translation laptop --a shirts --b coats --translate mine --direction ba
 
 Each setting of carriers, losses left out and seed is trained in a folder of its own and resumes there; every
 call writes the report anew, with a row for each training on the same data and for references that learn
@@ -32,12 +31,6 @@ import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
-from experiments.appearance_translation_folders import (
-    read_folders,
-    scores_without_truth,
-    translate_folder,
-    write_folder_report,
-)
 from experiments.appearance_translation_report import write_appearance_report
 from experiments.appearance_translation_scores import all_scores, scores_in
 from experiments.job import fingerprint, plain_settings, say
@@ -50,15 +43,17 @@ from experiments.shape_translation import (
     save_outputs,
     translated,
 )
-from experiments.shape_translation_scores import means
+from experiments.shape_translation_folders import open_domain, scores_of_folders, write_folders_report
+from experiments.shape_translation_scores import in_direction, means
 from vexplain._files import write_json
 from vexplain.datasets import Source
 from vexplain.datasets.batches import gather, shuffled_indices
 from vexplain.datasets.shape_swap import ShapeSwapSource, paired_test
 from vexplain.streaming import agree_on, fold, is_writer
+from vexplain.streaming.checkpoints import digest
 from vexplain.streaming.devices import data_mesh
 from vexplain.streaming.processes import wait_for_all
-from vexplain.translation import TranslationState, num_parameters, translation_report
+from vexplain.translation import TranslationState, kept_scores, num_parameters, translation_report
 from vexplain.translation.layered import (
     Carrier,
     LayeredSettings,
@@ -81,8 +76,6 @@ class Config:
     paired: bool = False  # trained with pairs: the upper bound
     a: Path | None = None  # folder of images with plain backgrounds, instead of the rendered domain A
     b: Path | None = None  # likewise, of domain B
-    translate: Path | None = None  # folder of images to translate by what was trained; nothing is trained
-    direction: Literal["ab", "ba"] = "ab"  # of `translate`
     out: Path = Path("runs/appearance_translation")
     level: int = 4  # of shape swap: T-shirt and trousers
     variant: Literal["U", "N", "F"] = "U"  # uniform hues, skewed ones, or finer textures
@@ -177,20 +170,20 @@ def main(
     """
     say(f"vexplain: appearance translation, {config.size} px; results in {config.folder}")
     translator = LayeredTranslator(networks(config))
-    if config.translate is not None:
-        return translate(config, translator, config.translate)
     if config.a is not None and config.b is not None:
-        return main_of_folders(config, translator, {"a": config.a, "b": config.b})
+        return main_of_folders(config, translator, [config.a, config.b])
     images = data or training_images(config)
     pairs = paired_test(config.num_pairs, level=config.level, variant=config.variant, size=config.size)
+    translate_of = functools.partial(functools.partial, translator.translate)
 
     def watch(generator):
-        quick = translated(translator, generator, pairs, "ab", limit=100)
+        quick = translated(translate_of(generator), in_direction(pairs, "ab")[0][:100], "ab")
         scored = means(scores_in(quick, pairs, "ab"))
         return {name: scored[name] for name in SHOWN}, quick
 
     state, history = train(config, translator, images, watch)
-    outputs = {d: translated(translator, state.average, pairs, d) for d in ("ab", "ba")}
+    translate_fn = translate_of(state.average)
+    outputs = {d: translated(translate_fn, in_direction(pairs, d)[0], d) for d in ("ab", "ba")}
     untrained = translator.init(jax.random.key(config.seed + 1)).generator
     metrics = {
         "carriers": list(config.carriers),
@@ -218,34 +211,38 @@ def main(
     return metrics
 
 
-def main_of_folders(
-    config: Config, translator: LayeredTranslator, folders: dict[str, Path]
-) -> dict[str, Any]:
+def main_of_folders(config: Config, translator: LayeredTranslator, folders: list[Path]) -> dict[str, Any]:
     """The same for people's own images, of which no partner is known."""
-    data, held_out, skipped = read_folders(
-        folders, size=config.size, batch_size=config.batch_size, num_held_out=config.num_pairs
-    )
-    for why in (why for files in skipped.values() for why in files.values()):
-        say(f"passed over: {why}")
+    domains = [open_domain(folder, config.size) for folder in folders]
+    for name, folder, domain in zip("ab", folders, domains, strict=True):
+        if len(domain.source) < config.batch_size:
+            raise ValueError(
+                f"{name} is {folder}: {len(domain.source)} readable images are left to train on; expected at "
+                f"least batch_size, {config.batch_size}; add images or lower it"
+            )
+    held_out = {name: domain.held_out for name, domain in zip("ab", domains, strict=True)}
 
     def watch(generator):
-        scores, outputs = scores_without_truth(translator, generator, held_out)
-        return {name: scores["ab"][name] for name in ("hue_error", "overlap_error", "cycle")}, outputs["ab"]
+        translate_fn = functools.partial(translator.translate, generator)
+        made = translated(translate_fn, held_out["a"][:100], "ab")
+        return {n: own for n, (own, _) in kept_scores(held_out["a"][:100], made).items()}, made
 
-    state, history = train(config, translator, data, watch)
-    scores, outputs = scores_without_truth(translator, state.average, held_out)
-    metrics = {
+    files = digest([domain.files for domain in domains])
+    images = (domains[0].source.images, domains[1].source.images)
+    state, history = train(config, translator, images, watch, files=files)
+    metrics = scores_of_folders(functools.partial(translator.translate, state.average), held_out) | {
         "steps": int(state.step),
         "minutes": history["seconds"] / 60,
-        "scores": scores,
-        "skipped": skipped,
+        "skipped": {name: reason for domain in domains for name, reason in domain.skipped.items()},
         "losses": {name: float(value) for name, value in state.losses.items()},
         "settings": plain_settings(config),
     }
+    outputs = metrics.pop("outputs")
     if is_writer():
         write_json(config.folder / "metrics.json", metrics)
         save_outputs(config.folder / "outputs.npz", outputs)
-        path = write_folder_report(config, metrics, history, held_out, outputs)
+        model = "A model in layers (shape, texture, background)"
+        path = write_folders_report(config.folder, held_out, outputs, history, metrics, model=model)
         say(f"The report is in {path}")
     wait_for_all()
     return metrics
@@ -278,15 +275,15 @@ def training_images(config: Config) -> tuple[np.ndarray, np.ndarray]:
     return rendered(0), rendered(1)
 
 
-def train(config: Config, translator: LayeredTranslator, data, watch):
+def train(config: Config, translator: LayeredTranslator, data, watch, *, files: str = ""):
     """Trains in stretches of `every` steps until steps or minutes are spent, and returns the last state.
 
-    After each, `watch(generator)` gives scores and images for the log.
+    After each, `watch(generator)` gives scores and images for the log. `files` names the files trained on.
     """
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
     run, state = training(config, translator, data)
-    checkpoint = checkpoint_of(config)
+    checkpoint = checkpoint_of(config, files)
     history = agree_on(read_history(folder / "history.json"))
     done = history["steps"][-1] if history["steps"] else 0
     until = min(config.minutes * 60, history["seconds"] + config.call_minutes * 60)
@@ -313,26 +310,6 @@ def train(config: Config, translator: LayeredTranslator, data, watch):
     if int(state.step) < done:  # all was done in earlier calls
         state = run(state, num_steps=done, checkpoint=checkpoint)
     return state, history
-
-
-def translate(config: Config, translator: LayeredTranslator, folder: Path) -> dict[str, Any]:
-    """Translates a folder by the last state of a training, into a folder beside it; says what was broken."""
-    done = read_history(config.folder / "history.json")["steps"]
-    if not done:
-        raise ValueError(
-            f"nothing was trained in {config.folder}: give the same settings without translate first"
-        )
-    init, update = layered_training(translator, weights(config), optimizer_of(config), seed=config.seed)
-    state = init(translator.init(jax.random.key(config.seed)))
-    updated = images_on_the_device(update)
-    state = fold(updated, state, lambda t: {}, num_steps=done[-1], checkpoint=checkpoint_of(config))
-    translate_fn = functools.partial(translator.translate, state.average, direction=config.direction)
-    out = config.folder / f"translated-{config.direction}"
-    skipped = translate_folder(translate_fn, folder, out, size=config.size)
-    for why in skipped.values():
-        say(f"passed over: {why}")
-    say(f"The translations are in {out}")
-    return {"out": str(out), "skipped": skipped}
 
 
 def training(config: Config, translator: LayeredTranslator, data):
@@ -367,12 +344,10 @@ def chosen(config: Config, counts: tuple[int, int], t: int) -> dict[str, np.ndar
     }
 
 
-def checkpoint_of(config: Config):
+def checkpoint_of(config: Config, files: str = ""):
     """Where a training is saved, at the end of every stretch."""
-    free = {"out", "num_pairs", "num_steps", "minutes", "call_minutes", "every", "devices"}
-    free |= {"translate", "direction"}
-    free -= {"num_pairs"} if config.a is not None else set()  # there it says what is held out
-    return checkpoint_in(config.folder, fingerprint(config, without=free))
+    free = ("out", "num_pairs", "num_steps", "minutes", "call_minutes", "every", "devices", "a", "b")
+    return checkpoint_in(config.folder, fingerprint(config, without=free) + files)
 
 
 if __name__ == "__main__":

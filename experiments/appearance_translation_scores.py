@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.shape_translation_scores import (
-    cycle_scores,
     galleries,
-    in_batches,
     in_direction,
     means,
     recall,
@@ -20,7 +18,9 @@ from vexplain.datasets.shape_swap import Pairs
 from vexplain.translation import (
     closest_targets,
     color_histogram,
+    cycle_scores,
     fill_with_mean_color,
+    in_batches,
     paste_into_true_mask,
     reciprocal_rank,
     retrieval_ranks,
@@ -58,7 +58,7 @@ def all_scores(
     translate = functools.partial(translator.translate, generator)
     return means(scores_in(outputs, pairs, direction)) | {
         "recall": recall(outputs, gallery),
-        "cycle": cycle_scores(translate, pairs, direction),
+        "cycle": cycle_scores(translate, in_direction(pairs, direction)[0], direction),
         "retrieval": {
             name: _ranked(embed, pairs, direction, gallery)
             for name, embed in {

@@ -10,6 +10,7 @@ the true translation of every test image is known.
     python -m experiments.shape_translation accelerator                    64 px; call it again until done
     python -m experiments.shape_translation accelerator --rung supervised  its upper bound, trained with pairs
     python -m experiments.shape_translation accelerator --size 128 --seed 1
+    python -m experiments.shape_translation laptop --a shirts --b trousers  two folders of images
 
 Rungs: `vae` (two VAEs), `gan` (+ GAN), `cycle` (+ cycle), `similarity` (+ similarity: the full model, the
 default), `shared` (the full model with a shared encoder), the rivals `cyclegan` and `unit`, whose losses are
@@ -28,11 +29,10 @@ import functools
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
 import optax
 import tyro
@@ -40,12 +40,10 @@ from tensorboardX import SummaryWriter
 from tqdm.auto import tqdm
 
 from experiments.job import fingerprint, plain_settings, say
+from experiments.shape_translation_folders import run_on_folders
 from experiments.shape_translation_report import write_ladder_report
 from experiments.shape_translation_scores import (
-    collapse,
-    cycle_scores,
     galleries,
-    in_batches,
     in_direction,
     means,
     recall,
@@ -53,27 +51,29 @@ from experiments.shape_translation_scores import (
 )
 from vexplain._files import write_json, write_whole
 from vexplain.datasets import Source, in_memory, paired_batches, unpaired_batches
-from vexplain.datasets.shape_swap import Pairs, ShapeSwapSource, paired_test
-from vexplain.streaming import Checkpoint, agree_on, fold, is_writer
+from vexplain.datasets.shape_swap import ShapeSwapSource, paired_test
+from vexplain.streaming import Checkpoint, agree_on, is_writer
 from vexplain.streaming.devices import data_mesh
 from vexplain.streaming.processes import wait_for_all
 from vexplain.translation import (
+    VAES,
     Latent,
     NetworkSettings,
     Sharing,
     TranslationState,
     Translator,
     Weights,
-    adversarial_training,
+    collapse,
+    cycle_scores,
+    in_batches,
     num_parameters,
+    train_translator,
     translation_report,
 )
-from vexplain.translation.layered import LayeredTranslator
 
 Rung = Literal["vae", "gan", "cycle", "similarity", "shared", "cyclegan", "unit", "supervised"]
 # The steps of the talk, and all of them with sharing.
 LADDER = ("vae", "gan", "cycle", "similarity", "shared")
-VAES = Weights(gan=0.0, cycle=0.0, color=0.0)
 SHOWN = ("iou_gain", "hue_error", "delta_e", "l1", "centroid_error", "score")
 
 
@@ -83,6 +83,8 @@ class Config:
 
     rung: Rung = "similarity"  # the full model; with a shared encoder it learns more slowly
     out: Path = Path("runs/shape_translation")
+    a: Path | None = None  # folder of images of domain A, and
+    b: Path | None = None  # of domain B; rendered if left out
     level: int = 4  # of shape swap: T-shirt and trousers
     variant: Literal["U", "N", "F"] = (
         "U"  # uniform hues, where a change of all hues goes unnoticed, skewed ones, or finer textures
@@ -111,6 +113,8 @@ class Config:
     devices: int | None = None  # all, if left out
 
     def __post_init__(self):
+        if (self.a is None) != (self.b is None) or (self.a is not None and self.rung == "supervised"):
+            raise ValueError(f"a is {self.a} and b {self.b}: expected two folders, and a rung without pairs")
         if self.vae_steps < 0:
             raise ValueError(f"vae_steps is {self.vae_steps}: expected 0 or more")
         for name in ("num_images", "num_pairs", "batch_size", "num_steps", "every"):
@@ -185,20 +189,28 @@ def weights(config: Config) -> Weights:
 
 def main(config: Config) -> dict[str, Any]:
     """Trains a rung as far as its time goes, scores it, and writes the report of all rungs."""
+    if config.a is not None and config.b is not None:
+        return run_on_folders(config, Translator(networks(config)), train)
     folder = config.out / f"{config.rung}-{config.variant}-seed{config.seed}"
     say(f"vexplain: shape translation, {config.rung}, {config.size} px; results in {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     translator = Translator(networks(config))
     sources = [training_images(config, domain) for domain in (0, 1)]
     pairs = paired_test(config.num_pairs, level=config.level, variant=config.variant, size=config.size)
-    state, history = train(config, folder, translator, sources, pairs)
+
+    def shown(made):
+        scored = means(scores_of(made, pairs, "ab"))
+        return {name: scored[name] for name in SHOWN}
+
+    state, history = train(config, folder, translator, sources, pairs.images_a[:100], shown)
     images_seen = int(state.step) * config.batch_size
     say(f"{state.step} steps, {images_seen} images of each domain, {history['seconds'] / 60:.1f} minutes")
-    outputs = {d: translated(translator, state.average, pairs, d) for d in ("ab", "ba")}
+    translate_fn = functools.partial(translator.translate, state.average)
+    outputs = {d: translated(translate_fn, in_direction(pairs, d)[0], d) for d in ("ab", "ba")}
     scores = {
         d: means(scores_of(made, pairs, d))
         | {"recall": recall(made, galleries(pairs, d, level=config.level))}
-        | {"cycle": cycle_scores(functools.partial(translator.translate, state.average), pairs, d)}
+        | {"cycle": cycle_scores(translate_fn, in_direction(pairs, d)[0], d)}
         for d, made in outputs.items()
     }
     metrics = {
@@ -253,36 +265,42 @@ def training_images(config: Config, domain: int) -> Source:
     )
 
 
-def train(config: Config, folder: Path, translator: Translator, sources, pairs: Pairs):
-    """Trains in stretches of `every` steps until steps or minutes are spent, and returns the last state."""
+def train(config: Config, folder: Path, translator: Translator, sources, watched, scored, *, files: str = ""):
+    """Trains in stretches of `every` steps until steps or minutes are spent, and returns the last state.
+
+    After each stretch the watched images of A are translated, and scored by `scored(translations)`. `files`
+    tells images that are not rendered from others.
+    """
     batches = paired_batches if config.rung == "supervised" else unpaired_batches
     batch_fn, _ = batches(sources[0], sources[1], config.batch_size, seed=config.seed)
-    folded = functools.partial(fold, mesh=data_mesh(config.devices), report=translation_report)
     checkpoint, optimizer = checkpoint_of(config, folder), optimizer_of(config)
-    variables = translator.init(jax.random.key(config.seed))
+    checkpoint = checkpoint.of(files=files) if files else checkpoint
+    given = (batch_fn, optimizer)
+    options: dict[str, Any] = {"seed": config.seed, "mesh": data_mesh(config.devices)}
+    variables = None
     history, started = agree_on(read_history(folder / "history.json")), time.monotonic()
     if config.vae_steps and config.rung in LADDER:
-        init, update = adversarial_training(translator, VAES, optimizer, seed=config.seed)
         alone = dataclasses.replace(checkpoint, directory=folder / "checkpoints-vae")
-        start, options = init(variables), {"checkpoint": alone, "description": "Two VAEs"}
-        variables = folded(update, start, batch_fn, num_steps=config.vae_steps, **options).variables
+        first = {"num_steps": config.vae_steps, "checkpoint": alone, "description": "Two VAEs"}
+        variables = train_translator(translator, VAES, *given, **first, **options).variables
         if not history["steps"]:
             history["seconds"] = agree_on(time.monotonic() - started)
-    init, update = adversarial_training(translator, weights(config), optimizer, seed=config.seed)
+    options |= {"variables": variables, "checkpoint": checkpoint}
+    folded = functools.partial(train_translator, translator, weights(config), *given, **options)
     done = history["steps"][-1] if history["steps"] else 0
-    state = init(variables)
+    state = None
     until = min(config.minutes * 60, history["seconds"] + config.call_minutes * 60)
     bar = tqdm(total=until, initial=history["seconds"], desc="Training", unit="s", disable=not is_writer())
     with bar, log_of(folder, done) as log:
         while done < config.num_steps and history["seconds"] < until:
             started = time.monotonic()
             done = min(done + config.every, config.num_steps)
-            state = folded(update, state, batch_fn, num_steps=done, checkpoint=checkpoint)
+            state = folded(num_steps=done)
             losses = {name: float(value) for name, value in translation_report(state).items()}
-            quick = translated(translator, state.average, pairs, "ab", limit=100)
-            scored = means(scores_of(quick, pairs, "ab"))
+            quick = translated(functools.partial(translator.translate, state.average), watched, "ab")
+            found = scored(quick)
             spent = agree_on(time.monotonic() - started)  # all processes stop at the same step
-            values = losses | {name: scored[name] for name in SHOWN}
+            values = losses | found
             note(history, done, spent, values)
             if log is not None:
                 for name, value in values.items():
@@ -290,10 +308,8 @@ def train(config: Config, folder: Path, translator: Translator, sources, pairs: 
                 log.add_images("translations", quick[:16], done, dataformats="NHWC")
                 write_json(folder / "history.json", history)
             bar.update(spent)
-            bar.set_postfix({"step": done, "gain": f"{scored['iou_gain']:.3f}", "l1": f"{scored['l1']:.3f}"})
-    if int(state.step) < done:  # all was done in earlier calls
-        state = folded(update, state, batch_fn, num_steps=done, checkpoint=checkpoint)
-    return state, history
+            bar.set_postfix({"step": done} | {name: f"{found[name]:.3f}" for name in list(found)[:2]})
+    return state or folded(num_steps=done), history  # all was done in earlier calls
 
 
 def log_of(folder: Path, step: int) -> contextlib.AbstractContextManager[SummaryWriter | None]:
@@ -311,7 +327,9 @@ def optimizer_of(config: Any) -> optax.GradientTransformation:
 def checkpoint_of(config: Config, folder: Path) -> Checkpoint:
     """Where a training is saved, at the end of every stretch."""
     free = ("out", "num_pairs", "num_steps", "minutes", "call_minutes", "every", "devices")
-    return checkpoint_in(folder, fingerprint(config, without=free))
+    absent = [name for name in ("a", "b") if getattr(config, name) is None]
+    settings = fingerprint(config, without=(*free, *absent))
+    return checkpoint_in(folder, settings)
 
 
 def checkpoint_in(folder: Path, settings: str) -> Checkpoint:
@@ -332,28 +350,19 @@ def note(history: dict[str, Any], step: int, seconds: float, values: Mapping[str
         history["values"].setdefault(name, []).append(value)
 
 
-def translated(
-    translator: Translator | LayeredTranslator,
-    generator: Any,
-    pairs: Pairs,
-    direction: str,
-    *,
-    limit: int | None = None,
-) -> np.ndarray:
-    """The translations of the test images, in batches of one size."""
-    images = in_direction(pairs, direction)[0][:limit]
-    return in_batches(lambda x: translator.translate(generator, x, direction=direction), images)
+def translated(translate_fn: Callable[..., Any], images: np.ndarray, direction: str) -> np.ndarray:
+    """The translations of images, in batches of one size."""
+    return in_batches(lambda x: translate_fn(x, direction=direction), images)
 
 
 def state_of(config: Config) -> TranslationState:
     """The last state of a training, for use in other programs."""
-    translator = Translator(networks(config))
-    init, update = adversarial_training(translator, weights(config), optimizer_of(config), seed=config.seed)
     folder = config.out / f"{config.rung}-{config.variant}-seed{config.seed}"
     done = read_history(folder / "history.json")["steps"][-1]
-    checkpoint = checkpoint_of(config, folder)
-    state = init(translator.init(jax.random.key(config.seed)))
-    return fold(update, state, lambda t: {}, num_steps=done, checkpoint=checkpoint)
+    given = (Translator(networks(config)), weights(config), lambda t: {}, optimizer_of(config))
+    return train_translator(
+        *given, num_steps=done, seed=config.seed, checkpoint=checkpoint_of(config, folder)
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The scores of a shape translation on the paired test set, of models and of controls that learn nothing."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,9 +12,8 @@ from vexplain.datasets import estimate_masks
 from vexplain.datasets.shape_swap import Pairs, render_factors
 from vexplain.translation import closest_targets as closest
 from vexplain.translation import (
-    hidden_channel_errors,
-    hidden_channel_ratios,
     hue,
+    in_batches,
     mean_color,
     recall_at,
     retrieval_ranks,
@@ -24,18 +23,6 @@ from vexplain.translation import (
 
 APPEARANCE = ("hue", "saturation", "value", "second_hue", "texture", "frequency", "angle", "phase", "shade")
 GALLERY = 20
-_BATCH = 50
-_FLAT = 0.02  # standard deviation of values in [0, 1]; that of a rendered image is above 0.1
-
-
-def in_batches(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
-    """`function(*arrays)` over batches of one size, so that one program serves all; a tree of arrays."""
-    count, made = len(arrays[0]), []
-    for start in range(0, count, _BATCH):
-        chosen = np.minimum(np.arange(start, start + _BATCH), count - 1)
-        part = function(*(jnp.asarray(array[chosen]) for array in arrays))
-        made.append(jax.tree.map(lambda x: np.asarray(x)[: count - start], part))  # noqa: B023
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *made)
 
 
 def in_direction(pairs: Pairs, direction: str) -> tuple[np.ndarray, ...]:
@@ -72,39 +59,10 @@ def hue_offset(errors: np.ndarray) -> tuple[float, float]:
     return float(np.rad2deg(np.angle(mean))), float(np.abs(mean))
 
 
-def cycle_scores(translate: Callable[..., Any], pairs: Pairs, direction: str) -> dict[str, float]:
-    """Mean cycle error, and how many times each disturbance of the translation enlarges it.
-
-    `translate(images, direction)` are the translations. The factors are those of the mean errors.
-    """
-    back = {"ab": "ba", "ba": "ab"}[direction]
-    there_fn, back_fn = (functools.partial(translate, direction=d) for d in (direction, back))
-
-    def errors(images):
-        return hidden_channel_errors(jax.random.key(0), there_fn, back_fn, images)
-
-    found = in_batches(errors, in_direction(pairs, direction)[0])
-    found = {name: jnp.mean(values, keepdims=True) for name, values in found.items()}
-    ratios = {name: float(ratio[0]) for name, ratio in hidden_channel_ratios(found).items()}
-    return {"cycle error": float(found["clean"][0])} | ratios
-
-
 def means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Means over pairs; the median of the hue error."""
     found = {name: float(np.mean(values)) for name, values in scores.items()}
     return found | {"hue_error": float(np.median(scores["hue_error"]))}
-
-
-def collapse(outputs: np.ndarray, inputs: np.ndarray) -> str:
-    """Why a training failed, whatever its scores are; "" where translations differ as images do."""
-    within = np.median(outputs.std((1, 2)).max(-1))  # of a single translation
-    across, expected = (np.mean(images.std(0)) for images in (outputs, inputs))
-    if within < _FLAT:
-        mean = ", ".join(f"{value:.2f}" for value in outputs.mean((0, 1, 2)))
-        return f"at least half of the translations are images of one color (mean RGB {mean})"
-    if across < _FLAT * expected:
-        return "all translations are the same image"
-    return ""
 
 
 def galleries(pairs: Pairs, direction: str, *, level: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from PIL import Image
 from tests.command.runs import COLORS, call
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """A folder of class folders, whose classes are colors: two images of each, and a broken one."""
     root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
@@ -22,8 +22,9 @@ def images(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def explained(images, tmp_path_factory):
+    """Not to be changed: a test that does has a copy."""
     out = tmp_path_factory.mktemp("results")
     assert call("explain", images, out) == 0
     return out

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.command.runs import COLORS, HERE, call
+from tests.command.runs import COLORS, HERE, call, cards_of
 from vexplain import METHODS
 from vexplain.__main__ import main
 from vexplain.command import pictures, steps
@@ -58,16 +58,21 @@ def test_explain_leaves_everything(explained, images):
     ]
     for image in results["images"]:
         assert image["features"]
-        heatmap = np.asarray(Image.open(explained / image["heatmap"]))
+        heatmap = np.asarray(Image.open(explained / image["heatmaps"]["relevant_features"]))
         assert heatmap.shape == (16, 16)
         assert heatmap.max() == 255
-        with Image.open(explained / image["explanation"]) as row:
-            assert row.width > row.height
-    for file in ("report.html", "explanations.png", "relevance.npz", "layers.txt"):
+        maps = np.asarray(Image.open(explained / image["feature_maps"]))
+        parts = np.split(maps, len(image["features"]), axis=1)
+        np.testing.assert_array_equal(np.max(parts, axis=0), heatmap)
+        seen = np.asarray(Image.open(explained / image["image"]), float)
+        assert seen.shape == (16, 16, 3)
+        assert COLORS[image["label"]][seen.mean((0, 1)).argmax()] == 1
+    for file in ("report.html", "relevance.npz", "layers.txt"):
         assert (explained / file).stat().st_size > 0
     report = (explained / "report.html").read_text()
     assert all(text in report for text in ("broken.jpg", "never", "conv_1", "red"))
-    assert "3 of 6 explained images, from above: blue/0.png, green/0.png, red/0.png" in report
+    assert "Shown are 3 of 6." in report
+    assert [card[0] for card in cards_of(explained)] == ["blue/0.png", "green/0.png", "red/0.png"]
     assert set(results["average_images"]) == set(COLORS)
 
 
@@ -89,7 +94,7 @@ def test_the_features_are_those_that_were_planted(explained):
 def test_a_heatmap_is_on_the_colored_part(explained, images):
     results = json.loads((explained / "results.json").read_text())
     image = next(image for image in results["images"] if image["file"] == "red/0.png")
-    heatmap = np.asarray(Image.open(explained / image["heatmap"]), float)
+    heatmap = np.asarray(Image.open(explained / image["heatmaps"]["relevant_features"]), float)
     assert heatmap[2:11, :9].mean() > 3 * heatmap[12:].mean()
 
 
@@ -107,29 +112,29 @@ def test_a_second_run_takes_over_what_is_there(explained, images, capsys, monkey
 
 @pytest.mark.parametrize("num_saved", [2, 5])
 def test_an_interrupted_run_goes_on(num_saved, explained, images, tmp_path, capsys, monkeypatch):
-    """Three images are in the report, which needs them themselves: they are explained first, and again."""
+    """What is there is taken over, by its records, and the rest is made."""
     out, saved, save = tmp_path / "results", [], pictures._save
     shutil.copytree(explained, out, ignore=shutil.ignore_patterns("heatmaps", "explanations", "results.json"))
 
     def interrupted(*arguments):
         if len(saved) == num_saved:
             raise KeyboardInterrupt
-        saved.append(arguments[2])
+        saved.append(arguments[3])
         return save(*arguments)
 
     monkeypatch.setattr(pictures, "_save", interrupted)
     assert call("explain", images, out) == 130
     assert "interrupted; the same command takes over" in capsys.readouterr().err
-    assert len(list(out.glob("heatmaps/*/*.png"))) == num_saved
+    assert len(list(out.glob("heatmaps/relevant_features/*/*.png"))) == num_saved
     saved_again = []
-    monkeypatch.setattr(pictures, "_save", lambda *given: saved_again.append(given[2]) or save(*given))
+    monkeypatch.setattr(pictures, "_save", lambda *given: saved_again.append(given[3]) or save(*given))
     assert call("explain", images, out) == 0
-    assert set(saved_again) == set(range(6)) - set(saved[3:])
+    assert set(saved_again) == set(range(6)) - set(saved)
     whole, gone_on = (
         json.loads((folder / "results.json").read_text())["images"] for folder in (explained, out)
     )
     assert [image["features"] for image in gone_on] == [image["features"] for image in whole]
-    assert [image["heatmap"] for image in gone_on] == [image["heatmap"] for image in whole]
+    assert [image["heatmaps"] for image in gone_on] == [image["heatmaps"] for image in whole]
 
 
 def test_a_run_that_was_interrupted_after_its_passes_reads_no_image_again(
@@ -160,7 +165,7 @@ def test_a_run_that_was_interrupted_after_its_passes_reads_no_image_again(
 def test_heatmaps_of_another_setting_are_made_again(explained, images, tmp_path, monkeypatch):
     out, saved, save = tmp_path / "results", [], pictures._save
     shutil.copytree(explained, out)
-    monkeypatch.setattr(pictures, "_save", lambda *given: saved.append(given[2]) or save(*given))
+    monkeypatch.setattr(pictures, "_save", lambda *given: saved.append(given[3]) or save(*given))
     assert call("explain", images, out, "--num-features", "1") == 0
     assert sorted(saved) == list(range(6))
 
@@ -174,14 +179,16 @@ def test_too_little_memory_names_the_setting(images, tmp_path, capsys, monkeypat
     assert "a smaller --batch-size takes less" in capsys.readouterr().err
 
 
-def test_another_setting_is_another_result(explained, images, capsys):
-    assert call("features", images, explained, "--mu", "0.5") == 0
+def test_another_setting_is_another_result(explained, images, tmp_path, capsys):
+    out = tmp_path / "results"
+    shutil.copytree(explained, out)
+    assert call("features", images, out, "--mu", "0.5") == 0
     printed = capsys.readouterr()
     assert "taken over" not in printed.out
     assert "passed over: 1 of 7 files" in printed.out
     assert printed.err.count("broken.jpg") == 1, "a broken file is named as it is met, and once"
     assert "vexplain: skipped: " in printed.err
-    assert float(load_relevance(explained / "relevance.npz").mu) == 0.5
+    assert float(load_relevance(out / "relevance.npz").mu) == 0.5
 
 
 def test_a_flat_folder_and_numbers_for_names(images, tmp_path, capsys):
@@ -212,7 +219,7 @@ def test_activation_functions_other_than_relu(images, tmp_path, capsys):
         ("sized", ["--layers", "conv_9"], "no layer 'conv_9'"),
         ("pair", [], "--size is missing: tests.command.networks:pair does not say"),
         ("only_large", ["--size", "4"], "does not run on images of 4 × 4 × 3.*another --size"),
-        ("returns_nothing", [], "returned a NoneType: expected an NNX module, or"),
+        ("returns_nothing", [], "returned a NoneType: expected an NNX module, a Keras"),
         ("takes_nothing", [], "was called with weights=None .*takes one argument"),
         ("wrong_shape", ["--size", "8"], r"gave \(2, 8, 8, 3\) for 2 images: expected"),
         ("missing", [], "has no function 'missing'; it has:.*pair"),
@@ -272,7 +279,7 @@ def test_help_and_early_errors_import_nothing_slow(line):
     assert "usage: vexplain" in ended.stdout or "error: --model" in ended.stderr
 
 
-@pytest.mark.parametrize("command", ["layers", "features", "interpret", "explain"])
+@pytest.mark.parametrize("command", ["layers", "features", "interpret", "explain", "evaluate"])
 def test_help_teaches(command, capsys):
     with pytest.raises(SystemExit) as ended:
         parse([command, "--help"])

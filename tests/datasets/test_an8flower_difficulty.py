@@ -18,23 +18,25 @@ from vexplain.datasets.an8flower import (
     part_names,
     render_factors,
 )
-from vexplain.datasets.an8flower.difficulty import SURROUNDINGS, color_of_class
+from vexplain.datasets.an8flower.difficulty import color_of_class
 from vexplain.datasets.an8flower.scene import CLASS_COLORS, LEAVES, PETALS
 
 SIZE, BATCH, VARIANT = 24, 12, "double_12c"
 GRID = {"variant": VARIANT, "size": SIZE, "samples": 2}
 HARD = DIFFICULTIES[1:]
+PARTS_OF_ITS_OWN = ("distractors", "context", "shortcut")
 
 
 @functools.cache
 def rendered(difficulty):
-    """Twelve scenes, one a class: factors, rendering, the same in another class, and two interventions."""
+    """Twelve scenes, one a class: factors, renderings, and interventions on the parts."""
 
     @jax.jit
     def scene(key, label):
         factors = draw_view(key, label, variant=VARIANT, difficulty=difficulty)
         draw = lambda f: render_factors(f, label, difficulty=difficulty, **GRID)  # noqa: E731
-        changes = ("recolor", "base") if SURROUNDINGS[difficulty] else ("recolor",)
+        has_parts = difficulty in PARTS_OF_ITS_OWN
+        changes = ("recolor", "base") if has_parts else ()
         changed = [intervene(factors, label, change=c, difficulty=difficulty, **GRID) for c in changes]
         shown = label // 6 * 6 + color_of_class(label, difficulty)
         bare = render_factors(factors._replace(scenery=None), shown, **GRID)
@@ -70,7 +72,7 @@ def test_coverages_add_up_and_the_mask_is_what_is_visible(difficulty):
         np.testing.assert_array_equal(part, bare.mask)
 
 
-@pytest.mark.parametrize("difficulty", ["distractors", "context", "shortcut"])  # each has parts of its own
+@pytest.mark.parametrize("difficulty", PARTS_OF_ITS_OWN)
 def test_an_intervention_changes_the_pixels_of_its_part_alone(difficulty):
     _, found, bare, changed = rendered(difficulty)
     for change, (images, masks) in zip(("recolor", "base"), changed, strict=False):
@@ -182,6 +184,6 @@ def test_unknown_names_and_numbers():
         RenderedSource(cue_probability=2.0)
     with pytest.raises(ValueError, match="change is 'erase'"):
         RenderedSource().interventions(np.array([0]), change="erase")
-    factors = draw_view(jax.random.key(0), 0, variant=VARIANT)
+    factors = jax.eval_shape(lambda key: draw_view(key, 0, variant=VARIANT), jax.random.key(0))
     with pytest.raises(ValueError, match="factors come without surroundings"):
         render_factors(factors, 0, difficulty="textured", **GRID)

@@ -84,7 +84,7 @@ def test_pairs_are_for_the_upper_bound_alone():
 
 
 def test_two_folders_are_translated_and_broken_files_are_named(run, tmp_path):
-    pairs = paired_test(71, size=16)
+    pairs = paired_test(69, size=16)
     for name, images in (("shirts", pairs.images_a), ("trousers", pairs.images_b)):
         (tmp_path / name).mkdir()
         for n, image in enumerate(images):
@@ -95,26 +95,15 @@ def test_two_folders_are_translated_and_broken_files_are_named(run, tmp_path):
     )
     metrics = appearance_translation.main(config)
     assert metrics["steps"] == 3
-    assert [Path(name).name for name in metrics["skipped"]["a"]] == ["50 broken.png"]
-    assert set(metrics["scores"]["ba"]) >= {"hue_error", "overlap_error", "cycle", "frechet"}
+    assert [Path(name).name for name in metrics["skipped"]] == ["50 broken.png"]
+    assert set(metrics["kept"]) == set(metrics["cycle"]) == {"ab", "ba"}
     folder = tmp_path / "shirts-trousers-offsets-seed0"
     with np.load(folder / "outputs.npz") as file:
-        assert file["ab"].shape == file["ba"].shape == (7, 16, 16, 3)
+        assert file["ab"].shape == file["ba"].shape == (5, 16, 16, 3)
     report = (folder / "report.html").read_text()
-    for words in ("50 broken.png", "no truth", "overlap L1"):
+    for words in ("50 broken.png", "No true translation is known", "A model in layers"):
         assert words in report
-    again = dataclasses.replace(config, translate=tmp_path / "shirts")
-    found = appearance_translation.main(again)
-    assert list(found["skipped"]) == list(metrics["skipped"]["a"])
-    made = sorted(Path(found["out"]).iterdir())
-    assert [path.name for path in made[:2]] == ["00.png.png", "01.png.png"]
-    assert len(made) == 71
-    with np.load(folder / "outputs.npz") as file:
-        image = np.asarray(Image.open(made[64]).convert("RGB")) / 255
-        np.testing.assert_allclose(image, file["ab"][0] / 255, atol=0.01)
-    with pytest.raises(ValueError, match=r"nothing was trained in .*-seed5: give the same settings without"):
-        appearance_translation.main(dataclasses.replace(again, seed=5))
-    with pytest.raises(ValueError, match="71 readable images of 72, 7 of them held out; expected at least"):
+    with pytest.raises(ValueError, match="64 readable images are left to train on; expected at least batch"):
         appearance_translation.main(dataclasses.replace(config, batch_size=65))
 
 

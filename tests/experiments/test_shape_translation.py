@@ -1,17 +1,16 @@
 """Shape translation in its smallest preset: rungs train, are scored and reported, and go on when called."""
 
 import dataclasses
-import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import shape_translation
 from experiments.shape_translation_scores import (
-    collapse,
     controls,
-    cycle_scores,
     galleries,
     hue_offset,
     means,
@@ -20,8 +19,8 @@ from experiments.shape_translation_scores import (
 )
 from vexplain.datasets import unpaired_batches
 from vexplain.datasets.shape_swap import ShapeSwapSource, paired_test
-from vexplain.streaming import TrainingDiverged
-from vexplain.translation import adversarial_training
+from vexplain.streaming import CheckpointError, TrainingDiverged
+from vexplain.translation import collapse, cycle_scores
 
 SMOKE = dataclasses.replace(shape_translation.PRESETS["smoke"][1], devices=2)
 
@@ -32,7 +31,6 @@ def equal_trainings_share_a_program():
     optimizer = shape_translation.optimizer_of(SMOKE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shape_translation, "optimizer_of", lambda config: optimizer)
-        patch.setattr(shape_translation, "adversarial_training", functools.cache(adversarial_training))
         yield
 
 
@@ -157,8 +155,8 @@ def test_a_cycle_that_hides_its_input_is_found():
             return 0.5 + 0.01 * (images - 0.5)
         return np.clip((images - 0.5) * 100 + 0.5, 0, 1)
 
-    hides = cycle_scores(translate, pairs, "ab")
-    honest = cycle_scores(lambda images, direction: images, pairs, "ab")
+    hides = cycle_scores(translate, pairs.images_a, "ab")
+    honest = cycle_scores(lambda images, direction: images, pairs.images_a, "ab")
     assert hides["cycle error"] < 0.01
     assert hides["noise 4/255"] > 20
     assert honest["noise 4/255"] < 8
@@ -205,3 +203,29 @@ def test_bad_settings_are_named(tmp_path):
         dataclasses.replace(SMOKE, batch_size=0)
     with pytest.raises(ValueError, match="batch"):
         shape_translation.main(dataclasses.replace(SMOKE, out=tmp_path, num_images=4))
+
+
+def test_two_folders_are_translated_and_reported_without_the_truth(tmp_path):
+    for domain in ("a", "b"):
+        (tmp_path / domain).mkdir()
+        images = ShapeSwapSource("ab".index(domain), num_images=44, size=16)[np.arange(44)]["images"]
+        for n, image in enumerate(images):
+            pixels = (255 * np.asarray(image)).round().astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / domain / f"{n:02d}.png")
+    (tmp_path / "a" / "broken.png").write_bytes(b"no image")
+    folders = {"a": tmp_path / "a", "b": tmp_path / "b", "out": tmp_path / "out"}
+    config = dataclasses.replace(SMOKE, **folders)
+    assert shape_translation.main(dataclasses.replace(config, num_steps=3))["steps"] == 3
+    metrics = shape_translation.main(config)
+    assert metrics["steps"] == 6
+    assert [Path(name).name for name in metrics["skipped"]] == ["broken.png"]
+    folder = tmp_path / "out" / "similarity-folders-seed0"
+    assert json.loads((folder / "metrics.json").read_text())["cycle"]["ab"]["cycle error"] > 0
+    report = (folder / "report.html").read_text()
+    for words in ("without pairs", "to its own translation", "broken.png", "hidden channel"):
+        assert words in report
+    (tmp_path / "b" / "00.png").unlink()
+    with pytest.raises(CheckpointError, match="made with other settings"):
+        shape_translation.main(config)
+    with pytest.raises(ValueError, match="expected two folders"):
+        dataclasses.replace(SMOKE, a=tmp_path)

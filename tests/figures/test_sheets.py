@@ -49,6 +49,17 @@ def test_pixels_that_do_not_exist_are_light_gray(channels):
     np.testing.assert_array_equal(drawn[4 * height // 5, width // 2], 0)
 
 
+def test_characters_that_no_font_has_are_boxes_and_said_once(caplog):
+    """The warning of matplotlib for each of them would be an error of this test."""
+    name = "cat \U000f1234\U000f1235"  # for private use
+    for _ in range(2):
+        figure = class_sheet([material.view(name)])
+        material.canvas(figure)
+        assert material.texts(figure)[0] == f"cat {2 * style.NO_GLYPH}"
+    [record] = caplog.records
+    assert f"no installed font has {name[4:]}: pictures show boxes there" in record.getMessage()
+
+
 def test_one_pixel_with_a_nan_in_one_channel_is_missing():
     image = np.full((2, 2, 3), 0.25)
     image[0, 1, 2] = np.nan

@@ -111,10 +111,10 @@ def test_working_sets_grow_with_the_support():
     assert np.asarray(short.gaps).min() > 1e-6  # too few, and the gap says so
 
 
-def test_classes_are_sharded(sums):
+def test_classes_are_sharded_over_eight_devices(sums):
     """Each device has its classes, with G on all of them, or with a part of its rows on each."""
     one = solve_on_device(*(jnp.asarray(x, jnp.float32) for x in sums), mu=3.0, num_working=45)
-    mesh = data_mesh(4)
+    mesh = data_mesh(8)
     by_class, rows, whole = (
         NamedSharding(mesh, PartitionSpec(*names)) for names in ((None, "data"), ("data",), ())
     )

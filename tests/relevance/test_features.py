@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import zipfile
 
 import jax
@@ -177,6 +178,12 @@ def test_a_damaged_file_is_named(relevance, tmp_path):
     np.savez(path, weights=np.zeros(3))
     with pytest.raises(ValueError, match=r"relevance\.npz' is damaged"):
         load_relevance(path)
+    save_relevance(relevance, path)
+    arrays = dict(np.load(path))
+    for bad in (np.arange(5), np.zeros(5), np.full(4, -1), np.full(5, -2)):
+        np.savez(path, **arrays | {"copied": bad})
+        with pytest.raises(ValueError, match=r"copied: expected"):
+            load_relevance(path)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
     with pytest.raises(ValueError, match=r"relevance\.npz' is damaged"):
@@ -272,12 +279,13 @@ def test_one_of_several_copies_is_a_candidate(data):
     joined = np.concatenate([single, 3 * single, 0.5 * responses[:, 15:30], single[:, :4]], axis=1)
     layout = (("conv_1", 15), ("relu_1", 15), ("pool_1", 15), ("dense_1", 4))
     statistics = _statistics(joined, indicators)
-    is_copy = copied_features(np.asarray(statistics.gram), layout)
+    copied = copied_features(np.asarray(statistics.gram), layout)
+    is_copy = copied >= 0
     lengths = np.linalg.norm(joined, axis=0)
     cosines = (joined[:, :15] * joined[:, 30:45]).sum(0) / (lengths[:15] * lengths[30:45])
     assert 0 < (cosines >= 0.99).sum() < 15  # both kinds
     np.testing.assert_array_equal(is_copy[:15], False)
-    np.testing.assert_array_equal(is_copy[15:30], True)
+    np.testing.assert_array_equal(copied[15:30], np.arange(15))
     np.testing.assert_array_equal(is_copy[30:45], cosines >= 0.99)
     np.testing.assert_array_equal(is_copy[45:], False)
     one = find_relevance(statistics, layout, mu=2, copies="one")
@@ -291,6 +299,10 @@ def test_one_of_several_copies_is_a_candidate(data):
     np.testing.assert_allclose(one.weights[~is_copy], alone.weights, atol=1e-4)
     every = find_relevance(statistics, layout, mu=2)
     assert every.weights[is_copy].any()
+    told = re.findall(r"relu_1 +(\d+) +\S+  copy of conv_1\[(\d+)\]", repr(every))
+    assert told
+    assert all(first == second for first, second in told)
+    assert repr(one).count("copy of") == 0
 
 
 def test_both_solvers_find_the_same(data):

@@ -222,6 +222,16 @@ def test_a_start_changes_the_steps_and_not_the_solution(data):
         mu_lasso(*sums, start=fresh.weights * np.nan)
 
 
+def test_without_a_look_at_all_of_g_the_solution_is_the_same(data):
+    sums = _sums(*data)
+    looked_at, not_looked_at = (mu_lasso(*sums, mu=2.0, check=check) for check in (True, False))
+    for one, other in zip(looked_at, not_looked_at, strict=True):
+        np.testing.assert_array_equal(one, other)
+    asymmetric = sums[0] + np.triu(np.full_like(sums[0], 0.1), 1) - np.tril(np.full_like(sums[0], 0.1), -1)
+    found = mu_lasso(asymmetric, *sums[1:], mu=2.0)
+    np.testing.assert_allclose(found.weights, looked_at.weights, atol=1e-10)
+
+
 def test_threads_and_their_number_change_nothing(data, monkeypatch):
     """40 classes are shared by threads; one core solves them one after another."""
     gram, cross, counts = _sums(*data)

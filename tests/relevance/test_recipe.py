@@ -260,4 +260,4 @@ def test_float16_gives_the_map_of_float32():
     full = jax.tree.map(lambda w: w.astype(jnp.float32), half)
     found, expected = (explain(apply, v, images, targets=0, relevance=relevance) for v in (half, full))
     np.testing.assert_array_equal(found.features.indices, expected.features.indices)
-    np.testing.assert_allclose(found.maps, expected.maps, atol=0.01)
+    np.testing.assert_allclose(found.maps, expected.maps, atol=0.03)  # float16 has 11 bits

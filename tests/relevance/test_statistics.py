@@ -211,7 +211,7 @@ def test_eight_devices_give_the_sums_of_one(key):
     assert found[1].total == found[0].total == 43
 
 
-def test_no_device_has_the_whole_matrix():
+def test_none_of_eight_devices_has_the_whole_matrix():
     """40 features on 8 devices: each has 5 rows of half of G, and makes no array of the size of G."""
     mesh, m = data_mesh(8), 1600
     init, update, _ = gram_statistics(_given(m), m, 3, block_size=16, mesh=mesh)
@@ -230,7 +230,7 @@ def test_no_device_has_the_whole_matrix():
     assert analysis.temp_size_in_bytes < 4 * m**2
 
 
-def test_a_pass_that_was_cut_off_goes_on_bit_for_bit(tmp_path):
+def test_a_pass_on_eight_devices_that_was_cut_off_goes_on_bit_for_bit(tmp_path):
     """The block that is half full is a part of the checkpoint."""
     mesh, rows = data_mesh(8), np.random.default_rng(4).uniform(size=(80, 9)).astype(np.float32)
     init, update, finish = gram_statistics(_given(6), 6, 3, block_size=24, mesh=mesh)
@@ -300,7 +300,7 @@ def test_disagreeing_inputs_raise(key, num_features, num_classes, labels, error,
         update(init(), batch, _variables(key))
 
 
-def test_a_batch_that_the_devices_cannot_share(key):
+def test_a_batch_that_eight_devices_cannot_share(key):
     init, update, _ = gram_statistics(_response_fn, 5, 3, mesh=data_mesh(8))
     with pytest.raises(ValueError, match=r"batch: 9 images, which 8 devices .* multiple of 8"):
         update(init(), _batch(key, 9), _variables(key))

@@ -120,8 +120,8 @@ def test_one_process_writes_the_results_of_the_command(two, folder):
     first, second = (set(found["written"].tolist()) for found in two)
     assert first | second == files
     assert not first & second
-    assert {f"heatmaps/{n}.png.png" for n in range(3)} < files
-    assert {Path(name).parts[0] for name in second} == {"heatmaps", "explanations"}
+    assert {f"heatmaps/relevant_features/{n}.png.png" for n in range(3)} < files
+    assert {Path(name).parts[0] for name in second} == {"heatmaps", "explanations", "images"}
     assert "the report is" in two[0]["said"]
     assert "Predictions" not in two[1]["said"]
 

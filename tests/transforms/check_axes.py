@@ -60,8 +60,8 @@ def axes_findings(layer: Any, value: Value, network: Network, name: str) -> Iter
             len(found), *expected.shape[1:-1], -1
         )  # tokens are rows and columns in one axis
     if value.moved:  # rows, or what is made of them, may be said to be channels
-        is_right = len(found) == len(expected) and found.size == expected.size
-        is_right &= found.shape[-1] % expected.shape[-1] == 0
+        has_size = found.size == expected.size or "q" in value.layout  # with its class token
+        is_right = len(found) == len(expected) and has_size and found.shape[-1] % expected.shape[-1] == 0
     elif found.shape != expected.shape:
         is_right = False
     elif value.turned:

@@ -5,6 +5,8 @@ where it had no reason to; `unknown`, an axis or a receptive field was not follo
 is understood.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -17,7 +19,20 @@ from vexplain.transforms import edit, layers, read
 
 
 def check(network: Network, *, compiled: bool = False) -> list[Finding]:
-    """Returns all findings of one network; `compiled` also compares compiled programs."""
+    """Returns all findings of one network; `compiled` also compares compiled programs.
+
+    A difference in low precision, where a maximum may turn with the order of a sum, counts where it is there
+    in float32 too.
+    """
+    findings = _findings(network, compiled)
+    is_low = network.dtype != "float32" and any(f.detail.startswith("differs by") for f in findings)
+    if not is_low:
+        return findings
+    again = {f.what for f in _findings(dataclasses.replace(network, dtype="float32"), compiled)}
+    return [f for f in findings if not f.detail.startswith("differs by") or f.what in again]
+
+
+def _findings(network: Network, compiled: bool) -> list[Finding]:
     case = make_case(network)
     checks = {
         "reading and editing": lambda: _identity(case, compiled),

@@ -244,7 +244,7 @@ def chosen(net: Building, a: Value, b: Value):
     """One of two activations, by the sign of one."""
     if a.layout != b.layout or a.array.shape != b.array.shape:
         raise DoesNotFit("forms differ")
-    found = jnp.where(a.array > 0, b.array, 0.5 * a.array) if net.mode != "linear" else a.array + b.array
+    found = jnp.where(a.array > 0.1, b.array, 0.5 * a.array) if net.mode != "linear" else a.array + b.array
     return b.to(found, **union(a, b))
 
 

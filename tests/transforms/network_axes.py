@@ -120,7 +120,8 @@ def pixel_shuffle(net: Building, v: Value, factor):
     n, h, w, c = x.array.shape
     y = x.array.reshape(n, h, w, factor, factor, c // factor**2).transpose(0, 1, 3, 2, 4, 5)
     found = y.reshape(n, h * factor, w * factor, c // factor**2)
-    return arranged(v.to(found, "nhwc", local=(None, None)), v.layout)
+    moved = v.moved or found.shape[-1] == 1  # the old channels may be said to be what they were
+    return arranged(v.to(found, "nhwc", local=(None, None), moved=moved), v.layout)
 
 
 @operation("covered", on_map(factor=[2, 3]), weight=0.7)

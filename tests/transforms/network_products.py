@@ -47,9 +47,10 @@ def squeeze_excite(net: Building, v: Value, gate, spelling):
     hidden_layout = "nhwc" if keeps else "nc"
     squeezed = x.to(net.relu(pooled, "jax.nn.relu"), hidden_layout, local=(False, False), moved=True)
     weights = net.mark(squeezed).array @ up
-    weights = {"sigmoid": jax.nn.sigmoid, "hard_sigmoid": jax.nn.hard_sigmoid, "tanh": jnp.tanh}[gate](
-        weights
-    )
+    if gate == "hard_sigmoid":  # where the gate is not known as one, it is an activation
+        weights = net.clipped(weights, jax.nn.hard_sigmoid, -3, 3, 1 / 6)
+    else:
+        weights = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}[gate](weights)
     weights = weights if keeps else weights[:, None, None, :]
     return arranged(x.to(x.array * weights, local=(False, False)), v.layout)
 

@@ -294,7 +294,7 @@ def masked_by_another(net: Building, a: Value, b: Value):
     """One activation where another one is positive."""
     if a.layout != b.layout or a.array.shape != b.array.shape:
         raise DoesNotFit("forms differ")
-    found = b.array * (a.array > 0) if net.mode != "linear" else a.array + b.array
+    found = b.array * (a.array > 0.1) if net.mode != "linear" else a.array + b.array
     return b.to(found, **union(a, b))
 
 

@@ -226,3 +226,61 @@ def test_a_rule_is_handed_a_norm_with_its_statistics_and_a_convolution_with_its_
     found = read(apply, [name, "conv_1"])(KERNEL, images)[1]
     np.testing.assert_allclose(out, found[name], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(entering, images if kind == "conv" else found["conv_1"])
+
+
+@pytest.mark.parametrize("rule", [GUIDED, DECONVNET])
+def test_a_relu_that_is_multiplied_by_zero_is_a_relu(rule, images):
+    """Together they are a constant, which is no activation function."""
+
+    def apply(v, images):
+        x = conv(v, images)
+        return jnp.concatenate([x, jnp.where(x > 0, x, 0) * 0], -1).sum((1, 2))
+
+    assert layers(apply, KERNEL, images).select("relu").names == ("relu_1",)
+    found = jax.grad(lambda x: with_rules(apply, rule)(KERNEL, x).sum())(images)
+    expected = jax.grad(lambda x: conv(KERNEL, x).sum())(images)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+SATURATING = {
+    "soft_sign": lambda x: x / (1 + jnp.abs(x)),
+    "abs": lambda x: x / (2 + jnp.abs(x)),
+    "mul": lambda x: x / jnp.sqrt(1 + x * x),
+    "mul_1": lambda x: x * lax.rsqrt(x * x + 2),
+    "integer_pow": lambda x: x * (x**2 + 1) ** -0.5,
+    "abs_1": lambda x: jnp.abs(x) / (1 + jnp.abs(x)),
+    "exp": lambda x: jnp.exp(x) / (2 + jnp.exp(x)),
+    "exp_1": lambda x: x / (1.5 + jnp.exp(-x)),
+    "log": lambda x: x - jnp.log(1 + jnp.exp(2 * x)),
+}
+POOLED = {
+    "global": lambda x: x.mean((1, 2)),
+    "windows": lambda x: x[:, :, :6].reshape(2, 3, 2, 3, 2, 8).mean((2, 4)),
+    "over channels": lambda x: x.reshape(*x.shape[:3], 4, 2).sum(-1),
+}
+
+
+@pytest.mark.parametrize("pool", POOLED)
+@pytest.mark.parametrize("name", SATURATING)
+def test_a_saturating_function_of_pooled_numbers_is_no_normalization(name, pool, images):
+    apply = summed(lambda x: SATURATING[name](POOLED[pool](x)))
+    with pytest.raises(ValueError, match="GUIDED says nothing of"):
+        with_rules(apply, GUIDED)(KERNEL, images)
+
+
+NORMALIZED = {
+    "L2": lambda y: y / jnp.sqrt((y * y).sum(-1, keepdims=True) + 1e-6),
+    "L1": lambda y: y / (jnp.abs(y).sum(-1, keepdims=True) + 1e-6),
+    "root mean square": lambda y: y * lax.rsqrt((y**2).mean(-1, keepdims=True) + 1e-6),
+    "layer": lambda y: (y - y.mean(-1, keepdims=True)) * lax.rsqrt(y.var(-1, keepdims=True) + 1e-6),
+    "softmax": lambda y: jax.nn.softmax(y, -1),
+    "softmax by hand": lambda y: jnp.exp(y) / jnp.exp(y).sum(-1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("pool", POOLED)
+@pytest.mark.parametrize("name", NORMALIZED)
+def test_pooled_numbers_can_be_normalized(name, pool, images):
+    apply = summed(lambda x: NORMALIZED[name](POOLED[pool](x)) - 0.3)
+    found = with_rules(apply, GUIDED)(KERNEL, images)
+    np.testing.assert_allclose(found, apply(KERNEL, images), rtol=1e-5, atol=1e-6)

@@ -4,6 +4,7 @@ In all functions:
     layer: by name or from the layer table; the customary one if left out.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -101,7 +102,9 @@ def enlarged(maps: Map, images: Any, interpolation: str | None) -> Map:
 def _spatial_layer(network: Network, images: Any, layer: str | Layer | None) -> Layer:
     table = layers(network.apply, network.variables, images)
     name = cam_layer(table) if layer is None else layer if isinstance(layer, str) else layer.name
-    row = layer if isinstance(layer, Layer) and name in table else table[name]
+    row = table[name]
+    if isinstance(layer, Layer):  # of a table of other batch sizes, perhaps
+        row = dataclasses.replace(layer, shape=row.shape)
     if row.batch_axis is None:
         raise ValueError(
             f"layer {name!r} of shape {row.shape} mixes the images of a batch, or its batch cannot be "

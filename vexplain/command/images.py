@@ -3,8 +3,9 @@
 import collections
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from vexplain.command.model import Model
 from vexplain.datasets import ImageFiles, class_folders, image_folder
 from vexplain.datasets.image_files import SUFFIXES
 from vexplain.streaming import Checkpoint, fold_epoch
+from vexplain.streaming.devices import Mesh
 from vexplain.typing import Array, Batch, Float, Int, Shaped, Variables
 
 _LONGEST = 200  # bytes of a name
@@ -34,8 +36,11 @@ class Predictions(NamedTuple):
     source: ImageFiles  # the label is the predicted class
     truth: np.ndarray  # (n,) the true classes, where they are known, else -1
     predicted: np.ndarray  # (n,) the classes with the largest score
-    probabilities: np.ndarray  # (n,) softmax of that score
+    probabilities: np.ndarray  # (n,) softmax of that score, or its sigmoid where scores are of labels
     skipped: dict[str, str]  # broken files, and what is wrong with each
+    labels: list[tuple[str, ...]] | None = (
+        None  # of each image all above one half, where scores are of labels
+    )
 
 
 def open_folder(root: Path, model: Model, classes: Path | None = None) -> Folder:
@@ -99,32 +104,56 @@ class _Scores(NamedTuple):
     probabilities: Float[Array, " images"]
     is_finite: Shaped[Array, " images"]
     is_readable: Shaped[Array, " images"]
+    is_probability: Shaped[Array, " images"]  # scores that are probabilities already
     num_rows: Int[Array, ""]  # filled so far
+    has_label: Any = None  # (images, labels), where the scores are of labels
 
 
-def predict(model: Model, folder: Folder, batch_size: int, checkpoint: Checkpoint) -> Predictions:
+def predict(
+    model: Model, folder: Folder, batch_size: int, mesh: Mesh, checkpoint: Checkpoint, multi_label: bool
+) -> Predictions:
     """Returns the predicted class of every image that can be read, and goes on where a checkpoint stops.
 
+    With `multi_label` the scores are independent, and the predicted class is the label with the largest.
+
     Raises:
-        ValueError: no image can be read, a score that is not finite, or one class for all images.
+        ValueError: no image can be read, a score that is not finite, scores that are probabilities, or one
+            class for all images.
     """
     count = len(folder.source)
     never = jnp.zeros(count, bool)
-    state = _Scores(jnp.zeros(count, jnp.int32), jnp.zeros(count), never, never, jnp.zeros((), jnp.int32))
+    numbers = (jnp.zeros(count, jnp.int32), jnp.zeros(count))
+    state = _Scores(*numbers, never, never, never, jnp.zeros((), jnp.int32))
+    if multi_label:
+        state = state._replace(has_label=jnp.zeros((count, model.num_classes), bool))
 
     def update(state: _Scores, batch: Batch, variables: Variables) -> _Scores:
-        scores = jax.nn.softmax(model.apply(variables, batch["images"]))
-        here = (scores.argmax(1), scores.max(1), jnp.isfinite(scores).all(1), batch["weights"] > 0)
+        logits = model.apply(variables, batch["images"])
+        scores = jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits)
+        is_one = (logits <= 1).all(1) if multi_label else jnp.abs(logits.sum(1) - 1) < 1e-3
+        here = _Scores(
+            predicted=logits.argmax(1),
+            probabilities=scores.max(1),
+            is_finite=jnp.isfinite(logits).all(1),
+            is_readable=batch["weights"] > 0,
+            is_probability=(logits >= 0).all(1) & is_one,
+            num_rows=jnp.asarray(len(scores)),
+            has_label=scores >= 0.5 if multi_label else None,
+        )
         rows = state.num_rows + jnp.arange(len(scores))  # padding at the end has none, and is dropped
-        filled = (old.at[rows].set(new, mode="drop") for old, new in zip(state[:4], here, strict=True))
-        return _Scores(*filled, num_rows=state.num_rows + len(scores))
+
+        def filled(old, new):
+            return old.at[rows].set(new, mode="drop") if old.ndim else old + new
+
+        return jax.tree.map(filled, state, here)
 
     found = fold_epoch(
         update,
         state,
         folder.source,
-        batch_size=min(batch_size, count),
+        batch_size=-(-min(batch_size, count) // mesh.size) * mesh.size,
         constants=model.variables,
+        mesh=mesh,
         checkpoint=checkpoint,
         description="Predictions",
     )
@@ -134,6 +163,11 @@ def predict(model: Model, folder: Folder, batch_size: int, checkpoint: Checkpoin
         raise ValueError(f"--images: none of {len(is_readable)} files can be read as an image; {first}")
     kept = np.flatnonzero(is_readable)
     _check_finite(folder, np.asarray(found.is_finite), kept)
+    if np.asarray(found.is_probability)[kept].all():
+        raise ValueError(
+            f"--model: the scores of {model.name} are probabilities: expected logits; build it without its "
+            "last activation (in Keras: activation=None), or return the logarithms of the probabilities"
+        )
     predicted = np.asarray(found.predicted)[kept].astype(np.int32)
     source = folder.source
     files = tuple(source.files[int(n)] for n in kept)
@@ -149,7 +183,27 @@ def predict(model: Model, folder: Folder, batch_size: int, checkpoint: Checkpoin
         predicted,
         np.asarray(found.probabilities)[kept],
         skipped_files(source, folder.root),
+        _labels(np.asarray(found.has_label)[kept], source.class_names) if multi_label else None,
     )
+
+
+def _labels(has_label: np.ndarray, names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [tuple(names[n] for n in np.flatnonzero(row)) for row in has_label]
+
+
+def predicted_of(predictions: Predictions, class_names: Sequence[str], place: int) -> dict[str, Any]:
+    """Returns what the network says of an image, as results have it.
+
+    Args:
+        predictions: of all images.
+        class_names: one a class.
+        place: of the image in the source.
+    """
+    found = {
+        "predicted": class_names[predictions.predicted[place]],
+        "probability": round(float(predictions.probabilities[place]), 6),
+    }
+    return found if predictions.labels is None else found | {"labels": list(predictions.labels[place])}
 
 
 def skipped_files(source: ImageFiles, root: Path) -> dict[str, str]:

@@ -7,17 +7,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from vexplain import classifiers
-from vexplain.classifiers import functionalize
-from vexplain.command.inputs import network_function
+from vexplain.command.frameworks import as_apply
+from vexplain.command.inputs import function_of
 from vexplain.datasets import Resizing
 from vexplain.typing import ApplyFn, Variables
 
 _RETURNS = (
-    "an NNX module, or (apply, variables) with apply(variables, images) -> logits, or (apply, variables, "
-    "resizing)"
+    "an NNX module, a Keras or Equinox model, or a pair: (Linen module, variables), (transformed "
+    "Haiku function, variables) or (apply, variables) with apply(variables, images) -> logits"
 )
 
 
@@ -70,13 +69,16 @@ class _OfGray:
 
 @dataclasses.dataclass(frozen=True)
 class _OfTwo:
-    """A network with one score, of which the sigmoid is a probability, as one of two classes: no and yes."""
+    """A network with one score, of which the sigmoid is a probability, as one of two classes: no and yes.
+
+    Each gets half of the score, with its sign, so that both have something to explain.
+    """
 
     apply: ApplyFn
 
     def __call__(self, variables: Variables, images: Any) -> Any:
-        score = self.apply(variables, images)
-        return jnp.concatenate([jnp.zeros_like(score), score], axis=1)
+        score = self.apply(variables, images).reshape(len(images), 1) / 2
+        return jnp.concatenate([-score, score], axis=1)
 
 
 def _runs(apply: ApplyFn, variables: Variables, size: int, channels: int) -> bool:
@@ -102,7 +104,7 @@ def _published(name: str, weights: Path | None) -> Any:
 
 
 def _of_function(name: str, weights: Path | None) -> tuple[ApplyFn, Variables, Resizing | None]:
-    function, path = network_function(name), None if weights is None else str(weights)
+    function, path = function_of("--model", name), None if weights is None else str(weights)
     try:
         made = function(path)
     except Exception as error:  # the user's own code: what it says, and where
@@ -113,18 +115,24 @@ def _of_function(name: str, weights: Path | None) -> tuple[ApplyFn, Variables, R
             f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno}); it takes one "
             f"argument, the path of the weights or None, and returns {_RETURNS}"
         ) from error
-    if isinstance(made, nnx.Module):
-        return (*functionalize(made), None)
-    if isinstance(made, tuple) and len(made) in (2, 3) and callable(made[0]):
-        apply, variables, *rest = made
-        resizing = rest[0] if rest else None
-        if resizing is None or isinstance(resizing, Resizing):
-            return apply, variables, resizing
+    parts = made if _is_several(made) else (made,)
+    resizing = parts[-1] if isinstance(parts[-1], Resizing) else None
+    parts = parts[:-1] if resizing is not None else parts
+    known = as_apply(*parts) if len(parts) in (1, 2) else None
+    if known is not None:
+        return (*known[:2], resizing or known[2])
+    if len(parts) == 2 and callable(parts[0]):
+        return (*parts, resizing)
     raise ValueError(f"--model {name} returned a {_described(made)}: expected {_RETURNS}")
 
 
+def _is_several(made: Any) -> bool:
+    """Is it a tuple with something in it, and not a function that Haiku transformed, which is a tuple too?"""
+    return isinstance(made, tuple) and len(made) > 0 and not hasattr(made, "init")
+
+
 def _described(value: Any) -> str:
-    if isinstance(value, tuple):
+    if _is_several(value):
         return f"tuple of {len(value)} ({', '.join(type(part).__name__ for part in value)})"
     return type(value).__name__
 
@@ -138,6 +146,8 @@ def _num_classes(name: str, apply: ApplyFn, variables: Variables, size: int) -> 
             f"--model {name} does not run on images of {size} × {size} × 3 or × 1: {error}; another --size?"
         ) from error
     shape = getattr(logits, "shape", None)
+    if shape == (2,):
+        return 1
     if shape is None or len(shape) != 2 or shape[0] != 2:
         raise ValueError(
             f"--model {name} gave {_described(logits) if shape is None else shape} for 2 images: expected "

@@ -1,6 +1,5 @@
 """The report of the command, and its results as JSON."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,49 +9,56 @@ import numpy as np
 
 from vexplain import relevance
 from vexplain._files import digest_of_file, plain_json, read_json, write_json
+from vexplain.catalog import title_of
 from vexplain.command.arguments import Explain
-from vexplain.command.pictures import Explained, explanation_key, relative_file
+from vexplain.command.images import predicted_of
+from vexplain.command.pictures import Record, explanation_key, files_of, relative_file, spread
 from vexplain.figures import (
-    Picture,
+    Card,
+    Gallery,
     Report,
     Section,
+    Sheet,
+    SheetRow,
     Table,
-    explanation_sheet,
     package_versions,
-    save_figure,
-    weights_overview,
     write_report,
 )
-from vexplain.relevance import Relevance
 
-_MAX_CLASSES = 30  # whose sheets are inside the report; the files are there of all
 _PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "numpy")
 
 
-def write_results(arguments: Explain, found: Any, explained: Explained, sheets: Mapping[str, Path]) -> Path:
-    """Writes results.json, explanations.png and report.html, and returns the path of the report."""
-    assert explained.explanation is not None, "of the process that writes"
-    results = _results(arguments, found, explained, sheets)
-    labels = found.predictions.truth[explained.places] if found.folder.has_labels else None
-    sheet = explanation_sheet(explained.images, explained.explanation, found.relevance, labels=labels)
-    save_figure(sheet, arguments.out / "explanations.png")
+def write_results(
+    arguments: Explain,
+    found: Any,
+    records: Mapping[int, Record],
+    sheets: Mapping[str, dict[str, Any]],
+) -> Path:
+    """Writes results.json and report.html, and returns the path of the report.
+
+    Args:
+        arguments: of the command line.
+        found: the results of the steps before.
+        records: what `explain_images` returned.
+        sheets: what `save_class_sheets` returned.
+    """
+    results = _results(arguments, found, records, sheets)
     report = Report(
         title=f"Why {_short(found.model.name)} decided as it did",
         lead=_lead(found, results),
         key_figures=_key_figures(found, results),
-        sections=[
-            _explanations(found, explained, sheet),
-            _learned(found.relevance, sheets),
-            _layers(found.table),
-            *_left_out(results),
-        ],
+        gallery=_gallery(arguments, found, results, sheets),
+        sections=[_layers(found.table), *_left_out(results)],
         settings=results["settings"],
         versions=package_versions(_PACKAGES) | {"devices": results["devices"]},
     )
-    path = write_report(arguments.out / "report.html", report)
+    path = write_report(arguments.out / "report.html", report, is_single_file=arguments.single_file)
     write_json(arguments.out / "results.json", results)
-    files = ["report.html", "explanations.png", "results.json"]
-    files += [record[kind] for record in explained.records.values() for kind in ("heatmap", "explanation")]
+    files = [
+        "report.html",
+        "results.json",
+        *(file for record in records.values() for file in files_of(record)),
+    ]
     digests = {file: digest_of_file(arguments.out / file) for file in files}
     write_json(arguments.out / "done.json", {"key": _key(arguments, found), "digests": digests})
     return path
@@ -70,24 +76,26 @@ def is_done(arguments: Explain, found: Any) -> bool:
 
 
 def _key(arguments: Explain, found: Any) -> list[Any]:
-    shown = {name: value for name, value in vars(arguments).items() if name not in ("out", "batch_size")}
+    free = ("out", "batch_size", "devices")
+    shown = {name: value for name, value in vars(arguments).items() if name not in free}
     return [*explanation_key(arguments, found), plain_json(shown)]
 
 
 def _results(
-    arguments: Explain, found: Any, explained: Explained, sheets: Mapping[str, Path]
+    arguments: Explain,
+    found: Any,
+    records: Mapping[int, Record],
+    sheets: Mapping[str, dict[str, Any]],
 ) -> dict[str, Any]:
     names, predictions = found.relevance.class_names, found.predictions
     has_labels, images = found.folder.has_labels, []
     for place in range(len(predictions.source)):
-        image = {
-            "file": relative_file(found, place),
-            "predicted": names[predictions.predicted[place]],
-            "probability": round(float(predictions.probabilities[place]), 6),
-        }
+        image = {"file": relative_file(found, place), **predicted_of(predictions, names, place)}
         if has_labels:
             image["label"] = names[predictions.truth[place]]
-        images.append(image | explained.records.get(place, {"heatmap": None, "features": []}))
+        images.append(
+            image | records.get(place, {"image": "", "heatmaps": {}, "feature_maps": "", "features": []})
+        )
     occurring = set(predictions.predicted.tolist())
     return {
         "model": found.model.name,
@@ -102,9 +110,7 @@ def _results(
             if c in occurring
         },
         "left_out_classes": [name for c, name in enumerate(names) if c not in occurring],
-        "average_images": {
-            name: sheet.relative_to(arguments.out).as_posix() for name, sheet in sheets.items()
-        },
+        "average_images": {name: sheet["sheet"] for name, sheet in sheets.items()},
         "images": images,
         "settings": plain_json(vars(arguments)),
         "devices": f"{len(jax.devices())} × {jax.devices()[0].device_kind}",
@@ -121,7 +127,7 @@ def _lead(found: Any, results: Mapping[str, Any]) -> str:
     right = "" if results["accuracy"] is None else f", {results['accuracy']:.1%} of them correctly"
     candidates, num_classes = results["num_candidates"], len(results["relevant_features"])
     return (
-        f"{_short(found.model.name)} was given {count} images{right}. Of the {candidates:,} internal "
+        f"{_short(found.model.name)} was given {count:,} images{right}. Of the {candidates:,} internal "
         f"features that were searched, {union} are relevant for one of the {num_classes} classes predicted "
         "here. This report shows which of them explain each image, and what they look like."
     )
@@ -130,7 +136,7 @@ def _lead(found: Any, results: Mapping[str, Any]) -> str:
 def _key_figures(found: Any, results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     counts = [len(features) for features in results["relevant_features"].values()]
     figures = [
-        ("images", f"{results['num_images']}", f"{results['num_skipped']} skipped"),
+        ("images", f"{results['num_images']:,}", f"{results['num_skipped']} skipped"),
         ("classes predicted", f"{len(counts)}", f"of {found.model.num_classes}"),
         (
             "features a class",
@@ -143,62 +149,56 @@ def _key_figures(found: Any, results: Mapping[str, Any]) -> list[tuple[str, str,
     return figures
 
 
-def _explanations(found: Any, explained: Explained, sheet: Any) -> Section:
-    files = ", ".join(relative_file(found, place) for place in explained.places.tolist())
-    return Section(
-        "Why these images got their class",
-        (
-            "The heatmap of an image is the pixel-wise maximum over the maps of the features that are "
-            "relevant for the predicted class and strong in this image. Each of these is shown beside it, "
-            "under the name of its layer and channel; r is relevance times response. The folder heatmaps has "
-            "the map of every image, the folder explanations its row.",
-        ),
-        (
-            Picture(
-                sheet,
-                f"{len(explained.images)} of {explained.num_heatmaps} explained images, from above: {files}.",
-                "A row of heatmaps for each image.",
-            ),
-        ),
+def _gallery(
+    arguments: Explain, found: Any, results: Mapping[str, Any], sheets: Mapping[str, dict[str, Any]]
+) -> Gallery:
+    every = np.arange(results["num_images"])
+    images = [results["images"][place] for place in spread(found.predictions, every, len(every))]
+    images = [image for image in images if image["image"]][: arguments.num_shown]
+    right_and_wrong = ", right and wrong" if found.folder.has_labels else ""
+    size = found.model.resizing.size
+    part = (
+        f" Shown are {len(images):,} of {results['num_images']:,}."
+        if len(images) < results["num_images"]
+        else ""
     )
-
-
-def _learned(found: Relevance, sheets: Mapping[str, Path]) -> Section:
-    shown = list(sheets)[:_MAX_CLASSES]
-    overview = Picture(
-        weights_overview(_of_classes(found, shown)),
-        "Relevance weights of each class; a number is the channel, a color the layer.",
-        "Stacked bars of relevance weights by class.",
-    )
-    pictures = [
-        Picture(
-            sheets[name].read_bytes(),
-            f"{name}: each relevant feature, its average image, and the image parts with its best response.",
-            f"Average images and image parts of the features relevant for {name}.",
-        )
-        for name in shown
-    ]
-    rest = f" Shown are {len(shown)} of {len(sheets)} classes." if len(sheets) > len(shown) else ""
-    return Section(
-        "What these features look like",
-        (
+    return Gallery(
+        cards=[_card(image) for image in images],
+        sheets={
+            name: Sheet([SheetRow(*row) for row in sheet["rows"]], sheet["averages"], sheet["crops"])
+            for name, sheet in sheets.items()
+        },
+        image_size=(size, size),
+        paragraphs=(
+            "Each image, with the map of a method laid over it, and the features that are relevant for the "
+            "predicted class and strong in this image: where they are seen, and what they look like. The "
+            f"first images are balanced over the classes{right_and_wrong}.{part}",
+        ),
+        class_paragraphs=(
             "A sparse, non-negative regression predicts the decision of the network from the responses of "
             "all channels; the few with a weight are relevant for the class. Each is shown by the average of "
-            f"the image parts where it responds most strongly, over images predicted as the class.{rest}",
+            "the image parts where it responds most strongly, over images predicted as the class.",
         ),
-        (overview, *pictures),
     )
 
 
-def _of_classes(found: Relevance, names: list[str]) -> Relevance:
-    kept = [found.class_names.index(name) for name in names]
-    return dataclasses.replace(
-        found,
-        weights=found.weights[:, kept],
-        gaps=found.gaps[kept],
-        penalties=found.penalties[kept],
-        class_names=tuple(names),
+def _card(image: Mapping[str, Any]) -> Card:
+    return Card(
+        name=image["file"],
+        predicted=image["predicted"],
+        probability=image["probability"],
+        truth=image.get("label"),
+        image=image["image"],
+        maps={_titled(method): file for method, file in image["heatmaps"].items()},
+        features=[(feature["feature"], feature["score"]) for feature in image["features"]],
+        feature_maps=image["feature_maps"],
+        labels=image.get("labels", ()),
     )
+
+
+def _titled(method: str) -> str:
+    title = title_of(method)
+    return title[0].upper() + title[1:]
 
 
 def _layers(table: Any) -> Section:

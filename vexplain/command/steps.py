@@ -17,20 +17,58 @@ import numpy as np
 from vexplain import relevance
 from vexplain._files import digest_of_file, read_json, sweep, write_json, write_whole
 from vexplain.catalog import METHODS
-from vexplain.command.arguments import Arguments, Explain, Features, Interpret, Layers, Methods
-from vexplain.command.images import Folder, Predictions, name_of, open_folder, paths_of, predict
+from vexplain.command.arguments import (
+    Arguments,
+    Evaluate,
+    Explain,
+    Explaining,
+    Features,
+    Interpret,
+    Layers,
+    Methods,
+    Translate,
+)
+from vexplain.command.evaluate import evaluate_methods
+from vexplain.command.images import (
+    Folder,
+    Predictions,
+    name_of,
+    open_folder,
+    paths_of,
+    predict,
+    predicted_of,
+)
+from vexplain.command.methods import (
+    RECIPE,
+    Chosen,
+    chosen_methods,
+    has_named_methods,
+    problems_of,
+    shared_size,
+)
 from vexplain.command.model import Model, load_model
 from vexplain.command.pictures import explain_images, save_class_sheets
 from vexplain.command.report import is_done, write_results
 from vexplain.relevance import Relevance, interpret
-from vexplain.streaming import Checkpoint, agree_on, is_writer
+from vexplain.streaming import Checkpoint, agree_on, data_mesh, is_writer
 from vexplain.streaming.checkpoints import remove_folder, used_alone
 from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, LayerTable, layers, with_rules
 from vexplain.transforms.fingerprint import program_fingerprint
 
 Say = Callable[[str], object]
-_VERSION = 1  # of the files of results
+_VERSION = 3  # of the files of results
 _UNFINISHED = ".unfinished"  # folder of the checkpoints of passes
+
+
+class Opened(NamedTuple):
+    """What a command line names: the network, its layers, the images, and the methods of explanation."""
+
+    model: Model
+    folder: Folder
+    table: LayerTable
+    searched: list[Any]  # the layers whose features may be relevant
+    methods: tuple[Chosen, ...]
+    fingerprint: str  # of all that the relevant features depend on
 
 
 class Found(NamedTuple):
@@ -58,6 +96,12 @@ def run(arguments: Arguments, say: Say) -> None:
     if isinstance(arguments, Layers):
         return show_layers(arguments, say)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if isinstance(arguments, Translate):
+        from vexplain.command.translate import (
+            translate_folder,
+        )  # with what trains, which the others do not need
+
+        return translate_folder(arguments, say)
     with used_alone(arguments.out):
         if is_writer():
             sweep(arguments.out)
@@ -65,19 +109,40 @@ def run(arguments: Arguments, say: Say) -> None:
 
 
 def _run_steps(arguments: Features, say: Say) -> None:
-    found = find_features(arguments, say)
+    opened = open_inputs(arguments, say)
+    found = find_features(arguments, opened, say)
+    if isinstance(arguments, Evaluate):
+        evaluate_methods(arguments, opened, found, passes_of(arguments.out, found.fingerprint), say)
     if isinstance(arguments, Interpret):
         sheets = find_average_images(arguments, found, say)
         if isinstance(arguments, Explain):
-            if agree_on(is_done(arguments, found)):
-                say(f"Heatmaps and report: taken over from {arguments.out}")
-            else:
-                explained = explain_images(arguments, found)
-                if is_writer():
-                    path = write_results(arguments, found, explained, sheets)
-                    heatmaps = arguments.out / "heatmaps"
-                    say(f"{explained.num_heatmaps} heatmaps in {heatmaps}; the report is {path}")
+            _explain(arguments, opened, found, sheets, say)
     Checkpoint(arguments.out / _UNFINISHED).remove()
+    _say_what_is_left_out(found, say)
+
+
+def _explain(arguments: Explain, opened: Opened, found: Found, sheets: dict[str, Any], say: Say) -> None:
+    if agree_on(is_done(arguments, found)):
+        say(f"Heatmaps and report: taken over from {arguments.out}")
+        return
+    records = explain_images(arguments, found, opened.methods)
+    if is_writer():
+        path = write_results(arguments, found, records, sheets)
+        num_heatmaps = sum(len(record["heatmaps"]) for record in records.values())
+        say(f"{num_heatmaps} heatmaps in {arguments.out / 'heatmaps'}; the report is {path}")
+
+
+def _say_what_is_left_out(found: Found, say: Say) -> None:
+    """At the end, where it is seen."""
+    skipped, absent = list(found.predictions.skipped), left_out(found.relevance, found.predictions)
+    classes = found.relevance.class_names
+    for names, count, what in (
+        (skipped, len(found.folder.source), "files, which cannot be read"),
+        (absent, len(classes), "classes, which no image is predicted as"),
+    ):
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            say(f"Left out: {len(names)} of {count} {what}: {shown}")
 
 
 def show_layers(arguments: Layers, say: Say) -> None:
@@ -90,23 +155,38 @@ def show_layers(arguments: Layers, say: Say) -> None:
         _write_layers(arguments.out, table)
 
 
-def find_features(arguments: Features, say: Say) -> Found:
-    """Returns the relevant features of the classes that the images are predicted as."""
+def open_inputs(arguments: Features, say: Say) -> Opened:
+    """Returns what a command line names, after it is known to go together."""
     model = load_model(arguments.model, arguments.weights, arguments.size)
     folder = open_folder(arguments.images, model, arguments.classes)
     table = _table(model)
     rows = _searched(table, arguments.layers)
-    if isinstance(arguments, Explain):
-        _check_covered(model, arguments.on_uncovered)
+    methods = ()
+    if isinstance(arguments, Explaining):
+        if isinstance(arguments, Explain) or RECIPE in arguments.method:
+            _check_covered(model, arguments.on_uncovered)
+        methods = chosen_methods(arguments, model, table, folder.source.class_names)
     say(f"{len(folder.source)} images in {arguments.images}: {folder.note}")
     fingerprint = _fingerprint(arguments, model, folder, table, [row.name for row in rows])
-    passes = _unfinished(arguments.out, fingerprint)
+    return Opened(model, folder, table, rows, methods, fingerprint)
+
+
+def find_features(arguments: Features, opened: Opened, say: Say) -> Found:
+    """Returns the relevant features of the classes that the images are predicted as."""
+    model, folder, table, rows, methods, fingerprint = opened
+    passes = passes_of(arguments.out, fingerprint)
     if (kept := _kept(arguments.out, fingerprint, folder, model)) is not None:
         passes.below("features").remove()
         say(f"Relevant features: taken over from {arguments.out}")
         return Found(model, folder, table, *kept, fingerprint)
+    for name, problem in problems_of(methods, model, rows, folder.source.class_names).items():
+        if has_named_methods(arguments):
+            raise ValueError(f"--method {name}: {problem}")
     say(_size_of_search(table, rows))
-    predictions = predict(model, folder, arguments.batch_size, passes.below("features/predictions"))
+    mesh = data_mesh(arguments.devices or jax.process_count())
+    predictions = predict(
+        model, folder, arguments.batch_size, mesh, passes.below("features/predictions"), arguments.multi_label
+    )
     if count := len(predictions.skipped):
         say(f"passed over: {count} of {len(folder.source)} files, which cannot be read")
     learned = relevance.learn_relevance(
@@ -115,8 +195,9 @@ def find_features(arguments: Features, say: Say) -> Found:
         predictions.source,
         layers=rows,
         mu=arguments.mu,
-        batch_size=min(arguments.batch_size, len(predictions.source)),
+        batch_size=shared_size(arguments.batch_size, len(predictions.source), mesh),
         on_empty_class="leave_out",
+        mesh=mesh,
         checkpoint=passes.below("features/relevance"),
         description="Relevant features",
     )
@@ -128,16 +209,17 @@ def find_features(arguments: Features, say: Say) -> Found:
     return Found(model, folder, table, predictions, learned, fingerprint)
 
 
-def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[str, Path]:
-    """Returns, by class, the picture of its relevant features: average images and their best image parts."""
+def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[str, Any]:
+    """Returns, by class, the pictures of its relevant features: average images and their best image parts."""
     path, key = arguments.out / "interpretation.json", [found.fingerprint, arguments.num_exemplars]
-    unfinished = _unfinished(arguments.out, found.fingerprint).below("average_images")
+    passes = passes_of(arguments.out, found.fingerprint).below("average_images")
     kept = read_json(path)
-    files = kept.get("sheets") if kept.get("key") == key else None
-    if isinstance(files, dict) and _are_whole(arguments.out, kept.get("digests")):
-        unfinished.remove()
+    sheets = kept.get("sheets") if kept.get("key") == key else None
+    if isinstance(sheets, dict) and _are_whole(arguments.out, kept.get("digests")):
+        passes.remove()
         say(f"Average images: taken over from {arguments.out}")
-        return {name: arguments.out / file for name, file in files.items()}
+        return sheets
+    mesh = data_mesh(arguments.devices or jax.process_count())
     views = interpret(
         found.model.apply,
         found.model.variables,
@@ -145,18 +227,19 @@ def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[st
         found.relevance,
         found.predictions.source,
         num_images=arguments.num_exemplars,
-        batch_size=min(arguments.batch_size, len(found.predictions.source)),
-        checkpoint=unfinished.below(f"{arguments.num_exemplars}"),
+        batch_size=shared_size(arguments.batch_size, len(found.predictions.source), mesh),
+        mesh=mesh,
+        checkpoint=passes.below(f"{arguments.num_exemplars}"),
         description="Average images",
     )
     if not is_writer():
-        unfinished.remove()
+        passes.remove()
         return {}
-    sheets = save_class_sheets(arguments.out / "average_images", views)
-    relative = {name: sheet.relative_to(arguments.out).as_posix() for name, sheet in sheets.items()}
-    digests = {file: digest_of_file(arguments.out / file) for file in relative.values()}
-    write_json(path, {"key": key, "sheets": relative, "digests": digests})
-    unfinished.remove()
+    sheets = save_class_sheets(arguments.out, views)
+    files = [sheet[kind] for sheet in sheets.values() for kind in ("sheet", "averages", "crops")]
+    digests = {file: digest_of_file(arguments.out / file) for file in files}
+    write_json(path, {"key": key, "sheets": sheets, "digests": digests})
+    passes.remove()
     say(f"Average images of {len(views)} features in {arguments.out / 'average_images'}")
     return sheets
 
@@ -166,8 +249,13 @@ def _are_whole(out: Path, digests: Any) -> bool:
     return isinstance(digests, dict) and all(digest_of_file(out / f) == d for f, d in digests.items())
 
 
-def _unfinished(out: Path, fingerprint: str) -> Checkpoint:
-    """Where passes are saved until their results are written; those of other settings are removed."""
+def passes_of(out: Path, fingerprint: str) -> Checkpoint:
+    """Returns where passes are saved until their results are written; those of other settings are removed.
+
+    Args:
+        out: the folder of results.
+        fingerprint: of the settings.
+    """
     folder = out / _UNFINISHED
     for other in sorted(folder.glob("*")) if is_writer() else ():
         if other.name != fingerprint:
@@ -221,7 +309,8 @@ def _fingerprint(arguments: Features, model: Model, folder: Folder, table: Layer
     files = [(name_of(f, folder.root), s.st_size, s.st_mtime_ns) for f, s in stats]
     names = folder.source.class_names
     versions = (_VERSION, importlib.metadata.version("vexplain"), jax.__version__)
-    settings = (versions, model.name, str(table), rows, str(model.resizing), names, arguments.mu, files)
+    options = (arguments.mu, arguments.multi_label)
+    settings = (versions, model.name, str(table), rows, str(model.resizing), names, options, files)
     digest.update(json.dumps(settings).encode())
     return digest.hexdigest()
 
@@ -240,8 +329,9 @@ def _kept(out: Path, fingerprint: str, folder: Folder, model: Model) -> tuple[Pr
     files = tuple(source.files[n] for n in kept)
     truth = source.classes[kept] if folder.has_labels else np.full(len(kept), -1)
     probabilities = np.array([image["probability"] for image in images], np.float32)
+    labels = [tuple(image["labels"]) for image in images] if "labels" in images[0] else None
     readable = type(source)(files, predicted, source.class_names, model.resizing)
-    return Predictions(readable, truth, predicted, probabilities, notes["skipped"]), learned
+    return Predictions(readable, truth, predicted, probabilities, notes["skipped"], labels), learned
 
 
 def _write_features(out, learned: Relevance, predictions: Predictions, root: Path, fingerprint: str) -> None:
@@ -257,17 +347,8 @@ def _write_features(out, learned: Relevance, predictions: Predictions, root: Pat
             "left_out": left_out(learned, predictions),
             "skipped": predictions.skipped,
             "images": [
-                {
-                    "file": name_of(file, root),
-                    "predicted": learned.class_names[c],
-                    "probability": round(float(p), 6),
-                }
-                for file, c, p in zip(
-                    paths_of(predictions.source),
-                    predictions.predicted,
-                    predictions.probabilities,
-                    strict=True,
-                )
+                {"file": name_of(file, root), **predicted_of(predictions, learned.class_names, n)}
+                for n, file in enumerate(paths_of(predictions.source))
             ],
         },
     )

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from vexplain._keeping import Store, identity, kept
-from vexplain._text import aligned
+from vexplain._text import aligned, html_table
 from vexplain.catalog import METHODS, MethodFn, Methods, as_methods, title_of, with_options
 from vexplain.evaluation.comparison import Difference, compare
 from vexplain.evaluation.explained_network import Task
@@ -194,6 +194,14 @@ class Benchmark:
 
         A star says that the method is significantly above one's own, a minus that it is below.
         """
+        return aligned(*self._table())
+
+    def _repr_html_(self) -> str:
+        header, rows = self._table()
+        caption = f"Means over {', '.join(self.scores)}; * significantly above {self.name}, - below"
+        return html_table(header, [[cell.strip() for cell in row] for row in rows], caption=caption)
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
         every = self.scores.values()
         names = [s for s in SCORES if all(s in score.values for found in every for score in found.values())]
         differences = compare(self.scores, self.name)
@@ -203,7 +211,7 @@ class Benchmark:
             row = [title_of(method) + (" <" if method == self.name else "")]
             row += [f"{self.mean(method, s):.3f}{_mark(marks.get(s))}" for s in names]
             rows.append([*row, self._verdict(method)])
-        return aligned(["method", *names, "sanity checks"], rows)
+        return ["method", *names, "sanity checks"], rows
 
     def mean(self, method: str, score: str) -> float:
         """The mean over tasks of one of `SCORES`."""

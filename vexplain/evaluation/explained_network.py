@@ -135,12 +135,18 @@ def attributions_of(
 
 
 def heatmaps_of(
-    apply: ApplyFn, methods: Methods, *, signs: Mapping[str, str] | None = None, batch_size: int = 32
+    apply: ApplyFn,
+    methods: Methods,
+    *,
+    score: Score = logit,
+    signs: Mapping[str, str] | None = None,
+    batch_size: int = 32,
 ) -> HeatmapsFn:
     """Returns the function `(network, sample) -> {method: heatmaps}`, one compiled program for all methods.
 
     Args:
         methods: as `as_methods` takes them.
+        score: what is explained; methods of relevant features explain the class.
         signs: for methods that return signed attributions, the convention by which they are heatmaps,
             "positive part" or "absolute value"; the positive part for those not named.
         batch_size: how many images are explained at once; memory does not depend on their number.
@@ -160,12 +166,13 @@ def heatmaps_of(
     """
     functions, chosen = as_methods(methods), dict(signs or {})
     check_signs(chosen, tuple(functions))
-    name = (identity(apply), identity(tuple(functions.items())), identity(tuple(chosen.items())))
+    options = (tuple(functions.items()), tuple(chosen.items()), score)
+    name = (identity(apply), *map(identity, options))
 
     def make():
         @jax.jit
         def of_slice(network, sample):
-            maps = attributions_of(apply, functions, network, sample)
+            maps = attributions_of(apply, functions, network, sample, score)
             return {name: _finite_heatmaps(m, chosen.get(name, SIGNS[0])) for name, m in maps.items()}
 
         return of_slice

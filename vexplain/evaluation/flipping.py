@@ -8,6 +8,7 @@ In all functions:
     images: (batch, height, width, channels) in [0, 1].
 """
 
+import collections
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.attribution import Score, probability
+from vexplain._keeping import Store, identity, kept
+from vexplain._text import html_table
+from vexplain.attribution import Score, logit, probability
 from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.catalog import Methods
 from vexplain.datasets.filters import gaussian_blur
@@ -30,12 +33,21 @@ from vexplain.typing import AnyArray, ApplyFn, Array, Batch, Float, Heatmaps, Im
 
 BaselineFn = Callable[[Images], float | AnyArray]  # images -> what broadcasts to them
 
+_PROGRAMS: Store = collections.OrderedDict()
+
 
 class FlippingScores(NamedTuple):
     """Areas under the curves of one method, (batch,) each, by the name of the baseline."""
 
     deletion: dict[str, np.ndarray]  # small where the map finds what the network uses
     insertion: dict[str, np.ndarray]  # large there
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, f"{np.mean(self.deletion[name]):.3f}", f"{np.mean(self.insertion[name]):.3f}")
+            for name in self.deletion
+        ]
+        return html_table(("baseline", "deletion", "insertion"), rows, caption="Means of areas over images")
 
 
 def blurred_images(images: Images, *, sigma: float) -> Float[Array, "batch height width channels"]:
@@ -103,6 +115,7 @@ def flipping_scores(
     baselines: Mapping[str, BaselineFn] = BASELINES,
     num_steps: int = 32,
     score: Score = probability,
+    explained: Score = logit,
     targets: Any = None,
     signs: Mapping[str, str] | None = None,
     batch_size: int = 32,
@@ -120,6 +133,7 @@ def flipping_scores(
             that broadcasts to them; traced.
         num_steps: steps from no pixel to all.
         score: what falls or rises.
+        explained: the score that the methods explain.
         signs: as in `sanity_checks`.
         batch_size: images at once.
 
@@ -142,8 +156,10 @@ def flipping_scores(
     if not baselines:
         raise ValueError("baselines is empty: name one or more, such as vexplain.evaluation.BASELINES")
     sample = make_sample(apply, network, batch, key=key, targets=targets)
-    heatmaps = heatmaps_of(apply, methods, signs=signs, batch_size=batch_size)(network, sample)
-    areas = _areas_fn(apply, score, baselines, num_steps)
+    maps_fn = heatmaps_of(apply, methods, score=explained, signs=signs, batch_size=batch_size)
+    heatmaps = maps_fn(network, sample)
+    name = (identity(apply), identity(score), identity(tuple(baselines.items())), num_steps)
+    areas = kept(_PROGRAMS, name, lambda: _areas_fn(apply, score, baselines, num_steps))
     order = sample._replace(keys=jax.vmap(lambda key: jax.random.fold_in(key, 0))(sample.keys))
 
     def of_method(maps: Heatmaps) -> FlippingScores:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain._checks import check_choice
+from vexplain._text import html_table
 from vexplain.catalog import Methods, as_methods
 from vexplain.evaluation.changed_networks import (
     Comparison,
@@ -87,6 +88,17 @@ class SanityChecks(NamedTuple):
     scores: dict[str, SanityScores]
     jaccard: dict[str, dict[str, np.ndarray]]  # by mode, then by the group that the stage shuffled
     random_labels_jaccard: np.ndarray | None
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, *(f"{np.mean(a):.3f}" for a in (s.trained_area, s.randomized_area)), _verdict(s))
+            for name, s in self.scores.items()
+        ]
+        return html_table(("method", "IoU area", "IoU area, weights shuffled", "sanity checks"), rows)
+
+
+def _verdict(scores: SanityScores) -> str:
+    return "; ".join(scores.reasons) or "pass"
 
 
 def sanity_checks(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain import attribution
+from vexplain._text import html_table
 from vexplain.attribution import logit
 from vexplain.catalog import Methods, as_methods
 from vexplain.evaluation.concentration import relevance_mass
@@ -66,6 +67,12 @@ class Score:
     values: Mapping[str, np.ndarray]
     curve: np.ndarray
     sign: str
+
+    def _repr_html_(self) -> str:
+        rows = [(name, f"{self.mean(name):.3f}", f"{self.standard_error(name):.3f}") for name in self.values]
+        count = max((len(values) for values in self.values.values()), default=0)
+        caption = f"{count} images" + (f", {self.sign} of the maps" if self.sign else "")
+        return html_table(("score", "mean", "standard error"), rows, caption=caption)
 
     def mean(self, name: str) -> float:
         """The mean over images of one of `SCORES`."""

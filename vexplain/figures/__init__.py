@@ -7,6 +7,12 @@ keeps or saves them (`save_figure`).
 from vexplain.figures.class_sheets import class_sheet as class_sheet
 from vexplain.figures.curves import iou_curves as iou_curves
 from vexplain.figures.explanation_sheets import explanation_sheet as explanation_sheet
+from vexplain.figures.gallery import Card as Card
+from vexplain.figures.gallery import Gallery as Gallery
+from vexplain.figures.gallery import Sheet as Sheet
+from vexplain.figures.gallery import SheetRow as SheetRow
+from vexplain.figures.gallery import sheet_pictures as sheet_pictures
+from vexplain.figures.gallery import sheet_rows as sheet_rows
 from vexplain.figures.report import Picture as Picture
 from vexplain.figures.report import Report as Report
 from vexplain.figures.report import Section as Section

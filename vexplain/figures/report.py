@@ -1,6 +1,11 @@
-"""The report: one HTML file that needs no other, for a browser, a phone or a printer."""
+"""The report: an HTML page for a browser, a phone or a printer, in one file.
+
+With a gallery it has pictures in files beside it, unless they are to be inside. Nothing is loaded from
+elsewhere, and no code runs but the script of the gallery: the policy of the page has the digest of it.
+"""
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import importlib.resources
 import os
@@ -13,9 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import markupsafe
 from matplotlib.figure import Figure
 
 from vexplain._files import write_whole
+from vexplain.figures.gallery import Gallery, gallery_json, heat_tables
 from vexplain.figures.saving import png_bytes
 from vexplain.figures.style import DPI
 
@@ -62,6 +69,7 @@ class Report:
         sections: in order.
         settings: what the run was called with.
         versions: of Python, packages and devices, see `package_versions`.
+        gallery: a card for each image and a sheet for each class, before the sections.
     """
 
     title: str
@@ -70,24 +78,27 @@ class Report:
     sections: Sequence[Section] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    gallery: Gallery | None = None
 
 
-def write_report(path: str | os.PathLike[str], report: Report) -> Path:
+def write_report(path: str | os.PathLike[str], report: Report, *, is_single_file: bool = False) -> Path:
     """Returns the path of the HTML file that now holds the report.
 
-    Images are inside the file; it loads nothing and runs nothing.
+    The figures of sections are inside the file.
 
     Args:
-        path: ends in .html; its folder is made if it does not exist.
+        path: ends in .html; its folder is made if it does not exist. Pictures of a gallery are below it.
         report: its content.
+        is_single_file: the pictures of a gallery are inside too.
 
     Raises:
-        ValueError: another ending, a picture that is no PNG, a table whose rows and header differ in length.
+        ValueError: another ending, a picture that is no PNG, a table whose rows and header differ in length,
+            a card with a feature that is not in the sheet of its class.
     """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"path ends in {path.suffix!r}: expected .html, as in {path.stem}.html")
-    return write_whole(path, rendered(report).encode())
+    return write_whole(path, rendered(report, path.parent, is_single_file=is_single_file).encode())
 
 
 def save_pictures(folder: str | os.PathLike[str], report: Report) -> list[Path]:
@@ -101,18 +112,24 @@ def save_pictures(folder: str | os.PathLike[str], report: Report) -> list[Path]:
     return [write_whole(Path(folder) / f"{picture.name}.png", _png(picture)) for picture in pictures]
 
 
-def rendered(report: Report) -> str:
+def rendered(report: Report, folder: Path | None = None, *, is_single_file: bool = True) -> str:
     """Returns the HTML text of a report.
+
+    Args:
+        report: its content.
+        folder: of the page, which the files of a gallery are relative to; the current one if left out.
+        is_single_file: the pictures of a gallery are inside.
 
     Example:
         >>> "<h1>Cats &amp; dogs</h1>" in rendered(Report("Cats & dogs", "What was learned."))
         True
     """
-    template = importlib.resources.files("vexplain.figures").joinpath("report.html.jinja").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    anchors = _anchors([section.title for section in report.sections])
+    template = _file("report.html.jinja")
+    taken = re.findall(r' id="([\w-]+)"', template)
+    anchors = _anchors([section.title for section in report.sections], taken)
     sections = [
         {
             "anchor": anchor,
@@ -123,7 +140,42 @@ def rendered(report: Report) -> str:
         }
         for anchor, section in zip(anchors, report.sections, strict=True)
     ]
-    return environment.from_string(template).render(report=report, sections=sections)
+    gallery, style, script = "", _file("report.css"), ""
+    widths = sorted({figure["width"] for section in sections for figure in section["figures"]})
+    style += "".join(f".w{width} {{ --width: {width}; }}\n" for width in widths)
+    if report.gallery is not None:
+        gallery = gallery_json(report.gallery, folder or Path(), is_single_file=is_single_file)
+        style, script = style + _file("gallery.css"), _file("gallery.js")
+    return environment.from_string(template).render(
+        report=report,
+        sections=sections,
+        policy=_policy(style, script, has_files=bool(gallery) and not is_single_file),
+        style=markupsafe.Markup(style),
+        script=markupsafe.Markup(script),
+        gallery=markupsafe.Markup(gallery),
+        heat=heat_tables(),
+    )
+
+
+def _file(name: str) -> str:
+    return importlib.resources.files("vexplain.figures").joinpath(name).read_text("utf-8")
+
+
+def _policy(style: str, script: str, *, has_files: bool) -> str:
+    """What a browser may load and run: pictures, and this very style and script."""
+    kinds = {
+        "default-src": "'none'",
+        "img-src": "data: 'self' file:" if has_files else "data:",  # some browsers: no file is 'self'
+        "style-src": _digest(style),
+        "script-src": _digest(script) if script else "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{kind} {allowed}" for kind, allowed in kinds.items())
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def package_versions(names: Sequence[str]) -> dict[str, str]:
@@ -180,11 +232,11 @@ def _table(table: Table) -> dict[str, Any]:
     }
 
 
-def _anchors(titles: Sequence[str]) -> list[str]:
-    anchors: list[str] = []
+def _anchors(titles: Sequence[str], taken: Sequence[str]) -> list[str]:
+    anchors = list(taken)
     for title in titles:
         anchor = "-".join(re.findall(r"\w+", title.lower())) or "section"
         while anchor in anchors:
             anchor += "-again"
         anchors.append(anchor)
-    return anchors
+    return anchors[len(taken) :]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from vexplain.figures.style import Inches
+from vexplain.figures.style import Inches, drawable
 
 SMALLEST = 0.78  # of the wanted font size; below that, text is shortened
 
@@ -40,7 +40,7 @@ def write(
     """
     full_width, full_height = figure.get_size_inches()
     look = {"va": "top", "ha": "left"} | look
-    written = figure.text(left / full_width, 1 - top / full_height, text, **look)
+    written = figure.text(left / full_width, 1 - top / full_height, drawable(text), **look)
     if width is not None:
         fit(written, width)
     return written

@@ -4,6 +4,8 @@ One strong color marks the paper's method, everything else is muted. Layers go f
 """
 
 import contextlib
+import functools
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
@@ -16,9 +18,19 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 Inches: TypeAlias = float | int
+_LOG = logging.getLogger(__name__)
 
 # The first that is installed; the last comes with matplotlib.
 FONTS = ("Arial", "Liberation Sans", "DejaVu Sans")
+# Fonts of other scripts, by the names that they have on Linux, macOS and Windows; those that are installed.
+SCRIPTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP",
+    "Noto Sans KR", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback",
+    "PingFang SC", "Hiragino Sans GB", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS",
+    "Microsoft YaHei", "SimHei", "Yu Gothic", "MS Gothic", "Malgun Gothic", "NanumGothic",
+    "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Arabic", "Nirmala UI", "Leelawadee UI",
+)  # fmt: skip
+NO_GLYPH = "\N{WHITE VERTICAL RECTANGLE}"  # in place of a character that no font has
 DPI = 200  # twice what a page shows, for sharp screens
 
 PAPER = "#ffffff"
@@ -102,7 +114,38 @@ def new_figure(width: Inches, height: Inches) -> Figure:
 def _families() -> list[str]:
     installed = {font.name for font in font_manager.fontManager.ttflist}
     found = [name for name in FONTS if name in installed]
-    return list(dict.fromkeys((*found[:1], "DejaVu Sans")))  # the second for signs the first lacks
+    scripts = [name for name in SCRIPTS if name in installed]
+    return list(dict.fromkeys((*found[:1], "DejaVu Sans", *scripts)))  # each for signs that those before lack
+
+
+def drawable(text: str) -> str:
+    """Returns text whose characters all have a glyph in some installed font, a box in place of others.
+
+    Which were replaced is said by a warning, once.
+
+    Example:
+        >>> drawable("café")
+        'café'
+    """
+    unknown = {sign for sign in text if sign != "\n" and ord(sign) not in _glyphs()}
+    if unknown:
+        _warn_of("".join(sorted(unknown)))
+    return "".join(NO_GLYPH if sign in unknown else sign for sign in text)
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    files = [font_manager.findfont(name) for name in _families()]
+    return frozenset().union(*(font_manager.get_font(file).get_charmap() for file in files))
+
+
+@functools.cache
+def _warn_of(signs: str) -> None:
+    _LOG.warning(
+        "no installed font has %s: pictures show boxes there (the report has the names); fonts of other "
+        "scripts are Noto Sans CJK, Noto Sans Arabic, ...",
+        signs,
+    )
 
 
 _SETTINGS: Any = {

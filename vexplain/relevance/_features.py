@@ -4,6 +4,7 @@ A feature is one channel of one layer. It is relevant for a class where the spar
 that is not zero.
 """
 
+import functools
 import logging
 import operator
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Float, Int
 
 from vexplain._checks import check_choice
+from vexplain._text import html_table
 from vexplain.attribution import Score, logit
 from vexplain.relevance._responses import Measure, check_measure
 from vexplain.relevance.copies import copied_features
@@ -31,6 +33,7 @@ WHY_NO_FEATURE = (
     "which is so where no image was of a class or all were of one, where every response is zero (a dead "
     "network), or where none grows with the score of the class (learn with nonnegative=False)"
 )
+_HEAVIEST = 5  # features of a class that a notebook shows
 _NUMBERS = (np.ndarray, np.number, jax.Array, float, int)
 
 
@@ -57,6 +60,8 @@ class Relevance:
         mu: (), the bound on the L1 norm of each class.
         layout: the (layer name, number of channels) that the features come from, in order.
         measure: of a channel's response, see `responses`; the features of an image are ranked by it too.
+        copied: (features,), the number of the feature of which each is a copy, or -1: see
+            `copied_features`. `None` where that is not known.
     """
 
     # Transformations put placeholders into the leaves, so that their types are not checked here.
@@ -67,6 +72,7 @@ class Relevance:
     layout: FeatureLayout = field(metadata={"static": True})
     class_names: tuple[str, ...] = field(metadata={"static": True})
     measure: Measure = field(default="energy", metadata={"static": True})
+    copied: Any = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -74,12 +80,17 @@ class Relevance:
         return tuple(name for name, _ in self.layout)
 
     def __repr__(self) -> str:
-        leaves = (self.weights, self.gaps, self.penalties, self.mu)
-        are_numbers = all(isinstance(leaf, _NUMBERS) and not isinstance(leaf, Tracer) for leaf in leaves)
-        if not are_numbers or np.ndim(self.weights) != 2:
-            # Inside a transformation there are no values to show.
+        if not self._has_numbers():  # inside a transformation there are no values to show
             return f"Relevance(layout={self.layout}, class_names={self.class_names}, weights={self.weights})"
         return _table(self)
+
+    def _repr_html_(self) -> str | None:
+        return _html_table(self) if self._has_numbers() else None
+
+    def _has_numbers(self) -> bool:
+        leaves = (self.weights, self.gaps, self.penalties, self.mu)
+        are_numbers = all(isinstance(leaf, _NUMBERS) and not isinstance(leaf, Tracer) for leaf in leaves)
+        return are_numbers and np.ndim(self.weights) == 2
 
 
 def find_relevance(
@@ -107,7 +118,8 @@ def find_relevance(
             one class in all, the regression fits a constant.)
         measure: what the responses were made with.
         copies: "all" where copies of a feature (a convolution, its ReLU, its pooled map) are candidates of
-            their own (*paper*), or "one": the first of those that `copied_features` finds.
+            their own (*paper*), or "one": the first of those that `copied_features` finds. The table of the
+            relevance says which features are copies.
         solver: where the weights are found, see `mu_lasso`.
 
     Raises:
@@ -134,7 +146,8 @@ def find_relevance(
     if not solved.any():
         raise ValueError("statistics: no class has an image")
     gram = statistics.gram
-    taken = ~copied_features(gram, layout) if copies == "one" else np.full(len(gram), True)
+    copied = copied_features(gram, layout)
+    taken = copied < 0 if copies == "one" else np.full(len(gram), True)
     solution = mu_lasso(
         gram if taken.all() else gram[np.ix_(taken, taken)],
         statistics.cross[np.ix_(taken, solved)],
@@ -155,6 +168,7 @@ def find_relevance(
         layout=layout,
         class_names=names,
         measure=measure,
+        copied=copied,
     )
 
 
@@ -224,15 +238,29 @@ def _check_statistics(statistics: Statistics, layout: FeatureLayout) -> None:
         )
 
 
+def _summary(relevance: Relevance) -> str:
+    union = sum(map(len, relevant_union(relevance).values()))
+    return (
+        f"{union} of {layout_size(relevance.layout)} features of {len(relevance.layout)} layers are relevant "
+        f"for some of {len(relevance.class_names)} classes (mu = {float(relevance.mu):g})"
+    )
+
+
+def _html_table(relevance: Relevance) -> str:
+    """A row a class."""
+    rows = []
+    for index, name in enumerate(relevance.class_names):
+        found = features(relevance, index)
+        rest = f", and {len(found) - _HEAVIEST} more" if len(found) > _HEAVIEST else ""
+        heaviest = ", ".join(f"{f.layer}[{f.channel}] {f.weight:.3g}" for f in found[:_HEAVIEST])
+        rows.append((name, str(len(found)), f"{heaviest}{rest}"))
+    return html_table(("class", "features", "largest weights"), rows, caption=_summary(relevance))
+
+
 def _table(relevance: Relevance) -> str:
     counts, norms = num_features(relevance), np.abs(np.asarray(relevance.weights)).sum(axis=0)
-    total = layout_size(relevance.layout)
-    union = sum(map(len, relevant_union(relevance).values()))
-    width = max(5, *map(len, relevance.layers))
-    lines = [
-        f"{union} of {total} features of {len(relevance.layout)} layers are relevant for some of "
-        f"{len(counts)} classes (mu = {float(relevance.mu):g})"
-    ]
+    width, origins = max(5, *map(len, relevance.layers)), _origins(relevance)
+    lines = [_summary(relevance)]
     for index, name in enumerate(relevance.class_names):
         is_active = float(relevance.penalties[index]) > 0
         lines += [
@@ -244,10 +272,18 @@ def _table(relevance: Relevance) -> str:
             f"  {'layer':<{width}}  channel    weight",
         ]
         lines += [
-            f"  {layer:<{width}}  {channel:>7}  {weight:>8.4g}"
+            f"  {layer:<{width}}  {channel:>7}  {weight:>8.4g}{origins.get((layer, channel), '')}"
             for layer, channel, weight in features(relevance, index)
         ]
     return "\n".join(lines)
+
+
+def _origins(relevance: Relevance) -> dict[tuple[str, int], str]:
+    """What the table says of features that are copies."""
+    if relevance.copied is None:
+        return {}
+    name, copied = functools.partial(layer_and_channel, relevance.layout), np.asarray(relevance.copied)
+    return {name(i): "  copy of {}[{}]".format(*name(copied[i])) for i in np.flatnonzero(copied >= 0)}
 
 
 def check_relevance(relevance: Any, score: Score) -> None:

@@ -5,7 +5,7 @@ dataset are nearly proportional. Only G is needed for that, so that it holds for
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 
 from vexplain.relevance.layout import FeatureLayout
 
@@ -14,8 +14,8 @@ _COPY = 0.99  # cosine of two features over the images: 98 % of one's squares ar
 
 def copied_features(
     gram: Float[np.ndarray, "features _"], layout: FeatureLayout
-) -> Bool[np.ndarray, " features"]:
-    """Whether each feature is a copy of one of the same channel in an earlier layer.
+) -> Int[np.ndarray, " features"]:
+    """The number of the feature of which each is a copy, that of the same channel in an earlier layer; or -1.
 
         <x_i, x_j> >= .99 ||x_i|| ||x_j||      over all images                           (*ours*)
 
@@ -26,12 +26,12 @@ def copied_features(
     Example:
         >>> responses = np.array([[1.0, 0.0, 2.0, 0.1], [0.0, 1.0, 0.0, 0.1]])
         >>> copied_features(responses.T @ responses, (("relu_1", 2), ("pool_1", 2))).tolist()
-        [False, False, True, False]
+        [-1, -1, 0, -1]
     """
     sizes = [size for _, size in layout]
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int)
     norms = np.sqrt(np.maximum(np.diagonal(gram), 0))
-    is_copy = np.full(len(gram), False)
+    copied = np.full(len(gram), -1)
     for later, size in enumerate(sizes):
         second = offsets[later] + np.arange(size)
         for earlier in range(later):
@@ -39,5 +39,6 @@ def copied_features(
                 first = offsets[earlier] + np.arange(size)
                 products = norms[first] * norms[second]
                 is_close = (products > 0) & (gram[first, second] >= _COPY * products)
-                is_copy[second] |= is_close & ~is_copy[first]
-    return is_copy
+                is_first = is_close & (copied[first] < 0) & (copied[second] < 0)
+                copied[second] = np.where(is_first, first, copied[second])
+    return copied

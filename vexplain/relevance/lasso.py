@@ -46,6 +46,7 @@ def mu_lasso(
     max_steps: int = 20_000,
     solver: Literal["host", "device"] = "host",
     start: Float[np.ndarray, "_ _"] | None = None,
+    check: bool = True,
 ) -> LassoSolution:
     """The weights of the L1-bounded regression of every class, with exact zeros and their gaps.
 
@@ -73,6 +74,9 @@ def mu_lasso(
             TPUs), from which the host goes on. Both are certified on the host, in float64.
         start: a guess of the weights, (features, classes), for instance those of a smaller `mu`; what is
             negative of it or above the bound does no harm.
+        check: look at all of G, whether it is finite and symmetric. With a few features a class that takes
+            longer than the solution, for which a few rows of G are read; False is for a G that is known to
+            be both, for instance at the second of several `mu`.
 
     Raises:
         ValueError: `mu` is not positive, shapes disagree, a value is not finite, or a class has no image.
@@ -93,7 +97,9 @@ def mu_lasso(
     if start is not None and (start.shape != cross.shape or not np.isfinite(start).all()):
         raise ValueError(f"start: expected finite weights of shape {cross.shape}, got {start.shape}")
     options = {"mu": mu, "nonnegative": nonnegative, "target_gap": _TARGET_GAP}
-    gram = _symmetric(gram)
+    if check:
+        _check_finite(gram=gram)
+        gram = _symmetric(gram)
     starts = None if start is None else [_feasible(column, mu, nonnegative) for column in start.T]
     if solver == "device":
         starts = find_supports(gram, cross, counts, starts, **options)
@@ -154,16 +160,20 @@ def _check(
         )
     if counts.shape != cross.shape[1:]:
         raise ValueError(f"counts: expected shape {cross.shape[1:]}, got {counts.shape}")
-    for name, array in (("gram", gram), ("cross", cross), ("counts", counts)):
-        # One sum is enough to see a NaN or an infinity, without a second array of this size.
-        if not np.isfinite(array.sum(dtype=np.float64)):
-            raise ValueError(
-                f"{name}: holds NaN or infinity; look for it in the images, the variables and the "
-                "activations of the network"
-            )
+    _check_finite(cross=cross, counts=counts)
     empty = [name for name, count in zip(names, counts, strict=True) if not count > 0]
     if empty:
         raise ValueError(
             f"counts: no image of class {', '.join(map(repr, empty))}: give images of it; where predicted "
             "classes count, the network never says it: use more images, or train it longer"
         )
+
+
+def _check_finite(**arrays: np.ndarray) -> None:
+    for name, array in arrays.items():
+        # One sum is enough to see a NaN or an infinity, without a second array of this size.
+        if not np.isfinite(array.sum(dtype=np.float64)):
+            raise ValueError(
+                f"{name}: holds NaN or infinity; look for it in the images, the variables and the "
+                "activations of the network"
+            )

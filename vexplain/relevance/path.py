@@ -243,6 +243,7 @@ def _solved(sums: _Sums, mu: float, nonnegative: bool, start: np.ndarray | None)
         mu=mu,
         nonnegative=nonnegative,
         start=None if start is None else start[:, has_images],
+        check=start is None,
     ).weights
     return weights
 

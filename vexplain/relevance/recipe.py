@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from vexplain._checks import check_choice
+from vexplain._text import html_table
 from vexplain.attribution import Network, attribution_method, positive_heatmaps
 from vexplain.relevance._features import (
     Relevance,
@@ -61,6 +63,25 @@ class Explanation(NamedTuple):
     features: TopFeatures
     targets: Labels
     logits: Logits
+
+    def _repr_html_(self) -> str | None:
+        if isinstance(self.logits, Tracer):
+            return None
+        targets, logits, found = (np.asarray(leaf) for leaf in (self.targets, self.logits, self.maps))
+        indices, scores, valid = (np.asarray(leaf) for leaf in self.features)
+        rows = [
+            (f"{n}", f"{target}", f"{logits[n, target]:.3g}", _in_words(indices[n], scores[n], valid[n]))
+            for n, target in enumerate(targets)
+        ]
+        caption = (
+            f"{len(rows)} images, {found.shape[1]} maps each of {found.shape[2]} × {found.shape[3]} pixels"
+        )
+        return html_table(("image", "class explained", "score", "features by r"), rows, caption=caption)
+
+
+def _in_words(indices: np.ndarray, scores: np.ndarray, valid: np.ndarray) -> str:
+    pairs = zip(indices[valid], scores[valid], strict=True)
+    return ", ".join(f"{index} (r = {score:.2g})" for index, score in pairs) or "none"
 
 
 @attribution_method(after=check_classes_have_features)

@@ -42,6 +42,8 @@ def save_relevance(relevance: Relevance, path: str | os.PathLike[str]) -> None:
         "measure": relevance.measure,
     }
     arrays: dict[str, Any] = {name: np.asarray(getattr(relevance, name)) for name in _ARRAYS}
+    if relevance.copied is not None:
+        arrays["copied"] = np.asarray(relevance.copied)
     arrays["metadata"] = np.array(json.dumps(metadata))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -73,7 +75,8 @@ def load_relevance(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) 
         layout = _layout(metadata["layout"])
         class_names, measure = tuple(map(str, metadata["class_names"])), metadata.get("measure", "energy")
         check_measure(measure)
-        relevance = Relevance(**arrays, layout=layout, class_names=class_names, measure=measure)
+        names: dict[str, Any] = {"layout": layout, "class_names": class_names, "measure": measure}
+        relevance = Relevance(**arrays, **names, copied=file.get("copied"))
         _check_values(relevance)
     except FileNotFoundError:
         raise
@@ -101,5 +104,11 @@ def _check_values(relevance: Relevance) -> None:
             raise ValueError(f"{name}: expected numbers of shape {shape}, got {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+    copied, size = relevance.copied, layout_size(relevance.layout)
+    if copied is not None:
+        if copied.shape != (size,) or not np.issubdtype(copied.dtype, np.integer):
+            raise ValueError(f"copied: expected whole numbers of shape {(size,)}, got {copied.shape}")
+        if copied.min() < -1 or (copied >= np.arange(size)).any():
+            raise ValueError("copied: expected the number of an earlier feature, or -1")
     if not relevance.mu > 0:
         raise ValueError(f"mu: expected a positive number, got {relevance.mu}")

@@ -63,11 +63,11 @@ def contracted(step: Equation, k: int, flow: Flow) -> Flow | None:
 
 
 def mixes_channels(flow: Flow, contract: Sequence[int]) -> bool:
-    """Does a sum over some axes mix channels, or all that there is, and not positions alone?"""
+    """Does a sum mix channels, or all that there is, and not positions or what is not known?"""
     summed = [flow.axes[a] for a in contract]
     left = [axis for a, axis in enumerate(flow.axes) if a not in contract]
-    of_positions = all(axis.is_known and axis.places and not axis.holds_channels for axis in summed)
-    return not summed or not of_positions or not any(axis.holds_channels for axis in left)
+    has_channels = any(axis.is_known and not axis.places for axis in summed)
+    return not summed or has_channels or not any(axis.holds_channels for axis in left)
 
 
 def _dims(step: Equation, k: int) -> tuple[list[int], list[int]]:

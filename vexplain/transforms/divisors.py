@@ -37,7 +37,8 @@ def only_divides(step: Equation) -> bool:
     if step.kind not in _OF_NORMS:
         return False
     moving = [v for v in step.inputs if v.depends_on_images]
-    return any(_Paths(step).ends(step.out, start) for start in _starts(step, any(map(is_statistic, moving))))
+    starts = _starts(step, any(map(is_statistic, moving)))
+    return any(_Paths(step, start).ends(step.out, start) for start in starts)
 
 
 def _starts(step: Equation, is_of_sums: bool) -> list[str]:
@@ -50,7 +51,7 @@ def _starts(step: Equation, is_of_sums: bool) -> list[str]:
     ):
         return [_INVERSE]
     if step.kind == "mul":
-        return [_SHIFT, _SUM] if is_square(step) else [_SHIFT]
+        return [_SHIFT, _SUM, _TERM] if is_square(step) else [_SHIFT]
     if step.kind == "log":
         return [_LOGARITHM]
     return [_POWER, _TERM] if step.kind in ("exp", "exp2") else [_SUM, _TERM]
@@ -66,11 +67,13 @@ def _is_negative_power(step: Equation) -> bool:
 class _Paths:
     """Where the result of one step goes."""
 
-    def __init__(self, step: Equation):
+    def __init__(self, step: Equation, start: str):
         self.known: dict[tuple[Value, str], bool | None] = {}
         moving = [v for v in step.inputs if v.depends_on_images]
         summed = [v for value in moving if is_statistic(value) for v in _above(value)]
         self.source = {step.out, *summed, *(v for value in moving for v in scaled_from(value))}
+        if start != _TERM:  # what is divided by a sum is what was summed, not the sum
+            self.source -= {step.out, *(v for value in moving for v in _since_sums(value))}
 
     def ends(self, value: Value, mode: str) -> bool | None:
         """True if all paths divide, False if one does something else, `None` where none goes anywhere."""
@@ -157,7 +160,8 @@ def is_divided(step: Equation) -> bool:
     for k in (1,) if step.kind == "div" else (0, 1):
         other, value = step.inputs[k], step.inputs[1 - k]
         divides = is_statistic(other) and (step.kind == "div" or _has_divisor(other))
-        if divides and _has_power(other) and not _above(other).isdisjoint(scaled_from(value)):
+        summed = _above(other) - _since_sums(other)
+        if divides and _has_power(other) and not summed.isdisjoint(scaled_from(value)):
             return True
     return False
 
@@ -193,12 +197,19 @@ def _has_power(value: Value) -> bool:
 
 def _above(value: Value) -> set[Value]:
     """A statistic and all that it is made of, to the sums and what is summed."""
+    return _made_of(value, (*AFFINE, *REARRANGED, *ROOTS, *DIVISORS, *REDUCTIONS))
+
+
+def _since_sums(value: Value) -> set[Value]:
+    """A statistic and what it is made of, to the sums and no farther: one number for each of its own."""
+    return _made_of(value, (*AFFINE, *REARRANGED, *ROOTS, *DIVISORS))
+
+
+def _made_of(value: Value, kinds: tuple[str, ...]) -> set[Value]:
     waiting, seen = [value], {value}
     while waiting and len(seen) < FARTHEST:
         maker = waiting.pop().producer
-        if maker is None or (
-            maker.kind not in (*AFFINE, *REARRANGED, *ROOTS, *DIVISORS) and maker.kind not in REDUCTIONS
-        ):
+        if maker is None or maker.kind not in kinds:
             continue
         for part in maker.inputs:
             if part.depends_on_images and part not in seen:

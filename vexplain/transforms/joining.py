@@ -48,6 +48,8 @@ def stacked_steps(
     joined = _joined([None if f is None else with_axis(f, 0) for f in steps], 0, [1] * n, step.out.shape)
     others = {d for axis in joined.axes for d in axis.places}
     taken_along = rows[0].axes[0] if rows else Axis(n)
+    if not all(row.axes[0].is_known for row in rows):
+        return [with_one_axis(joined, 0, Axis(n, is_known=False))]
     for d in DIMENSIONS:
         if taken_along.is_only(d) and d not in others:
             return [with_one_axis(joined, 0, Axis(n, taken_along.places))]

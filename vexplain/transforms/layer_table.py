@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-from vexplain._text import aligned
+from vexplain._text import aligned, html_table
 from vexplain.transforms.flow import Flow, of_images
 from vexplain.transforms.last_map import last_map
 from vexplain.transforms.layer import Layer
@@ -25,6 +25,8 @@ from vexplain.transforms.nonlinearities import OTHER
 from vexplain.transforms.placement import placement_of
 from vexplain.transforms.program import Equation, Flat, Path, Program, Value, equations, trace
 from vexplain.transforms.spellings import kind_of_call
+
+_COLUMNS = ("name", "kind", "shape", "receptive field", "sees")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,14 @@ class LayerTable:
         return LayerTable(tuple(layer for layer in self.layers if layer.kind in kinds))
 
     def __str__(self) -> str:
+        return aligned(_COLUMNS, self._rows())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_table(_COLUMNS, self._rows(), caption=f"{len(self)} layers")
+
+    def _rows(self) -> list[tuple[str, ...]]:
         rows = []
         for layer in self.layers:
             shape = " × ".join(str(n) for a, n in enumerate(layer.shape) if a != layer.batch_axis)
@@ -82,9 +92,7 @@ class LayerTable:
             steps = "/".join(dict.fromkeys(f"{f.jump:.3g}" for f in layer.fields))
             sees = "the whole image" if layer.sees_whole_image else f"every {steps} px"
             rows.append((layer.name, layer.kind, shape, f"{height} × {width} px", sees))
-        return aligned(("name", "kind", "shape", "receptive field", "sees"), rows)
-
-    __repr__ = __str__
+        return rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -113,7 +113,8 @@ def spelling_of(values: np.ndarray) -> Spelling | None:
         kind = _ONE_KIND.get(name, name)
         return Spelling(kind, _BOUNDS.get(kind))
     low, high = float(values.min()), float(values.max())
-    if low > _POINTS.min() and high < _POINTS.max() and np.allclose(values, np.clip(_POINTS, low, high)):
+    is_inside = _POINTS.min() < low < high < _POINTS.max()
+    if is_inside and np.allclose(values, np.clip(_POINTS, low, high)):
         return Spelling("clamp", (low, high))
     below, above = values[_POINTS < 0] / _POINTS[_POINTS < 0], values[_POINTS > 0] / _POINTS[_POINTS > 0]
     is_leaky = np.allclose(above, 1, rtol=1e-5) and np.ptp(below) < 1e-5 and abs(below[0] - 1) > 1e-3

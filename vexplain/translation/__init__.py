@@ -14,9 +14,12 @@ from vexplain.translation.networks import DOMAINS as DOMAINS
 from vexplain.translation.networks import Latent as Latent
 from vexplain.translation.networks import NetworkSettings as NetworkSettings
 from vexplain.translation.networks import Sharing as Sharing
+from vexplain.translation.training import FULL_MODEL as FULL_MODEL
+from vexplain.translation.training import VAES as VAES
 from vexplain.translation.training import TranslationState as TranslationState
 from vexplain.translation.training import Weights as Weights
 from vexplain.translation.training import adversarial_training as adversarial_training
+from vexplain.translation.training import train_translator as train_translator
 from vexplain.translation.training import translation_report as translation_report
 
 # isort: split
@@ -69,3 +72,7 @@ from vexplain.translation.shape import iou_gain as iou_gain
 from vexplain.translation.shape import mask_iou as mask_iou
 from vexplain.translation.shape import rotation_error as rotation_error
 from vexplain.translation.shape import scale_ratio as scale_ratio
+from vexplain.translation.without_truth import collapse as collapse
+from vexplain.translation.without_truth import cycle_scores as cycle_scores
+from vexplain.translation.without_truth import in_batches as in_batches
+from vexplain.translation.without_truth import kept_scores as kept_scores

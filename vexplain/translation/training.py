@@ -5,6 +5,7 @@ against the updated discriminators. A loss of weight 0 is not computed, so that 
 VAEs; + GAN; + cycle; + similarity) is four settings of the same update.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
@@ -14,6 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vexplain._keeping import Store, identity, kept
+from vexplain.streaming import Checkpoint, fold
+from vexplain.streaming.devices import Mesh
 from vexplain.streaming.divergence import Divergence, guarded, no_divergence, raise_if_diverged, running_mean
 from vexplain.translation import similarity
 from vexplain.translation.losses import absolute_error, adversarial_loss, gradient_penalty, kl_divergence
@@ -65,6 +69,11 @@ class Weights:
     def returns(self) -> bool:
         """Whether any loss encodes translations again."""
         return any((self.cycle, self.latent, self.kl_cycle))
+
+
+VAES = Weights(gan=0.0, cycle=0.0, color=0.0)  # two autoencoders that do not know of each other
+FULL_MODEL = Weights(gan=2.0, cycle_noise=0.05, color=5.0, pose=2.0, offset=5.0)  # of the study
+_UPDATES: Store = collections.OrderedDict()
 
 
 class TranslationState(NamedTuple):
@@ -124,6 +133,65 @@ def adversarial_training(
         return next_state(state, variables, (opt_state, critic_opt), losses, average_decay)
 
     return init, update
+
+
+def train_translator(
+    translator: Translator,
+    weights: Weights,
+    batch_fn: Callable[[int], Batch],
+    optimizer: optax.GradientTransformation,
+    *,
+    num_steps: int,
+    variables: TranslatorVariables | None = None,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    checkpoint: Checkpoint | None = None,
+    description: str | None = None,
+) -> TranslationState:
+    """Returns the state after `num_steps` of `adversarial_training` on all devices of a mesh.
+
+    A training goes on where its checkpoint is. With the weights `VAES` first, and with the variables of that
+    state then, the autoencoders are there before they translate.
+
+    Args:
+        translator: the networks.
+        weights: of the losses.
+        batch_fn: the batch of step t, see `unpaired_batches`.
+        optimizer: of generator and discriminators.
+        num_steps: in all, those done before a resume included.
+        variables: to begin with; drawn by the seed if left out.
+        seed: of the variables and of the latents' noise.
+        mesh: devices; one if left out.
+        checkpoint: where the state is saved, and where a training that was interrupted goes on.
+        description: of the progress bar; `None` shows none.
+
+    Raises:
+        TrainingDiverged: a loss was not finite.
+        CheckpointError: the checkpoint is damaged, or of another training.
+
+    Example:
+        >>> from vexplain.translation import NetworkSettings
+        >>> translator = Translator(NetworkSettings(image_size=16, width=4, latent_size=8))
+        >>> batch = {domain: jnp.full((2, 16, 16, 3), 0.5) for domain in ("a", "b")}
+        >>> state = train_translator(translator, VAES, lambda t: batch, optax.adam(1e-3), num_steps=2)
+        >>> int(state.step), sorted(state.losses)
+        (2, ['kl', 'reconstruction'])
+    """
+    name = (translator, weights, identity(optimizer), seed)
+    init, update = kept(
+        _UPDATES, name, lambda: adversarial_training(translator, weights, optimizer, seed=seed)
+    )
+    start = translator.init(jax.random.key(seed)) if variables is None else variables
+    return fold(
+        update,
+        init(start),
+        batch_fn,
+        num_steps=num_steps,
+        mesh=mesh,
+        checkpoint=checkpoint,
+        description=description,
+        report=translation_report,
+    )
 
 
 def first_state(
