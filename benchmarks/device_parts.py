@@ -4,14 +4,12 @@ A part is `part(run) -> dict`: it saves what it knows by `run.save` as soon as i
 `run.seconds`, and may say `"continues": True` where another call would go on with it.
 """
 
-import contextlib
 import dataclasses
-import functools
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,23 +183,29 @@ def shape_translation(run: Run) -> dict[str, Any]:
 def appearance_translation(run: Run) -> dict[str, Any]:
     """Ways to carry texture, each trained for the same time on the same images and scored; the first, longer.
 
-    It leaves two pictures of all ways, and the report once all are scored.
+    They are compiled one after the other, without XLA's autotuning: on an H100 four of these programs,
+    compiled at once with it beside other processes, were not done after 290 seconds. It leaves two pictures of
+    all ways, and the report once all are scored.
     """
+    if run.preset == "accelerator":  # before JAX starts
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
+        os.environ["XLA_FLAGS"] = flags.strip()
     _keep_programs(run)
     end = time.monotonic() + run.seconds - 8
     from experiments.appearance_translation import PRESETS, main, report_of, training_images
 
     config, ways = dataclasses.replace(PRESETS[run.preset][1], out=run.work, devices=1), (("flow",),)
     if run.preset == "accelerator":
-        config = dataclasses.replace(config, num_pairs=200, every=250)
-        ways = (("offsets", "flow"), ("flow",), ("adaptive",), ("attention",))
+        config = dataclasses.replace(config, num_images=5000, num_pairs=200, every=250)
+        ways = (("offsets", "flow"), ("adaptive",), ("flow",), ("attention",))
     configs = [dataclasses.replace(config, carriers=way) for way in ways]
     result: dict[str, Any] = {"device": device_facts(), "models": [], "errors": [], "seconds": {}}
-    with _timed("compilation and rendering", result["seconds"]), _compiled_meanwhile(configs):
-        data = training_images(config)
+    began = time.monotonic()
+    data = training_images(config)
+    result["seconds"]["rendering"] = time.monotonic() - began
     run.save(result)
-    aside = 16.0  # beside training: tracing and programs from the cache, scores, pictures
-    seconds = (end - time.monotonic() - (len(ways) + 1) * aside) / (len(ways) + 2)
+    aside = 60.0  # beside training: compilation, scores, pictures; later as of the way before
+    seconds = max(20.0, (end - time.monotonic()) / (len(ways) + 1) - aside)
     for n, one in enumerate([*configs, configs[0]]):
         left = end - time.monotonic() - aside
         if run.preset == "accelerator" and left < 8:
@@ -226,43 +230,6 @@ def appearance_translation(run: Run) -> dict[str, Any]:
 def _minutes(config: Any) -> float:
     """What a training took so far."""
     return (read_json(config.folder / "metrics.json") or {"minutes": 0.0})["minutes"]
-
-
-@contextlib.contextmanager
-def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    seconds[name] = time.monotonic() - began
-
-
-@contextlib.contextmanager
-def _compiled_meanwhile(configs: Any) -> Iterator[None]:
-    """Programs of several trainings, compiled at once for the cache that `_keep_programs` chose."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    import numpy as np
-
-    from experiments.appearance_translation import networks, training
-    from experiments.appearance_translation_scores import embedded
-    from experiments.shape_translation_scores import in_batches
-    from vexplain.translation.layered import LayeredTranslator
-
-    def one(config: Any) -> None:
-        size, translator = config.size, LayeredTranslator(networks(config))
-        images = np.random.default_rng(0).integers(0, 256, (config.num_images, size, size, 3), np.uint8)
-        run, state = training(config, translator, (images, images))
-        with contextlib.suppress(RuntimeError):  # noise may diverge
-            run(state, num_steps=1)
-        few = images[:8].astype(np.float32) / 255
-        embedded(functools.partial(translator.appearance, state.average), few, few[:, None])
-        for direction in ("ab", "ba"):
-            in_batches(functools.partial(translator.translate, state.average, direction=direction), few)
-
-    with ThreadPoolExecutor() as pool:
-        running = [pool.submit(one, config) for config in configs]
-        yield
-        for future in running:
-            future.result()
 
 
 def _montage(run: Run, configs: Any) -> None:
