@@ -183,9 +183,9 @@ def shape_translation(run: Run) -> dict[str, Any]:
 def appearance_translation(run: Run) -> dict[str, Any]:
     """Ways to carry texture, each trained for the same time on the same images and scored; the first, longer.
 
-    They are compiled one after the other, without XLA's autotuning: on an H100 four of these programs,
-    compiled at once with it beside other processes, were not done after 290 seconds. It leaves two pictures of
-    all ways, and the report once all are scored.
+    They are compiled one after the other, without XLA's autotuning: on one H100 four of these programs,
+    compiled at once with it beside 11 other processes, were not done after 290 seconds. It leaves two
+    pictures of all ways, and the report once all are scored.
     """
     if run.preset == "accelerator":  # before JAX starts
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
