@@ -1,5 +1,7 @@
 """One axis of devices; batches that do not divide are refused."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from vexplain.streaming.devices import (
     COPIED,
     SPLIT,
+    best_precision,
     data_mesh,
     from_devices,
     laid_out,
@@ -63,3 +66,19 @@ def test_a_state_lies_on_the_devices_as_its_layouts_say():
     np.testing.assert_array_equal(source["rows"][:, 0], np.arange(8))  # no alias
     with pytest.raises(ValueError, match=r"layouts: an array of shape \(6,\) cannot be split over 4 devices"):
         laid_out(jnp.ones(6), mesh, SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "precision"),
+    [
+        ("cpu", None, "float64"),
+        ("gpu", "9.0", "float64"),
+        ("gpu", "8.9", "float32"),
+        ("gpu", None, "float32"),
+        ("tpu", None, "float32"),
+    ],
+)
+def test_the_precision_is_one_that_the_devices_are_fast_at(platform, capability, precision, monkeypatch):
+    facts = {"compute_capability": capability} if capability else {}
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform=platform, **facts)])
+    assert best_precision() == precision

@@ -127,7 +127,7 @@ def _lead(found: Any, results: Mapping[str, Any]) -> str:
     right = "" if results["accuracy"] is None else f", {results['accuracy']:.1%} of them correctly"
     candidates, num_classes = results["num_candidates"], len(results["relevant_features"])
     return (
-        f"{_short(found.model.name)} was given {count:,} images{right}. Of the {candidates:,} internal "
+        f"{_short(found.model.name)} classified {count:,} images{right}. Of the {candidates:,} internal "
         f"features that were searched, {union} are relevant for one of the {num_classes} classes predicted "
         "here. This report shows which of them explain each image, and what they look like."
     )
@@ -140,7 +140,7 @@ def _key_figures(found: Any, results: Mapping[str, Any]) -> list[tuple[str, str,
         ("classes predicted", f"{len(counts)}", f"of {found.model.num_classes}"),
         (
             "features a class",
-            f"{min(counts)}–{max(counts)}",
+            f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)}–{max(counts)}",
             f"of {results['num_candidates']:,}, mu = {results['settings']['mu']:g}",
         ),
     ]
