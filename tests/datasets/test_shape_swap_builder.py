@@ -84,7 +84,7 @@ def test_preparing_imports_no_tensorflow(tmp_path):
 
 
 def test_configs_are_named_by_their_settings(tmp_path):
-    names = [f"level_{level}_{variant}" for level in range(1, 5) for variant in "UN"]
+    names = [f"level_{level}_{variant}" for level in range(1, 5) for variant in "FNU"]
     assert sorted(ShapeSwapRendered.builder_configs) == sorted(names)
     assert ShapeSwapRendered(config=ShapeSwapConfig(), data_dir=tmp_path).config.name == "level_4_U"
     assert ShapeSwapRendered(config="level_2_N", data_dir=tmp_path).config.num_test == 2000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vexplain.translation import NetworkSettings, Translator, num_parameters
-from vexplain.translation.networks import _to_depth, _to_space
+from vexplain.translation.blocks import to_depth, to_space
 
 SMALL = NetworkSettings(image_size=16, width=4, latent_size=6)
 LATENTS = {"vector": (6,), "4x4": (4, 4, 6), "8x8": (8, 8, 6)}
@@ -89,8 +89,8 @@ def test_domains_have_their_own_networks(translator, key):
 
 def test_rearrangements_are_inverse_and_keep_neighbors(key):
     x = jax.random.normal(key, (2, 6, 4, 3))
-    np.testing.assert_array_equal(_to_space(_to_depth(x)), x)
-    np.testing.assert_array_equal(_to_depth(x)[0, 1, 1], x[0, 2:4, 2:4].reshape(-1))
+    np.testing.assert_array_equal(to_space(to_depth(x)), x)
+    np.testing.assert_array_equal(to_depth(x)[0, 1, 1], x[0, 2:4, 2:4].reshape(-1))
 
 
 @pytest.mark.parametrize(("stages", "expected"), [(2, 16), (0, 32)])
