@@ -3,7 +3,9 @@
 Each is a mean over pixels or latent numbers: its weight means the same at every resolution and latent size.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,3 +70,10 @@ def gradient_penalty(
 
     slopes = jax.grad(total)(jnp.asarray(images))
     return (slopes**2).sum((1, 2, 3)) / 2
+
+
+def check_weights(weights: Any) -> None:
+    """Raises ValueError where a field of a dataclass of weights is negative or not finite; names it."""
+    for name, value in dataclasses.asdict(weights).items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} is {value}: expected a weight of 0 or more")

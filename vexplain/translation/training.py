@@ -20,7 +20,13 @@ from vexplain.streaming import Checkpoint, fold
 from vexplain.streaming.devices import Mesh
 from vexplain.streaming.divergence import Divergence, guarded, no_divergence, raise_if_diverged, running_mean
 from vexplain.translation import similarity
-from vexplain.translation.losses import absolute_error, adversarial_loss, gradient_penalty, kl_divergence
+from vexplain.translation.losses import (
+    absolute_error,
+    adversarial_loss,
+    check_weights,
+    gradient_penalty,
+    kl_divergence,
+)
 from vexplain.translation.model import DIRECTIONS, Translator, TranslatorVariables
 from vexplain.translation.networks import DOMAINS
 from vexplain.typing import Array, Batch, Float, Images, Int, Key, PyTree
@@ -55,9 +61,7 @@ class Weights:
     cycle_noise: float = 0.0
 
     def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} is {value}: expected a weight of 0 or more")
+        check_weights(self)
 
     @property
     def translates(self) -> bool:

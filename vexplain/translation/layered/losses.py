@@ -15,7 +15,7 @@ from vexplain.translation import similarity
 from vexplain.translation.layered.compositing import eroded
 from vexplain.translation.layered.model import Layers
 from vexplain.translation.layered.networks import Codes
-from vexplain.translation.losses import absolute_error, adversarial_loss
+from vexplain.translation.losses import absolute_error, adversarial_loss, check_weights
 from vexplain.typing import Array, Float, Images, Masks
 
 _SHARPNESS = 10.0  # of the softmax over products of appearance codes
@@ -62,9 +62,7 @@ class LayeredWeights:
     cycle_noise: float = 0.02
 
     def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} is {value}: expected a weight of 0 or more")
+        check_weights(self)
 
 
 def coverage(made: Made, truth: Truth) -> Array:
