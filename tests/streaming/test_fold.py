@@ -122,6 +122,17 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path):
     assert len(str(e.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(("damaged", "other"), [("2", "4"), ("4", "2")])
+def test_of_two_checkpoints_the_one_with_damaged_metadata_is_named(tmp_path, damaged, other):
+    checkpoint = _saved(tmp_path)
+    metadata = tmp_path / damaged / "_CHECKPOINT_METADATA"
+    metadata.write_text(metadata.read_text().replace('"metrics"', '"metricS"'))
+    with pytest.raises(
+        CheckpointError, match=rf"/{damaged} cannot be read: delete .*/{damaged} to go on from step {other} "
+    ):
+        fold(walk, start(), batch_fn, num_steps=8, checkpoint=checkpoint)
+
+
 def test_half_a_checkpoint_is_not_seen(tmp_path):
     checkpoint = _saved(tmp_path)
     (tmp_path / "6.orbax-checkpoint-tmp").mkdir()

@@ -211,8 +211,13 @@ def open_saver(checkpoint: Checkpoint | None) -> Iterator[Any]:
         "save_decision_policy": ocp.training.save_decision_policies.FixedIntervalPolicy(1),
         "cleanup_tmp_directories": True,
     }
-    with used_alone(directory), ocp.training.Checkpointer(str(directory), **options) as checkpointer:
-        yield _Saver(checkpoint, checkpointer)
+    with used_alone(directory):
+        try:
+            opened = ocp.training.Checkpointer(str(directory), **options)
+        except Exception as error:
+            raise _damaged(_unreadable(directory), error) from error
+        with opened as checkpointer:
+            yield _Saver(checkpoint, checkpointer)
 
 
 @contextlib.contextmanager
@@ -249,8 +254,23 @@ def _different(before: str, now: str) -> tuple[str, str]:
     return ", ".join(part for part in a if part not in b), ", ".join(part for part in b if part not in a)
 
 
+def _steps(directory: Path) -> list[Path]:
+    return sorted((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+
+
+def _unreadable(directory: Path) -> Path:
+    """Which of the checkpoints cannot be read: opening reads all of them, and does not say which one."""
+    steps = _steps(directory)
+    for step in steps:
+        try:
+            ocp.metadata(step)
+        except Exception:
+            return step
+    return steps[-1] if steps else directory
+
+
 def _damaged(where: Path, error: Exception) -> CheckpointError:
-    others = sorted(p.name for p in where.parent.iterdir() if p.name.isdigit() and p != where)
+    others = [step.name for step in _steps(where.parent) if step != where]
     way = f"delete {where} to go on from step {others[-1]}" if others else f"delete {where} to begin anew"
     cause = next(iter(str(error).strip().splitlines()), "")  # Orbax appends whole trees
     return CheckpointError(
