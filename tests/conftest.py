@@ -35,7 +35,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 import pytest
 
-_MOST_MAPS = 20_000
+_MOST_MAPS = 45_000
 # The longest files begin: what is left at the end is shared evenly by the processes.
 _FIRST = ("tests/experiments/", "tests/streaming/", "tests/translation/", "tests/test_docs.py")
 
