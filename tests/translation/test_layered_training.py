@@ -88,7 +88,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_variables():
 
 def test_each_weight_adds_its_loss_and_no_other():
     state, _ = started()
-    assert set(state.losses) == set(LOSSES) - {"paired", *LATE} | {"discriminator", "penalty"}
+    assert set(state.losses) == set(LOSSES) - {"paired", "fit", *LATE} | {"discriminator", "penalty"}
     none = dataclasses.replace(LayeredWeights(), **dict.fromkeys(LOSSES, 0.0))
     for change, names in (
         ({"hidden": 1.0}, {"hidden"}),
@@ -108,9 +108,11 @@ def test_losses_by_hand():
     codes = Codes(code, jnp.zeros((4, 7)), (), jnp.zeros((4, 9, 9, 4)))
     turned = codes._replace(appearance=jnp.roll(code, 1, 0))
     layers = Layers(texture, other, x)
-    made = Made(codes, layers._replace(coverage=mask), layers, texture, codes, turned, layers)
-    truth = Truth(x, mask, lambda images: jnp.full(len(images), 0.25))
-    found = jax.jit(lambda made: {name: loss_fn(made, truth) for name, loss_fn in LOSSES.items()})(made)
+    made = Made(codes, layers._replace(coverage=mask), layers, texture, codes, turned, layers, None)
+    truth = Truth(x, mask, lambda made: jnp.full(len(made.image), 0.25))
+    found = jax.jit(
+        lambda made: {name: loss_fn(made, truth) for name, loss_fn in LOSSES.items() if name != "fit"}
+    )(made)
     error = np.abs(x - texture).mean(-1)
     both = error[:, 3:7, 3:7]  # within both, away from the first one's outline
     expected = {

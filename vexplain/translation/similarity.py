@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from vexplain.translation.networks import Latents
-from vexplain.typing import Array, Float, Images, Key
+from vexplain.typing import Array, Float, Images, Key, Masks
 
 _ROUND = 0.05  # anisotropy below which the tilt of an object counts less and less
 _EDGE, _SOFTNESS = 0.12, 0.04  # color distance at which a pixel is half foreground, and the width of the step
@@ -84,14 +84,23 @@ def offset_distance(a: Images, b: Images) -> Float[Array, " batch"]:
     return jnp.sqrt(rest.real**2 + rest.imag**2 + 1e-8)
 
 
-def gram_distance(a: Images, b: Images, *, key: Key, num_features: int = 32) -> Float[Array, " batch"]:
+def gram_distance(
+    a: Images,
+    b: Images,
+    *,
+    key: Key,
+    num_features: int = 32,
+    coverage: tuple[Masks, Masks] | None = None,
+) -> Float[Array, " batch"]:
     """Returns the squared distance of Gram matrices of frozen features over the foreground (candidate S2).
 
     The features are those of a random 5×5 convolution, drawn by `key`, and a ReLU. Gram matrices are averages
-    over the soft foreground, so that neither its size nor its shape counts.
+    over the foreground, so that neither its size nor its shape counts.
 
     Args:
         num_features: number of filters.
+        coverage: (batch, height, width) of the objects in `a` and in `b`; if left out that of
+            `soft_foreground`, for plain backgrounds.
 
     References:
         Gatys, Ecker, Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, with other
@@ -100,19 +109,19 @@ def gram_distance(a: Images, b: Images, *, key: Key, num_features: int = 32) -> 
     channels = a.shape[-1]
     kernel = jax.random.normal(key, (5, 5, channels, num_features)) / jnp.sqrt(25 * channels)
 
-    def gram(images):
+    def gram(images, mask):
         features = jax.lax.conv_general_dilated(
             images - 0.5, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         features = jax.nn.relu(features)
-        mask = soft_foreground(images)
         total = jnp.maximum(mask.sum((1, 2)), 1)
         return (
             jnp.einsum("nhw,nhwc,nhwd->ncd", mask, features, features, precision="highest")
             / total[:, None, None]
         )
 
-    return ((gram(a) - gram(b)) ** 2).mean((1, 2)) * num_features
+    masks = (soft_foreground(a), soft_foreground(b)) if coverage is None else coverage
+    return ((gram(a, masks[0]) - gram(b, masks[1])) ** 2).mean((1, 2)) * num_features
 
 
 def latent_distance(a: Latents, b: Latents) -> Float[Array, " batch"]:

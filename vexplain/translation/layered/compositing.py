@@ -47,13 +47,19 @@ def eroded(coverage: Masks) -> Masks:
     return -dilated(-coverage)
 
 
-def filled_background(images: Images, coverage: Masks) -> Images:
+def filled_background(images: Images, coverage: Masks, *, margin: int = 2) -> Images:
     """Returns the images without their objects: each hidden pixel is a mean of the visible ones around it.
 
     The mean has Gaussian weights whose standard deviation is an eighth of the image. A plain background is
     filled exactly; what is farther than its neighborhood is not imagined.
+
+    Args:
+        margin: pixels around the object that are hidden too.
     """
-    visible = 1 - dilated(dilated(jnp.asarray(coverage)))[..., None]
+    hidden = jnp.asarray(coverage)
+    for _ in range(margin):
+        hidden = dilated(hidden)
+    visible = 1 - hidden[..., None]
     rows, columns = (_blur_matrix(n) for n in images.shape[1:3])
 
     def blurred(x):

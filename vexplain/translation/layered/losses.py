@@ -15,6 +15,7 @@ from vexplain.translation import similarity
 from vexplain.translation.layered.compositing import eroded
 from vexplain.translation.layered.model import Layers
 from vexplain.translation.layered.networks import Codes
+from vexplain.translation.layered.scenes import Fitted
 from vexplain.translation.losses import absolute_error, adversarial_loss, check_weights
 from vexplain.typing import Array, Float, Images, Masks
 
@@ -31,6 +32,7 @@ class Made(NamedTuple):
     hidden_codes: Codes
     back_codes: Codes  # of the translations
     back: Layers  # their translations back
+    fitted: Fitted | None  # what belongs where the images are, of networks with scenes
 
 
 class Truth(NamedTuple):
@@ -38,7 +40,7 @@ class Truth(NamedTuple):
 
     images: Images
     coverage: Masks
-    scores: Callable[[Images], Float[Array, " batch"]]  # of translations, in their domain
+    scores: Callable[[Layers], Float[Array, " batch"]]  # of translations, in their domain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,7 @@ class LayeredWeights:
     gram: float = 1.0  # style: Gram matrices of frozen features over the foreground
     pose: float = 0.5  # tilt and size
     offset: float = 1.0  # shift of the middle
+    fit: float = 0.0  # squared error of the shape code and error of the background where images belong (ours)
     paired: float = 0.0  # mean |y - x_ab| for batches of partners: the supervised upper bound
     penalty: float = 0.5  # gamma of R1, of the discriminator
     # No weight: standard deviation of the noise on translations before they are encoded again.
@@ -63,6 +66,11 @@ class LayeredWeights:
 
     def __post_init__(self):
         check_weights(self)
+
+
+# Of networks with scenes, where translations have a pose of their own.
+SAME_POSE = ("overlap", "pose", "offset")
+SCENE_WEIGHTS = LayeredWeights(fit=1.0, **dict.fromkeys(SAME_POSE, 0.0))
 
 
 def coverage(made: Made, truth: Truth) -> Array:
@@ -81,7 +89,7 @@ def hidden(made: Made, truth: Truth) -> Array:
 
 
 def gan(made: Made, truth: Truth) -> Array:
-    return adversarial_loss(truth.scores(made.other.image), target=1).mean()
+    return adversarial_loss(truth.scores(made.other), target=1).mean()
 
 
 def overlap(made: Made, truth: Truth) -> Array:
@@ -104,7 +112,11 @@ def contrast(made: Made, truth: Truth) -> Array:
 
 
 def gram(made: Made, truth: Truth) -> Array:
-    return similarity.gram_distance(truth.images, made.other.image, key=jax.random.key(0)).mean()
+    given = None if made.fitted is None else (truth.coverage, made.other.coverage)
+    distances = similarity.gram_distance(
+        truth.images, made.other.image, key=jax.random.key(0), coverage=given
+    )
+    return distances.mean()
 
 
 def pose(made: Made, truth: Truth) -> Array:
@@ -116,6 +128,13 @@ def offset(made: Made, truth: Truth) -> Array:
     return jnp.stack([similarity.offset_distance(a, b).mean() for a, b in halves]).mean()
 
 
+def fit(made: Made, truth: Truth) -> Array:
+    assert made.fitted is not None, "a translator without scenes"
+    shape = jax.lax.stop_gradient(made.codes.shape)
+    behind = absolute_error(made.fitted.background, made.own.background)
+    return jnp.square(made.fitted.shape - shape).mean() + behind.mean()
+
+
 def paired(made: Made, truth: Truth) -> Array:
     return absolute_error(made.other.image, jnp.roll(truth.images, len(truth.images) // 2, 0)).mean()
 
@@ -124,7 +143,7 @@ LOSSES: dict[str, Callable[[Made, Truth], Array]] = {
     loss_fn.__name__: loss_fn
     for loss_fn in (
         *(coverage, reconstruction, hidden, gan, overlap, cycle),
-        *(appearance, contrast, gram, pose, offset, paired),
+        *(appearance, contrast, gram, pose, offset, fit, paired),
     )
 }
 

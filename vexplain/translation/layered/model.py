@@ -14,6 +14,7 @@ from flax import nnx
 from vexplain._checks import check_choice, check_images
 from vexplain.translation.layered.compositing import composite, estimated_coverage, filled_background
 from vexplain.translation.layered.networks import Codes, Discriminator, Generator, LayeredSettings
+from vexplain.translation.layered.scenes import Fitted, Scene, moved
 from vexplain.translation.model import DIRECTIONS, TranslatorVariables, drawn, graph_of
 from vexplain.translation.networks import DOMAINS
 from vexplain.typing import Array, Float, Images, Key, Masks, Variables
@@ -116,41 +117,90 @@ class LayeredTranslator:
         critic = nnx.merge(graph, discriminator, rest, copy=True)
         return critic(images, coverage, _one_hot(domains, len(images)))
 
-    def layers(self, generator: Variables, images: Images, *, source: str, target: str) -> Layers:
+    def fitted(self, generator: Variables, scene: Scene | None, count: int) -> Fitted:
+        """Returns in what shape `count` objects belong in a scene of B, or without one among the products."""
+        module = self._generator(generator)
+        return module.display(count, self.settings.image_size) if scene is None else module.fitted(scene)
+
+    def layers(
+        self,
+        generator: Variables,
+        images: Images,
+        *,
+        source: str,
+        target: str,
+        coverage: Masks | None = None,
+        scene: Scene | None = None,
+    ) -> Layers:
         """Returns texture, coverage and background of images of one domain, drawn in the shape of another.
 
         Args:
             source: "a" or "b", the domain of the images.
             target: of the shape; the source for a reconstruction.
+            coverage: (batch, height, width) in [0, 1], of the objects in the images; if left out that of
+                `estimated_coverage`, for plain backgrounds.
+            scene: for each image what it is to be put into, from A to B of networks with `has_scenes` only.
 
         Raises:
-            ValueError: an unknown domain; images of another rank, range or size.
+            ValueError: an unknown domain; images of another rank, range or size; coverage or a scene that
+                does not belong to them; a scene that is missing, or that is not asked for.
         """
         for name, domain in (("source", source), ("target", target)):
             check_choice(name, domain, DOMAINS)
         self._check(images)
-        return _layers(self, generator, jnp.asarray(images), source, target)
+        needed = self.settings.has_scenes and (source, target) == ("a", "b")
+        if needed != (scene is not None):
+            raise ValueError(
+                f"scene is {'missing' if needed else 'given'}: expected "
+                + (
+                    "a Scene for each image, which a product is put into (has_scenes=True)"
+                    if needed
+                    else f"None from {source} to {target} with has_scenes={self.settings.has_scenes}"
+                )
+            )
+        parts = {"coverage": coverage}
+        if scene is not None:
+            self._check(scene.images, "scene.images", len(images))
+            parts["scene.holes"] = scene.holes
+        for name, masks in parts.items():
+            if masks is not None and masks.shape != images.shape[:3]:
+                raise ValueError(f"{name} has shape {masks.shape}: expected {images.shape[:3]}")
+        return _layers(self, generator, jnp.asarray(images), source, target, coverage, scene)
 
-    def translate(self, generator: Variables, images: Images, *, direction: str) -> Images:
-        """Returns images of the other domain; `direction` is "ab" or "ba"."""
+    def translate(
+        self,
+        generator: Variables,
+        images: Images,
+        *,
+        direction: str,
+        coverage: Masks | None = None,
+        scene: Scene | None = None,
+    ) -> Images:
+        """Returns images of the other domain; `direction` is "ab" or "ba", all else as in `layers`."""
         check_choice("direction", direction, DIRECTIONS)
         source, target = DIRECTIONS[direction]
-        return self.layers(generator, images, source=source, target=target).image
+        found = self.layers(generator, images, source=source, target=target, coverage=coverage, scene=scene)
+        return found.image
 
-    def reconstruct(self, generator: Variables, images: Images, *, domain: str) -> Images:
+    def reconstruct(
+        self, generator: Variables, images: Images, *, domain: str, coverage: Masks | None = None
+    ) -> Images:
         """Returns images of the same domain."""
-        return self.layers(generator, images, source=domain, target=domain).image
+        return self.layers(generator, images, source=domain, target=domain, coverage=coverage).image
 
-    def appearance(self, generator: Variables, images: Images) -> Float[Array, "batch numbers"]:
+    def appearance(
+        self, generator: Variables, images: Images, coverage: Masks | None = None
+    ) -> Float[Array, "batch numbers"]:
         """Returns appearance codes, of unit length: their products rank images of either domain."""
         self._check(images)
-        return _appearance(self, generator, jnp.asarray(images))
+        return _appearance(self, generator, jnp.asarray(images), coverage)
 
-    def _check(self, images: Images) -> None:
+    def _check(self, images: Images, name: str = "images", count: int | None = None) -> None:
         check_images(images)
         size = self.settings.image_size
-        if images.shape[1:] != (size, size, 3):
-            raise ValueError(f"images has shape {images.shape}: expected (batch, {size}, {size}, 3)")
+        if images.shape[1:] != (size, size, 3) or count not in (None, len(images)):
+            expected = f"({'batch' if count is None else count}, {size}, {size}, 3)"
+            raise ValueError(f"{name} has shape {images.shape}: expected {expected}")
 
     def _generator(self, variables: Variables) -> Generator:
         graph, rest = graph_of(Generator, self.settings)
@@ -158,19 +208,24 @@ class LayeredTranslator:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
-def _layers(translator: LayeredTranslator, generator, images, source: str, target: str) -> Layers:
-    codes = translator.encode(generator, images)
+def _layers(
+    translator: LayeredTranslator, generator, images, source: str, target: str, coverage, scene
+) -> Layers:
+    codes = translator.encode(generator, images, coverage)
     places = translator.coordinates(generator, codes, source)
-    return Layers(
-        translator.texture(generator, codes, places),
-        translator.coverage(generator, codes, places, target),
-        filled_background(images, codes.pixels[..., 3]),
-    )
+    texture = translator.texture(generator, codes, places)
+    background = filled_background(images, codes.pixels[..., 3])
+    if translator.settings.has_scenes and source != target:
+        shape, background = translator.fitted(generator, scene, len(images))
+        codes = codes._replace(shape=shape)
+        new_places = translator.coordinates(generator, codes, target)
+        texture, places = moved(texture, places, new_places), new_places
+    return Layers(texture, translator.coverage(generator, codes, places, target), background)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _appearance(translator: LayeredTranslator, generator, images):
-    return translator.encode(generator, images).appearance
+def _appearance(translator: LayeredTranslator, generator, images, coverage):
+    return translator.encode(generator, images, coverage).appearance
 
 
 @functools.partial(jax.jit, static_argnums=0)

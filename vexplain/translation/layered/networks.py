@@ -20,6 +20,8 @@ from flax import nnx
 from vexplain._checks import check_choice, check_positive
 from vexplain.translation.blocks import act, conv, linear, to_depth, to_space
 from vexplain.translation.layered.carriers import Attention, Flow, Offsets, positions_of
+from vexplain.translation.layered.compositing import filled_background
+from vexplain.translation.layered.scenes import Display, FitIn, Fitted, Scene
 from vexplain.typing import Array, Float, Images, Masks
 
 Carrier = Literal["offsets", "flow", "attention", "adaptive"]
@@ -28,6 +30,7 @@ _MAX_FACTOR = 4  # channels grow with depth up to this many times the width
 _OCTAVES = 3  # of the coordinates that shapes are drawn in
 _RATE = 5.0  # radians a unit of the object's coordinates, of the waves to begin with
 _HASTE = 10.0  # of two numbers a domain, which Adam would otherwise move by one learning rate a step
+_LEAST_SCALE = 0.02  # of a shape code that was not measured but predicted, in half image heights
 _MOMENTS = 5  # of the coverage, beside what is learned of the shape
 
 
@@ -46,6 +49,8 @@ class LayeredSettings:
     num_copies: int = 4  # sampling grids, or heads of the attention
     num_waves: int = 8  # in the texture's coordinates, of a frequency that the appearance code chooses
     precision: Literal["float32", "bfloat16"] = "float32"  # of the convolutions
+    # Whether images of B are scenes with an object each, and those of A products that are all shown alike.
+    has_scenes: bool = False
 
     def __post_init__(self):
         for carrier in self.carriers:
@@ -88,6 +93,15 @@ class Generator(nnx.Module):
         self.encoder = _Encoder(settings, rngs=rngs)
         self.shapes = _Shapes(settings, rngs=rngs)
         self.textures = _Textures(settings, rngs=rngs)
+        if settings.has_scenes:
+            numbers = settings.shape_size + _MOMENTS
+            self.display = Display(numbers)
+            self.fit_in = FitIn(settings.widths, _GRID, numbers, rngs=rngs, dtype=settings.precision)
+
+    def fitted(self, scene: Scene) -> Fitted:
+        """What belongs in a scene, and the scene with its hole filled from around it."""
+        shape = self.fit_in(scene, _moments(scene.holes))
+        return Fitted(shape, filled_background(scene.images, scene.holes, margin=0))
 
 
 class Discriminator(nnx.Module):
@@ -147,6 +161,7 @@ class _Shapes(nnx.Module):
         """Returns the object's coordinates at each pixel: the middle of mass is near 0, its area near pi."""
         shape = codes.shape
         row, column, scale = (shape[:, n, None, None] for n in (-5, -4, -3))
+        scale = jnp.maximum(scale, _LEAST_SCALE)
         grid = _centered_grid(codes.pixels.shape[1])
         place = jnp.stack([grid[..., 0] - row, grid[..., 1] - column], -1) / scale[..., None]
         change = self.pose(shape.at[:, -5:-2].set(0))  # place and scale are known already

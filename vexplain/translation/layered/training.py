@@ -16,8 +16,10 @@ from vexplain.translation.layered.compositing import (
     estimated_coverage,
     filled_background,
 )
-from vexplain.translation.layered.losses import LOSSES, LayeredWeights, Made, Truth
+from vexplain.translation.layered.losses import LOSSES, SAME_POSE, LayeredWeights, Made, Truth
 from vexplain.translation.layered.model import LayeredTranslator, Layers
+from vexplain.translation.layered.networks import Codes
+from vexplain.translation.layered.scenes import Fitted, Scene, moved
 from vexplain.translation.losses import adversarial_loss, gradient_penalty
 from vexplain.translation.model import TranslatorVariables
 from vexplain.translation.training import TranslationState, first_state, next_state
@@ -38,7 +40,8 @@ def layered_training(
 ) -> tuple[Callable[[TranslatorVariables], TranslationState], Callable[..., TranslationState]]:
     """Returns `init(variables)` and `update(state, batch)`, which train a translator on unpaired batches.
 
-    Batches have "a" and "b", as many images of each domain. A step with a loss that is not finite leaves the
+    Batches have "a" and "b", as many images of each domain; for a translator with scenes also "scenes" and
+    "holes", those of b, and "coverage_a" and "coverage_b". A step with a loss that is not finite leaves the
     variables as they were; `translation_report` raises.
 
     Args:
@@ -48,7 +51,13 @@ def layered_training(
         discriminator_optimizer: the same if left out.
         average_decay: of the moving average is min(average_decay, (1 + step) / (10 + step)).
         seed: of what is hidden and of the noise, functions of seed and step.
+
+    Raises:
+        ValueError: weights that ask for equal poses, for a translator with scenes (begin with
+            `SCENE_WEIGHTS`), or for what belongs in scenes, for one without.
     """
+    has_scenes = translator.settings.has_scenes
+    _check_weights(weights, has_scenes)
     optimizers = (optimizer, discriminator_optimizer or optimizer)
     names = [name for name in LOSSES if getattr(weights, name)]
     known = [*names, "discriminator", *(["penalty"] if weights.penalty else [])] if weights.gan else names
@@ -58,22 +67,26 @@ def layered_training(
 
     def update(state: TranslationState, batch: Batch) -> TranslationState:
         images = jnp.concatenate([jnp.asarray(batch["a"]), jnp.asarray(batch["b"])])
-        coverage = estimated_coverage(images)
+        coverage, scene = estimated_coverage(images) if not has_scenes else None, None
+        if has_scenes:
+            coverage = jnp.concatenate([batch["coverage_a"], batch["coverage_b"]])
+            scene = Scene(jnp.asarray(batch["scenes"]), jnp.asarray(batch["holes"]))
         domains = jnp.repeat(jnp.eye(2), len(batch["a"]), 0)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         generator, critic = state.variables.generator, state.variables.discriminator
         made, send = jax.vjp(
-            lambda params: _made(translator, weights, params, images, coverage, domains, key), generator
+            lambda params: _made(translator, weights, params, images, coverage, domains, scene, key),
+            generator,
         )
         losses, critic_opt = {}, state.opt_states[1]
         if weights.gan:
             objective = functools.partial(
                 _critic_loss, translator, weights, images=images, coverage=coverage, domains=domains
             )
-            slopes, losses = jax.grad(objective, has_aux=True)(critic, made.other.image)
+            slopes, losses = jax.grad(objective, has_aux=True)(critic, made.other)
             updates, critic_opt = optimizers[1].update(slopes, critic_opt, critic)
             critic = optax.apply_updates(critic, updates)
-        truth = Truth(images, coverage, lambda x: translator.discriminate(critic, x, domains[:, ::-1]))
+        truth = Truth(images, coverage, lambda made: _scores(translator, critic, made, domains[:, ::-1]))
 
         def total(made: Made):
             terms = {name: LOSSES[name](made, truth) for name in names}
@@ -87,6 +100,15 @@ def layered_training(
     return init, update
 
 
+def _check_weights(weights: LayeredWeights, has_scenes: bool) -> None:
+    for name in SAME_POSE if has_scenes else ("fit",):
+        if weight := getattr(weights, name):
+            raise ValueError(
+                f"weights.{name} is {weight}: expected 0 with has_scenes={has_scenes}"
+                + (", where translations have a pose of their own; begin with SCENE_WEIGHTS" * has_scenes)
+            )
+
+
 def _made(
     translator: LayeredTranslator,
     weights: LayeredWeights,
@@ -94,6 +116,7 @@ def _made(
     images: Images,
     coverage: Masks,
     domains: Array,
+    scene: Scene | None,
     key: Key,
 ) -> Made:
     hide_key, noise_key = jax.random.split(key)
@@ -101,18 +124,30 @@ def _made(
     codes = translator.encode(generator, images, coverage)
     places = translator.coordinates(generator, codes, domains)
     texture = translator.texture(generator, codes, places)
-    own, other = (translator.coverage(generator, codes, places, d) for d in (domains, domains[:, ::-1]))
-    visible = _visible(hide_key, jax.lax.stop_gradient(places), jax.lax.stop_gradient(other))
+    own, across = (translator.coverage(generator, codes, places, d) for d in (domains, domains[:, ::-1]))
+    visible = _visible(hide_key, jax.lax.stop_gradient(places), jax.lax.stop_gradient(across))
     part = translator.encode(generator, composite(images, visible, background), coverage * visible)
-    translation = Layers(texture, other, background)
+    fitted = None if scene is None else _fitted(translator, generator, scene)
+    translation = Layers(texture, across, background)
+    if fitted is not None:  # products go into the scenes, and what is worn among the products
+        to = Fitted(*(jnp.roll(x, len(x) // 2, 0) for x in fitted))
+        translation = _drawn(translator, generator, codes._replace(shape=to.shape), domains[:, ::-1])(
+            texture, places, to.background
+        )
     noise = weights.cycle_noise * jax.random.normal(noise_key, images.shape)
-    back_codes = translator.encode(generator, translation.image + noise, other)
+    back_codes = translator.encode(generator, translation.image + noise, translation.coverage)
     back_places = translator.coordinates(generator, back_codes, domains[:, ::-1])
-    back = Layers(
-        translator.texture(generator, back_codes, back_places),
-        translator.coverage(generator, back_codes, back_places, domains),
-        background,
-    )
+    back_texture = translator.texture(generator, back_codes, back_places)
+    if fitted is None:
+        back_coverage = translator.coverage(generator, back_codes, back_places, domains)
+        back = Layers(back_texture, back_coverage, background)
+    else:  # what a product looked like is not seen in a scene, what belongs into the scene is
+        half = len(images) // 2
+        shape = jnp.concatenate([codes.shape[:half], fitted.shape[half:]])
+        behind = jnp.concatenate([background[:half], fitted.background[half:]])
+        back = _drawn(translator, generator, back_codes._replace(shape=shape), domains)(
+            back_texture, back_places, behind
+        )
     return Made(
         codes,
         Layers(texture, own, background),
@@ -121,7 +156,25 @@ def _made(
         part,
         back_codes,
         back,
+        fitted,
     )
+
+
+def _fitted(translator: LayeredTranslator, generator: PyTree, scene: Scene) -> Fitted:
+    """Where images belong: half of them among the products, half of them in the scenes."""
+    halves = (translator.fitted(generator, to, len(scene.holes)) for to in (None, scene))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *halves)
+
+
+def _drawn(translator: LayeredTranslator, generator: PyTree, codes: Codes, domains: Array):
+    """A function that draws a texture with other shape codes than those of its image."""
+    new_places = translator.coordinates(generator, codes, domains)
+
+    def draw(texture: Images, places: Array, background: Images) -> Layers:
+        coverage = translator.coverage(generator, codes, new_places, domains)
+        return Layers(moved(texture, places, new_places), coverage, background)
+
+    return draw
 
 
 def _visible(key: Key, places: Array, other: Masks) -> Masks:
@@ -136,10 +189,16 @@ def _visible(key: Key, places: Array, other: Masks) -> Masks:
     return jnp.where(is_half, half.astype(other.dtype), other)
 
 
+def _scores(translator: LayeredTranslator, critic: PyTree, made: Layers, domains: Array) -> Array:
+    """Scores of translations; on plain backgrounds what they cover is estimated, as of any image."""
+    coverage = made.coverage if translator.settings.has_scenes else None
+    return translator.discriminate(critic, made.image, domains, coverage)
+
+
 def _critic_loss(translator, weights: LayeredWeights, critic, fakes, *, images, coverage, domains):
     score = functools.partial(translator.discriminate, critic)
     total = adversarial_loss(score(images, domains, coverage), target=1).mean()
-    total += adversarial_loss(score(fakes, domains[:, ::-1]), target=0).mean()
+    total += adversarial_loss(_scores(translator, critic, fakes, domains[:, ::-1]), target=0).mean()
     losses = {"discriminator": total}
     if weights.penalty:
         some = {"domains": domains[::_PENALIZED], "coverage": coverage[::_PENALIZED]}
