@@ -263,7 +263,7 @@ def _unreadable(directory: Path) -> Path:
     steps = _steps(directory)
     for step in steps:
         try:
-            ocp.metadata(step)
+            ocp.metadata(str(step))
         except Exception:
             return step
     return steps[-1] if steps else directory

@@ -21,7 +21,7 @@ from vexplain._checks import check_choice, check_positive
 from vexplain.translation.blocks import act, conv, linear, to_depth, to_space
 from vexplain.translation.layered.carriers import Attention, Flow, Offsets, positions_of
 from vexplain.translation.layered.compositing import filled_background
-from vexplain.translation.layered.scenes import Display, FitIn, Fitted, Scene
+from vexplain.translation.layered.scenes import HASTE, Display, FitIn, Fitted, Scene
 from vexplain.typing import Array, Float, Images, Masks
 
 Carrier = Literal["offsets", "flow", "attention", "adaptive"]
@@ -29,7 +29,6 @@ _GRID = 4  # height and width of the deepest maps
 _MAX_FACTOR = 4  # channels grow with depth up to this many times the width
 _OCTAVES = 3  # of the coordinates that shapes are drawn in
 _RATE = 5.0  # radians a unit of the object's coordinates, of the waves to begin with
-_HASTE = 10.0  # of two numbers a domain, which Adam would otherwise move by one learning rate a step
 _LEAST_SCALE = 0.02  # of a shape code that was not measured but predicted, in half image heights
 _MOMENTS = 5  # of the coverage, beside what is learned of the shape
 
@@ -166,7 +165,7 @@ class _Shapes(nnx.Module):
         place = jnp.stack([grid[..., 0] - row, grid[..., 1] - column], -1) / scale[..., None]
         change = self.pose(shape.at[:, -5:-2].set(0))  # place and scale are known already
         turn = jnp.eye(2) + change[:, :4].reshape(-1, 2, 2)
-        shift = _HASTE * domains @ self.offsets[...] + 0.3 * change[:, 4:]
+        shift = HASTE * domains @ self.offsets[...] + 0.3 * change[:, 4:]
         return jnp.einsum("nhwi,nij->nhwj", place, turn) + shift[:, None, None]
 
     def __call__(self, codes: Codes, places: Float[Array, "batch h w 2"], domains) -> Masks:

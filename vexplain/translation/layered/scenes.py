@@ -15,6 +15,7 @@ from vexplain.translation.blocks import act, conv, linear, to_depth
 from vexplain.translation.layered.compositing import sample_bilinear
 from vexplain.typing import Array, Float, Images, Masks
 
+HASTE = 10.0  # of a few numbers, which Adam would otherwise move by one learning rate a step
 _SMALL = 0.1  # changes of moments, to begin with
 _MIDDLE = (0.0, 0.0, 0.5, 0.0, 0.0)  # moments of an object in the middle of an image, to begin with
 
@@ -65,13 +66,15 @@ class Display(nnx.Module):
     """How all products are shown: the mean shape code of domain A, and the mean color behind its objects."""
 
     def __init__(self, shape_size: int):
-        self.shape = nnx.Param(jnp.zeros(shape_size).at[-len(_MIDDLE) :].set(jnp.array(_MIDDLE)))
-        self.color = nnx.Param(jnp.full(3, 0.5))
+        self.shape = nnx.Param(jnp.zeros(shape_size))
+        self.color = nnx.Param(jnp.zeros(3))
 
     def __call__(self, count: int, size: int) -> Fitted:
+        shape = HASTE * self.shape[...]
+        shape = shape.at[-len(_MIDDLE) :].add(jnp.array(_MIDDLE))
+        color = jnp.clip(0.5 + HASTE * self.color[...], 0, 1)
         return Fitted(
-            jnp.broadcast_to(self.shape[...], (count, *self.shape[...].shape)),
-            jnp.broadcast_to(self.color[...], (count, size, size, 3)),
+            jnp.broadcast_to(shape, (count, *shape.shape)), jnp.broadcast_to(color, (count, size, size, 3))
         )
 
 

@@ -22,6 +22,7 @@ from vexplain.translation.layered.networks import Codes
 from vexplain.translation.layered.scenes import Fitted, Scene, moved
 from vexplain.translation.losses import adversarial_loss, gradient_penalty
 from vexplain.translation.model import TranslatorVariables
+from vexplain.translation.networks import DOMAINS
 from vexplain.translation.training import TranslationState, first_state, next_state
 from vexplain.typing import Array, Batch, Images, Key, Masks, PyTree
 
@@ -67,10 +68,9 @@ def layered_training(
 
     def update(state: TranslationState, batch: Batch) -> TranslationState:
         images = jnp.concatenate([jnp.asarray(batch["a"]), jnp.asarray(batch["b"])])
-        coverage, scene = estimated_coverage(images) if not has_scenes else None, None
-        if has_scenes:
-            coverage = jnp.concatenate([batch["coverage_a"], batch["coverage_b"]])
-            scene = Scene(jnp.asarray(batch["scenes"]), jnp.asarray(batch["holes"]))
+        scene = Scene(jnp.asarray(batch["scenes"]), jnp.asarray(batch["holes"])) if has_scenes else None
+        given = [jnp.asarray(batch[f"coverage_{d}"]) for d in DOMAINS] if has_scenes else []
+        coverage = jnp.concatenate(given) if given else estimated_coverage(images)
         domains = jnp.repeat(jnp.eye(2), len(batch["a"]), 0)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         generator, critic = state.variables.generator, state.variables.discriminator
