@@ -14,6 +14,7 @@ from vexplain.datasets.domains import paired_batches as paired_batches
 from vexplain.datasets.domains import unpaired_batches as unpaired_batches
 from vexplain.datasets.foreground import context_images as context_images
 from vexplain.datasets.foreground import estimate_masks as estimate_masks
+from vexplain.datasets.galleries import patterned as patterned
 from vexplain.datasets.image_files import ImageFiles as ImageFiles
 from vexplain.datasets.image_files import Resizing as Resizing
 from vexplain.datasets.image_files import UnreadableImage as UnreadableImage

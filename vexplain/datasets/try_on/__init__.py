@@ -8,6 +8,7 @@ from vexplain.datasets.try_on.factors import draw_factors as draw_factors
 from vexplain.datasets.try_on.factors import in_catalog_pose as in_catalog_pose
 from vexplain.datasets.try_on.renderer import render as render
 from vexplain.datasets.try_on.renderer import render_factors as render_factors
+from vexplain.datasets.try_on.retrieval import galleries as galleries
 from vexplain.datasets.try_on.source import DOMAINS as DOMAINS
 from vexplain.datasets.try_on.source import Pairs as Pairs
 from vexplain.datasets.try_on.source import TryOnSource as TryOnSource

@@ -183,12 +183,14 @@ def _scene(
 
 def _painted(layers: list[tuple[_Region, _Color]]) -> Float[Array, "height width 3"]:
     """The mean color of the points of each pixel, where the first layer that covers a point is seen."""
-    free = jnp.ones_like(layers[0][0])
-    channels = [0.0, 0.0, 0.0]
-    for region, color in layers:
-        shown = (free & region).astype(jnp.float32).mean(0)
-        channels = [channel + c * shown for channel, c in zip(channels, color, strict=True)]
-        free &= ~region
+    layers = jax.lax.optimization_barrier(layers)  # else XLA computes every region anew for each channel
+    (_, background), *nearer = reversed(layers)
+    channels = []
+    for n, color in enumerate(background):
+        points = jnp.broadcast_to(color, layers[0][0].shape)
+        for region, colors in nearer:
+            points = jnp.where(region, colors[n], points)
+        channels.append(points.mean(0))
     return jnp.stack(channels, axis=-1)
 
 
