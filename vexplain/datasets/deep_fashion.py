@@ -8,10 +8,11 @@ is of In-shop (image, item, and "train", "query" or "gallery"), and
 
     img/TOPS/T_Shirt/id_00000218/comsumer_01.jpg img/TOPS/T_Shirt/id_00000218/shop_01.jpg id_00000218 train
 
-of Consumer-to-shop ("train", "val" or "test"); its images are so spelled. In-shop, the first number of a name tells the colors of one item apart, and the last word is the view: front,
-side, back, full, flat (the garment alone) or additional. Columns and statuses are those of the READMEs of the
-set; names of views and colors rest on public loaders. The data itself was not at hand, and is not downloaded
-here: its owners allow research only.
+of Consumer-to-shop ("train", "val" or "test"); its images are so spelled. In-shop, the first number of a name
+tells the colors of one item apart, and the last word is the view: front, side, back, full, flat (the garment
+alone) or additional. Columns and statuses are those of the READMEs of the set; names of views and colors rest
+on public loaders. The data itself was not at hand. It is not downloaded here: its owners allow research
+only.
 
 In all functions:
     path: the folder of the benchmark.

@@ -91,7 +91,7 @@ def _checked(file: Path, session: str, camera: str) -> list[FileOf]:
     told = (subject, f"session{number}", recording, view)
     if told != (folder_of_subject, session, folder_of_recording, camera.replace("_", "")):
         raise ValueError(
-            f"{file} is of subject {subject}, session {number}, recording {recording} and camera {view} by its "
-            "name, and lies in the folder of another: move it, or unpack the set again"
+            f"{file} is of subject {subject}, session {number}, recording {recording} and camera {view} by "
+            "its name, and lies in the folder of another: move it, or unpack the set again"
         )
     return [FileOf(file, subject, f"{number}_{recording}_{flash}")]

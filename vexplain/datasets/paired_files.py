@@ -51,13 +51,17 @@ class MaskedImageFiles(ImageFiles):
 
     def _batch(self, indices: np.ndarray) -> dict[str, Any]:
         batch = super()._batch(indices)
-        files = [(self.mask_files[index], self.files[index]) for index in indices.tolist()]
+        readable = np.flatnonzero(batch["weights"])
+        files = [(self.mask_files[index], self.files[index]) for index in indices[readable].tolist()]
         decoded = in_threads(self._mask_or_error, files)
-        masks = without_broken(decoded, [mask for mask, _ in files], self.on_unreadable, self.skipped)
-        coverage, weights = stacked(masks, (self.resizing.size, self.resizing.size))
-        return {**batch, "masks": coverage, "weights": batch["weights"] * weights}
+        decoded = without_broken(decoded, [mask for mask, _ in files], self.on_unreadable, self.skipped)
+        masks: list[np.ndarray | None] = [None] * len(indices)
+        for place, mask in zip(readable, decoded, strict=True):
+            masks[place] = mask
+        coverage, weights = stacked(masks, (self.resizing.size, self.resizing.size, 1))
+        return {**batch, "masks": coverage[..., 0], "weights": weights}
 
-    def _mask_or_error(self, files: tuple[Path, Any]) -> Float[np.ndarray, "size size"] | UnreadableImage:
+    def _mask_or_error(self, files: tuple[Path, Any]) -> Float[np.ndarray, "size size 1"] | UnreadableImage:
         mask_file, image_file = files
         try:
             with Image.open(mask_file) as mask, Image.open(image_file) as image:
@@ -72,7 +76,7 @@ class MaskedImageFiles(ImageFiles):
             )
         is_inside = np.isin(values, self.mask_labels) if self.mask_labels else values >= 128
         resized = self.resizing(Image.fromarray((is_inside * 255).astype(np.uint8)))
-        return np.asarray(resized, np.float32) * np.float32(1 / 255)
+        return np.asarray(resized, np.float32)[..., None] * np.float32(1 / 255)
 
 
 def unpaired(domains: Domains, *, seed: int = 0) -> tuple[Source, Source]:
@@ -179,8 +183,8 @@ def check_exist(files: Sequence[Path], owner: str) -> None:
     """Raises FileNotFoundError naming the first of the files that `owner` lists and that are not there."""
     if missing := [file for file in files if not file.is_file()]:
         raise FileNotFoundError(
-            f"{owner} lists {missing[0]}, which is not there ({len(missing)} of {len(files)} are not): unpack "
-            "all archives of the set into this folder"
+            f"{owner} lists {missing[0]}, which is not there ({len(missing)} of {len(files)} are not): "
+            "unpack all archives of the set into this folder"
         )
 
 
