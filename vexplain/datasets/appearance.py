@@ -29,7 +29,7 @@ PATTERN = ("texture", "frequency", "angle", "phase")  # all but the colors
 HUE_MODES = ((0.60, 0.04, 5.0), (0.28, 0.38, 7.0), (0.12, 0.66, 9.0))  # weight, mean in turns, concentration
 
 _Points = Float[Array, "..."]
-_Number = Float[Array, "..."] | float
+_Number = Float[Array | np.ndarray, "..."] | float
 
 
 def draw_uniform(
@@ -87,13 +87,13 @@ def has_second_color(
     return ((texture == 1) & stripes) | ((texture == 2) & checker) | ((texture == 3) & dots)
 
 
-def two_colors(factors: Any) -> tuple[list[Float[Array, ""]], list[Float[Array, ""]]]:
+def two_colors(factors: Any) -> tuple[list[Float[Array, "..."]], list[Float[Array, "..."]]]:
     """Returns the channels of both colors; the second has half of the first one's saturation and value."""
     first = hsv_to_rgb(factors.hue, factors.saturation, factors.value)
     return first, hsv_to_rgb(factors.second_hue, factors.saturation / 2, factors.value / 2)
 
 
-def hsv_to_rgb(hue: _Number, saturation: _Number, value: _Number) -> list[Float[Array, ""]]:
+def hsv_to_rgb(hue: _Number, saturation: _Number, value: _Number) -> list[Float[Array, "..."]]:
     """Returns the channels v - v s max(0, min(k, 4 - k, 1)), k = (n + 6 h) mod 6, for n = 5, 3, 1."""
     channels = []
     for n in (5, 3, 1):

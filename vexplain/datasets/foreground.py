@@ -10,8 +10,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+from vexplain._checks import check_image_form
 from vexplain.datasets.filters import gaussian_blur
-from vexplain.typing import Array, Float, Images, Masks
+from vexplain.typing import AnyArray, Array, Float, Images, ImagesLike, Masks
 
 LEAST_DISTANCE = 0.04  # of an object from its background, in RGB: ten 8-bit steps
 CONTEXT_MARGIN = 3 / 64  # around an object that is removed, in image heights
@@ -47,7 +48,7 @@ def estimate_masks(images: Images) -> Masks:
 
 
 def context_images(
-    images: Images, masks: Masks, *, margin: float = CONTEXT_MARGIN
+    images: ImagesLike, masks: AnyArray, *, margin: float = CONTEXT_MARGIN
 ) -> Float[Array, "batch height width channels"]:
     """Returns images with an object and what is next to it replaced by gray 0.5: the scene around the object.
 
@@ -63,7 +64,7 @@ def context_images(
         margin: in image heights, 0 or more.
 
     Raises:
-        ValueError: a negative margin, or masks of another size than the images.
+        ValueError: a negative margin, images of another form, or masks of another size than the images.
 
     Example:
         >>> images = jnp.ones((1, 9, 9, 3))
@@ -71,6 +72,7 @@ def context_images(
         >>> print((context_images(images, masks, margin=2 / 9)[..., 0] == 0.5).sum())
         25
     """
+    check_image_form(images)
     images, masks = jnp.asarray(images), jnp.asarray(masks)
     if margin < 0:
         raise ValueError(f"margin is {margin}: expected 0 or more, in image heights")

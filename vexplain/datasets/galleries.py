@@ -10,11 +10,12 @@ along the borders, how fine the pattern is, the patterns that are chosen then ar
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from vexplain._checks import check_choice, check_positive
 from vexplain.datasets.appearance import PATTERN
-from vexplain.typing import Float, Int
+from vexplain.typing import Array, Float, Int
 
 MATCHED = ("pose", "colors")
 NUM_MEMBERS = 20
@@ -24,7 +25,7 @@ _NUM_CONSIDERED = 150  # other patterns, of which the most alike are chosen
 def render_galleries(
     factors: Any,
     render_fn: Callable[[Any], np.ndarray],
-    coverage_fn: Callable[[Any], tuple[np.ndarray, np.ndarray]],
+    shares_fn: Callable[[Any], np.ndarray],
     *,
     appearance: Sequence[str],
     matched: str,
@@ -35,25 +36,38 @@ def render_galleries(
     Args:
         factors: of the pairs, NumPy arrays in a NamedTuple.
         render_fn: images of batched factors.
-        coverage_fn: of batched factors, how much of each pixel the object and its second color cover.
+        shares_fn: `pattern_shares` of batched factors.
         appearance: names of the factors that differ within galleries where only the pose is matched.
         matched: `"pose"` or `"colors"`.
         num_members: of a gallery; where there are fewer pairs, as many as these.
 
     Raises:
-        ValueError: another `matched`; fewer than two members; colors are to be matched and a pair has no
-            pattern, or too few pairs are given.
+        ValueError: another `matched`; fewer than one member; colors are to be matched and a pair has no
+            pattern.
     """
     check_choice("matched", matched, MATCHED)
     check_positive(num_members=num_members)
     count = len(factors.hue)
-    num_members = min(num_members, count)
     if matched == "pose":
-        others = _spread(count, num_members)
+        others = _spread(count, min(num_members, count))
     else:
-        _check_patterned(factors, num_members)
-        others, appearance = _alike(factors, coverage_fn, num_members), PATTERN
-    return np.stack([render_fn(_with(factors, column, appearance)) for column in others.T], axis=1)
+        _check_patterned(factors)
+        others, appearance = _alike(factors, shares_fn, min(num_members, count)), PATTERN
+    images = render_fn(_with(factors, others, appearance))
+    return images.reshape(*others.shape, *images.shape[1:])
+
+
+def pattern_shares(
+    mask: Float[Array, "height width"], second: Float[Array, "height width"]
+) -> Float[Array, " 2"]:
+    """Returns how much of an object has the second color, and how much lies in pixels of both colors.
+
+    Args:
+        mask: coverage of each pixel by the object.
+        second: coverage by its second color.
+    """
+    mixed = jnp.minimum(second, mask - second)
+    return jnp.stack([second.sum(), mixed.sum()]) / mask.sum()
 
 
 def _spread(count: int, num_others: int) -> Int[np.ndarray, "pairs others"]:
@@ -62,36 +76,34 @@ def _spread(count: int, num_others: int) -> Int[np.ndarray, "pairs others"]:
 
 
 def _alike(
-    factors: Any, coverage_fn: Callable[..., Any], num_members: int
+    factors: Any, shares_fn: Callable[[Any], np.ndarray], num_members: int
 ) -> Int[np.ndarray, "pairs members"]:
-    """Itself and the patterns most alike in share and in mixed pixels, each in units of its deviation."""
+    """Itself and the patterns most alike in both shares, each in units of its standard deviation."""
     others = _spread(len(factors.hue), min(_NUM_CONSIDERED, len(factors.hue)))
-    found = np.stack([_shares(*coverage_fn(_with(factors, column, PATTERN))) for column in others.T], axis=1)
+    found = shares_fn(_with(factors, others, PATTERN)).reshape(*others.shape, 2)
     differences = np.abs(found - found[:, :1]) / np.maximum(found.std((0, 1)), 1e-6)
     nearest = np.argsort(differences.sum(-1), axis=1, kind="stable")  # itself is the first
     return np.take_along_axis(others, nearest[:, :num_members], axis=1)
 
 
-def _shares(masks: np.ndarray, second: np.ndarray) -> Float[np.ndarray, "pairs 2"]:
-    """How much of an object has the second color, and how much of it lies in pixels of both colors."""
-    area = masks.sum((1, 2))
-    mixed = np.minimum(second, masks - second).sum((1, 2))
-    return np.stack([second.sum((1, 2)), mixed], axis=-1) / area[:, None]
+def _with(factors: Any, others: Int[np.ndarray, "pairs others"], names: Sequence[str]) -> Any:
+    """The factors of each pair once for each of its others, whose are the named ones, one after the other."""
+    own = np.broadcast_to(np.arange(len(others))[:, None], others.shape)
+    return type(factors)(
+        *(
+            np.asarray(leaf)[others if name in names else own].reshape(-1)
+            for name, leaf in factors._asdict().items()
+        )
+    )
 
 
-def _with(factors: Any, others: np.ndarray, names: Sequence[str]) -> Any:
-    return factors._replace(**{name: np.asarray(getattr(factors, name))[others] for name in names})
-
-
-def _check_patterned(factors: Any, num_members: int) -> None:
+def _check_patterned(factors: Any) -> None:
     is_plain = np.asarray(factors.texture) == 0
     if is_plain.any():
         raise ValueError(
             f"pairs: {is_plain.sum()} of {len(is_plain)} have no pattern, which gives them away; "
             "pass patterned(pairs)"
         )
-    if len(is_plain) < 2 or num_members < 2:
-        raise ValueError(f"pairs: there are {len(is_plain)}: expected two or more to choose patterns from")
 
 
 def patterned(pairs: Any) -> Any:

@@ -8,12 +8,12 @@ import numpy as np
 
 from vexplain._checks import check_choice
 from vexplain.datasets import appearance
-from vexplain.datasets.galleries import NUM_MEMBERS, render_galleries
+from vexplain.datasets.galleries import NUM_MEMBERS, pattern_shares, render_galleries
 from vexplain.datasets.rendered_domains import in_parts
 from vexplain.datasets.shape_swap.factors import Factors
 from vexplain.datasets.shape_swap.renderer import coverage
 from vexplain.datasets.shape_swap.source import Pairs, ShapeSwapSource, render_batch
-from vexplain.typing import Float
+from vexplain.typing import Array, Float
 
 APPEARANCE = (*appearance.RANGES, "shade")  # what a gallery of matched pose varies
 _SAMPLES = 3
@@ -50,7 +50,7 @@ def galleries(
     return render_galleries(
         pairs.factors,
         lambda factors: in_parts(lambda part: render_batch(part, domain, **options)[0], factors),
-        lambda factors: in_parts(lambda part: _coverages(part, domain, **options), factors),
+        lambda factors: in_parts(lambda part: _shares(part, domain, **options), factors),
         appearance=APPEARANCE,
         matched=matched,
         num_members=num_members,
@@ -91,8 +91,8 @@ def exemplars(
 
 
 @functools.partial(jax.jit, static_argnames=("level", "size", "samples"))
-def _coverages(
+def _shares(
     factors: Factors, domain: jax.Array | int, *, level: int, size: int, samples: int
-) -> tuple[jax.Array, jax.Array]:
+) -> Float[Array, "pairs 2"]:
     options = {"level": level, "size": size, "samples": samples}
-    return jax.lax.map(lambda one: coverage(one, domain, **options), factors)
+    return jax.lax.map(lambda one: pattern_shares(*coverage(one, domain, **options)), factors)

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 
 from vexplain._checks import check_choice
-from vexplain.datasets.galleries import NUM_MEMBERS, render_galleries
+from vexplain.datasets.galleries import NUM_MEMBERS, pattern_shares, render_galleries
 from vexplain.datasets.rendered_domains import in_parts
 from vexplain.datasets.try_on.factors import GARMENT, Factors
 from vexplain.datasets.try_on.renderer import coverage
 from vexplain.datasets.try_on.source import Pairs, render_batch
-from vexplain.typing import Float
+from vexplain.typing import Array, Float
 
 _SAMPLES = 3
 
@@ -42,7 +42,7 @@ def galleries(
     return render_galleries(
         pairs.factors,
         lambda factors: in_parts(lambda part: render_batch(part, domain, **options)[0], factors),
-        lambda factors: in_parts(lambda part: _coverages(part, domain, **options), factors),
+        lambda factors: in_parts(lambda part: _shares(part, domain, **options), factors),
         appearance=GARMENT,
         matched=matched,
         num_members=num_members,
@@ -50,7 +50,6 @@ def galleries(
 
 
 @functools.partial(jax.jit, static_argnames=("size", "samples"))
-def _coverages(
-    factors: Factors, domain: jax.Array | int, *, size: int, samples: int
-) -> tuple[jax.Array, jax.Array]:
-    return jax.lax.map(lambda one: coverage(one, domain, size=size, samples=samples), factors)
+def _shares(factors: Factors, domain: jax.Array | int, *, size: int, samples: int) -> Float[Array, "pairs 2"]:
+    options = {"size": size, "samples": samples}
+    return jax.lax.map(lambda one: pattern_shares(*coverage(one, domain, **options)), factors)
