@@ -23,7 +23,7 @@ from vexplain.datasets.try_on import (
 from vexplain.datasets.try_on.renderer import _BODY, _FLAT, _SHOULDER, _SLEEVE
 from vexplain.datasets.try_on.source import render_batch
 
-SIZE, COUNT = 24, 100  # as many as are rendered at once: one program serves all
+SIZE, COUNT = 16, 100  # as many as are rendered at once: one program serves all
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +57,19 @@ def angles(factors, domain):
 
 @pytest.mark.parametrize("domain", [0, 1])
 def test_masks_are_what_pillow_draws(pairs, domain):
-    """The body and two turned sleeves, drawn by Pillow at eight times the size."""
+    """The body and two turned sleeves, drawn by Pillow at 32 times the size."""
     masks = (pairs.masks_a, pairs.masks_b)[domain]
     for n in range(8):
-        factors, drawn = one(pairs.factors, n), Image.new("L", (8 * SIZE, 8 * SIZE))
+        factors, drawn = one(pairs.factors, n), Image.new("L", (32 * SIZE, 32 * SIZE))
         outlines = [_BODY] + [
             sleeve_points(_SLEEVE, side, angle)
             for side, angle in zip((-1, 1), angles(factors, domain), strict=True)
         ]
         for outline in outlines:
-            places = (to_image(outline, factors, domain) + 0.5) * 8 * SIZE - 0.5
+            places = (to_image(outline, factors, domain) + 0.5) * 32 * SIZE - 0.5
             ImageDraw.Draw(drawn).polygon([tuple(p) for p in places], fill=1)
-        expected = np.asarray(drawn).reshape(SIZE, 8, SIZE, 8).mean((1, 3))
-        assert np.abs(masks[n] - expected).mean() < 0.01
+        expected = np.asarray(drawn).reshape(SIZE, 32, SIZE, 32).mean((1, 3))
+        assert np.abs(masks[n] - expected).mean() < 0.012
         assert abs(masks[n].mean() - expected.mean()) < 0.02 * expected.mean() + 0.002
 
 
@@ -77,7 +77,7 @@ def test_the_texture_goes_with_body_and_sleeves():
     """Points of the garment have the color in the worn picture that they have in the product picture."""
     factors = jax.vmap(draw_factors)(jax.random.split(jax.random.key(5), 12))
     factors = factors._replace(texture=jnp.arange(12, dtype=jnp.int32) % 3 + 1)
-    drawn = [np.asarray(render_batch(factors, d, size=128, samples=1)[0]) for d in (0, 1)]
+    drawn = [np.asarray(render_batch(factors, d, size=96, samples=1)[0]) for d in (0, 1)]
     generator = np.random.default_rng(0)
     agreed, upright = [], []
     for n in range(12):
@@ -89,12 +89,12 @@ def test_the_texture_goes_with_body_and_sleeves():
             for domain in (0, 1):
                 angle = angles(own, domain)[(side + 1) // 2]
                 points = np.concatenate([sleeve_points(local, side, angle), body])
-                x, y = np.floor((to_image(points, own, domain) + 0.5) * 128).astype(int).T
+                x, y = np.floor((to_image(points, own, domain) + 0.5) * 96).astype(int).T
                 colors.append(drawn[domain][n, y, x])
             same = np.abs(colors[0] - colors[1]).max(-1) < 0.02
             agreed.append([same[:60].mean(), same[60:].mean()])
             unturned = sleeve_points(local, side, _FLAT)  # where the sleeve is not, in the worn picture
-            x, y = np.floor((to_image(unturned, own, 1) + 0.5) * 128).astype(int).T
+            x, y = np.floor((to_image(unturned, own, 1) + 0.5) * 96).astype(int).T
             upright.append((np.abs(colors[0][:60] - drawn[1][n, y, x]).max(-1) < 0.02).mean())
     assert np.mean(agreed, axis=0).min() > 0.93  # points on a border may fall into the other color
     assert np.mean(upright) < 0.75
@@ -108,7 +108,7 @@ def test_the_context_tells_where_the_garment_is_and_nothing_else_of_it(pairs):
     outside = pairs.masks_b == 0
     np.testing.assert_array_equal(np.asarray(images)[outside], pairs.images_b[outside])
     assert np.abs(np.asarray(images) - pairs.images_b)[pairs.masks_b == 1].mean() > 0.2
-    removed = maximum_filter(pairs.masks_b > 0, size=(1, 5, 5), mode="constant")  # 2 pixels at 24
+    removed = maximum_filter(pairs.masks_b > 0, size=(1, 3, 3), mode="constant")  # a pixel at 16
     np.testing.assert_array_equal((pairs.contexts_b == np.float32(128 / 255)).all(-1) | ~removed, True)
     np.testing.assert_array_equal(pairs.contexts_b[~removed], pairs.images_b[~removed])
 
@@ -128,19 +128,22 @@ def test_a_product_has_a_plain_background_and_a_figure_its_skin_and_scene(pairs)
     outside = pairs.masks_a == 0
     assert np.ptp(pairs.images_a[outside]) == 0
     assert pairs.images_a[outside].min() > 0.9
-    for name in ("skin", "hair", "trousers_value", "scene_value", "left_elbow"):
-        moved = pairs.factors._replace(**{name: np.roll(getattr(pairs.factors, name), 1)})
-        product, _, _ = render_batch(moved, 0, size=SIZE, samples=3)
-        worn, masks, _ = render_batch(moved, 1, size=SIZE, samples=3)
-        np.testing.assert_array_equal(product, pairs.images_a)
-        np.testing.assert_array_equal(masks, pairs.masks_b)
-        changed = np.abs(np.asarray(worn) - pairs.images_b).max(-1) > 0.02
-        assert changed.any((1, 2)).mean() > 0.8, name
-        assert not changed[pairs.masks_b == 1].any(), name
+    names = ("skin", "hair", "trousers_value", "scene_value", "left_elbow")
+    moved = {name: np.array(getattr(pairs.factors, name)) for name in names}
+    rows = np.array_split(np.arange(COUNT), len(names))
+    for name, chosen in zip(names, rows, strict=True):
+        moved[name][chosen] = np.roll(moved[name][chosen], 1)
+    product, _, _ = render_batch(pairs.factors._replace(**moved), 0, size=SIZE, samples=3)
+    worn, masks, _ = render_batch(pairs.factors._replace(**moved), 1, size=SIZE, samples=3)
+    np.testing.assert_array_equal(product, pairs.images_a)
+    np.testing.assert_array_equal(masks, pairs.masks_b)
+    changed = np.abs(np.asarray(worn) - pairs.images_b).max(-1) > 0.02
+    assert not changed[pairs.masks_b == 1].any()
+    assert all(changed[chosen].any((1, 2)).mean() > 0.8 for chosen in rows)
 
 
 def test_whole_garments_are_in_the_picture(pairs):
-    for masks, least, most in ((pairs.masks_a, 0.2, 0.3), (pairs.masks_b, 0.09, 0.25)):
+    for masks, least, most in ((pairs.masks_a, 0.19, 0.3), (pairs.masks_b, 0.09, 0.25)):
         edge = np.concatenate([masks[:, 0], masks[:, -1], masks[:, :, 0], masks[:, :, -1]], axis=1)
         assert (edge.max(1) > 0).mean() < 0.1
         assert least < masks.mean((1, 2)).min() <= masks.mean((1, 2)).max() < most
