@@ -19,7 +19,8 @@ from vexplain.typing import Array, Float, Int
 
 MATCHED = ("pose", "colors")
 NUM_MEMBERS = 20
-_NUM_CONSIDERED = 150  # other patterns, of which the most alike are chosen
+MOST_PIXELS = 32  # height at which patterns are compared: how alike they are changes little with size
+_NUM_CONSIDERED = 300  # other patterns, of which the most alike are chosen
 
 
 def render_galleries(

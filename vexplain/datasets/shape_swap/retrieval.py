@@ -8,7 +8,7 @@ import numpy as np
 
 from vexplain._checks import check_choice
 from vexplain.datasets import appearance
-from vexplain.datasets.galleries import NUM_MEMBERS, pattern_shares, render_galleries
+from vexplain.datasets.galleries import MOST_PIXELS, NUM_MEMBERS, pattern_shares, render_galleries
 from vexplain.datasets.rendered_domains import in_parts
 from vexplain.datasets.shape_swap.factors import Factors
 from vexplain.datasets.shape_swap.renderer import coverage
@@ -47,10 +47,11 @@ def galleries(
     check_choice("direction", direction, ("ab", "ba"))
     domain, size = "ab".index(direction[1]), pairs.images_a.shape[1]
     options = {"level": level, "size": size, "samples": _SAMPLES}
+    coarse = options | {"size": min(options["size"], MOST_PIXELS)}
     return render_galleries(
         pairs.factors,
         lambda factors: in_parts(lambda part: render_batch(part, domain, **options)[0], factors),
-        lambda factors: in_parts(lambda part: _shares(part, domain, **options), factors),
+        lambda factors: in_parts(lambda part: _shares(part, domain, **coarse), factors),
         appearance=APPEARANCE,
         matched=matched,
         num_members=num_members,

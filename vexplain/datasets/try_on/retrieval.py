@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from vexplain._checks import check_choice
-from vexplain.datasets.galleries import NUM_MEMBERS, pattern_shares, render_galleries
+from vexplain.datasets.galleries import MOST_PIXELS, NUM_MEMBERS, pattern_shares, render_galleries
 from vexplain.datasets.rendered_domains import in_parts
 from vexplain.datasets.try_on.factors import GARMENT, Factors
 from vexplain.datasets.try_on.renderer import coverage
@@ -39,10 +39,11 @@ def galleries(
     """
     check_choice("direction", direction, ("ab", "ba"))
     domain, options = "ab".index(direction[1]), {"size": pairs.images_a.shape[1], "samples": _SAMPLES}
+    coarse = options | {"size": min(options["size"], MOST_PIXELS)}
     return render_galleries(
         pairs.factors,
         lambda factors: in_parts(lambda part: render_batch(part, domain, **options)[0], factors),
-        lambda factors: in_parts(lambda part: _shares(part, domain, **options), factors),
+        lambda factors: in_parts(lambda part: _shares(part, domain, **coarse), factors),
         appearance=GARMENT,
         matched=matched,
         num_members=num_members,
