@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain.datasets import estimate_masks
-from vexplain.datasets.shape_swap import Pairs, render_factors
+from vexplain.datasets.shape_swap import APPEARANCE, Pairs, render_factors
+from vexplain.datasets.shape_swap import galleries as galleries
 from vexplain.translation import closest_targets as closest
 from vexplain.translation import (
     hue,
@@ -20,9 +21,6 @@ from vexplain.translation import (
     translation_controls,
     translation_scores,
 )
-
-APPEARANCE = ("hue", "saturation", "value", "second_hue", "texture", "frequency", "angle", "phase", "shade")
-GALLERY = 20
 
 
 def in_direction(pairs: Pairs, direction: str) -> tuple[np.ndarray, ...]:
@@ -63,19 +61,6 @@ def means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Means over pairs; the median of the hue error."""
     found = {name: float(np.mean(values)) for name, values in scores.items()}
     return found | {"hue_error": float(np.median(scores["hue_error"]))}
-
-
-def galleries(pairs: Pairs, direction: str, *, level: int) -> np.ndarray:
-    """Galleries of 20 an input: the truth first, then its shape and pose in other objects' appearance."""
-    target, size = (1 if direction == "ab" else 0), pairs.images_a.shape[1]
-    count = len(pairs.images_a)
-    num_members = min(GALLERY, count)
-    made = []
-    for shift in range(num_members):
-        others = (np.arange(count) + shift * (count // num_members)) % count
-        swapped = {name: np.asarray(getattr(pairs.factors, name))[others] for name in APPEARANCE}
-        made.append(_render(pairs.factors._replace(**swapped), target, level, size))
-    return np.stack(made, axis=1)
 
 
 def recall(outputs: np.ndarray, gallery: np.ndarray) -> float:

@@ -19,7 +19,7 @@ from vexplain import (
     transforms,
     translation,
 )
-from vexplain.datasets import shape_swap
+from vexplain.datasets import shape_swap, try_on
 from vexplain.translation import layered
 
 ELSEWHERE = {"apply", "variables", "images", "targets", "score", "key"}  # documented once for the library
@@ -36,6 +36,7 @@ ROOMS = (
     transforms,
     translation,
     shape_swap,
+    try_on,
     layered,
 )
 

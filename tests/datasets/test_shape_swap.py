@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vexplain.datasets import in_memory
+from vexplain.datasets.appearance import HUE_MODES, hsv_to_rgb
 from vexplain.datasets.shape_swap import (
     LEVELS,
     PAIRED,
@@ -18,8 +19,7 @@ from vexplain.datasets.shape_swap import (
     render,
     render_factors,
 )
-from vexplain.datasets.shape_swap.factors import _HUE_MODES
-from vexplain.datasets.shape_swap.renderer import _GARMENTS, _hsv_to_rgb, is_inside
+from vexplain.datasets.shape_swap.renderer import _GARMENTS, is_inside
 from vexplain.datasets.shape_swap.source import render_batch
 
 OVERLAPS = {1: 0.835, 2: 0.834, 3: 0.698, 4: 0.387}  # mean IoU of the masks of a pair
@@ -142,7 +142,7 @@ def test_texture_lives_in_the_frame_of_the_object(pairs):
 
 def test_colors_are_those_of_the_factors():
     image, mask = render_factors(centered(texture=0), 1, level=1, size=16)
-    color = [float(c) for c in _hsv_to_rgb(0.1, 0.8, 0.9)]
+    color = [float(c) for c in hsv_to_rgb(0.1, 0.8, 0.9)]
     np.testing.assert_allclose(image[mask == 1], np.broadcast_to(color, image[mask == 1].shape), atol=1e-6)
     np.testing.assert_allclose(image[mask == 0], 0.9, atol=1e-6)
     edge = (mask > 0) & (mask < 1)
@@ -153,8 +153,8 @@ def test_colors_are_those_of_the_factors():
 def test_hue_is_a_color_wheel():
     wheel = {0.0: (1, 0, 0), 1 / 6: (1, 1, 0), 1 / 3: (0, 1, 0), 0.5: (0, 1, 1), 2 / 3: (0, 0, 1)}
     for hue, color in wheel.items():
-        np.testing.assert_allclose([float(c) for c in _hsv_to_rgb(hue, 1.0, 1.0)], color, atol=1e-6)
-    np.testing.assert_allclose([float(c) for c in _hsv_to_rgb(0.0, 0.5, 0.8)], (0.8, 0.4, 0.4), atol=1e-6)
+        np.testing.assert_allclose([float(c) for c in hsv_to_rgb(hue, 1.0, 1.0)], color, atol=1e-6)
+    np.testing.assert_allclose([float(c) for c in hsv_to_rgb(0.0, 0.5, 0.8)], (0.8, 0.4, 0.4), atol=1e-6)
 
 
 def test_textures_have_two_colors_but_solid_one():
@@ -190,7 +190,7 @@ def test_hues_are_uniform_or_skewed(variant):
         expected = np.full(12, 1 / 12)
     else:
         fine = (np.arange(12_000) + 0.5) / 12_000
-        density = sum(w * np.exp(k * np.cos(2 * np.pi * (fine - m))) / np.i0(k) for w, m, k in _HUE_MODES)
+        density = sum(w * np.exp(k * np.cos(2 * np.pi * (fine - m))) / np.i0(k) for w, m, k in HUE_MODES)
         expected = density.reshape(12, 1000).mean(1) / 12
         assert expected.max() > 20 * expected.min()
         vector = (expected * np.exp(2j * np.pi * (edges[1:] + edges[:-1]) / 2)).sum()

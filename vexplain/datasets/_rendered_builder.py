@@ -18,6 +18,11 @@ from vexplain.datasets.sources import Source, as_eight_bits
 
 Examples = Iterator[tuple[int, dict[str, Any]]]
 
+_PICTURES = {
+    "image": "images",
+    "mask": "masks",
+    "context": "context_images",
+}  # by the keys of a batch
 _BATCH = 64  # images rendered at once; always as many, so that the renderer is compiled once
 
 
@@ -79,14 +84,10 @@ class RenderedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             chosen = indices[start : start + _BATCH]
             filled = np.resize(chosen, _BATCH)
             batch, more = source[filled], jax.device_get(self._more_features(source, filled))
-            images, masks = as_eight_bits(batch["images"]), as_eight_bits(batch["masks"])
+            pictures = {name: as_eight_bits(batch[key]) for name, key in _PICTURES.items() if key in batch}
             for place, index in enumerate(chosen.tolist()):
-                example = {
-                    "image": Image.fromarray(images[place]),
-                    "mask": Image.fromarray(masks[place]),
-                    "label": int(batch["labels"][place]),
-                    "index": index,
-                }
+                example = {name: Image.fromarray(values[place]) for name, values in pictures.items()}
+                example |= {"label": int(batch["labels"][place]), "index": index}
                 yield index, example | jax.tree.map(lambda values, n=place: values[n].item(), more)
 
     def _more_features(self, source: Any, indices: np.ndarray) -> dict[str, Any]:

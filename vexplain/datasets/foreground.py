@@ -1,17 +1,21 @@
-"""Where the object is in an image that a network made, found without a network.
+"""Where the object is in an image that a network made, found without a network, and the image without it.
 
 The object stands on a plain background that reaches the border of the image. Each pixel's distance to the
 color of the background is thresholded where Otsu's criterion separates two classes best, but never above half
 of what the strongest pixels reach, so that an object of two colors is not cut along its texture.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
+from vexplain._checks import check_image_form
 from vexplain.datasets.filters import gaussian_blur
-from vexplain.typing import Array, Float, Images, Masks
+from vexplain.typing import AnyArray, Array, Float, Images, ImagesLike, Masks
 
 LEAST_DISTANCE = 0.04  # of an object from its background, in RGB: ten 8-bit steps
+CONTEXT_MARGIN = 3 / 64  # around an object that is removed, in image heights
 
 
 @jax.jit
@@ -41,6 +45,45 @@ def estimate_masks(images: Images) -> Masks:
     threshold = jnp.minimum(_otsu_threshold(flat), flat[:, round(0.95 * (flat.shape[1] - 1))] / 2)
     threshold = jnp.maximum(threshold, LEAST_DISTANCE)
     return (distances > threshold[:, None, None]).astype(images.dtype)
+
+
+def context_images(
+    images: ImagesLike, masks: AnyArray, *, margin: float = CONTEXT_MARGIN
+) -> Float[Array, "batch height width channels"]:
+    """Returns images with an object and what is next to it replaced by gray 0.5: the scene around the object.
+
+    What is removed are all pixels within `margin` image heights, in rows and in columns, of a pixel that the
+    object covers at all. Without a margin the outline of what was removed is the outline
+    of the object: a model could copy it, and scores of its shape would tell nothing. With the default of
+    3/64 (3 pixels at 64, 2 at 32) the border between object and scene is never seen, nor are notches such as
+    a neckline or the gap between arm and body; what is still told is roughly where the object is. A wider
+    margin would take more of what cannot be known, such as arms and hair.
+
+    Args:
+        masks: (batch, height, width), coverage by the object in [0, 1].
+        margin: in image heights, 0 or more.
+
+    Raises:
+        ValueError: a negative margin, images of another form, or masks of another size than the images.
+
+    Example:
+        >>> images = jnp.ones((1, 9, 9, 3))
+        >>> masks = jnp.zeros((1, 9, 9)).at[0, 4, 4].set(1.0)
+        >>> print((context_images(images, masks, margin=2 / 9)[..., 0] == 0.5).sum())
+        25
+    """
+    check_image_form(images)
+    images, masks = jnp.asarray(images), jnp.asarray(masks)
+    if margin < 0:
+        raise ValueError(f"margin is {margin}: expected 0 or more, in image heights")
+    if masks.shape != images.shape[:3]:
+        raise ValueError(f"masks has shape {masks.shape}: expected {images.shape[:3]}, one an image")
+    reach = math.ceil(margin * images.shape[1] - 1e-6)
+    window = (1, 2 * reach + 1, 2 * reach + 1)
+    removed = jax.lax.reduce_window(
+        (masks > 0).astype(images.dtype), -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME"
+    )
+    return jnp.where(removed[..., None] > 0, 0.5, images)
 
 
 def _otsu_threshold(ascending: Float[Array, "batch values"]) -> Float[Array, " batch"]:

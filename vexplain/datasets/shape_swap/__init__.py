@@ -7,6 +7,9 @@ from vexplain.datasets.shape_swap.factors import draw_factors as draw_factors
 from vexplain.datasets.shape_swap.renderer import LEVELS as LEVELS
 from vexplain.datasets.shape_swap.renderer import render as render
 from vexplain.datasets.shape_swap.renderer import render_factors as render_factors
+from vexplain.datasets.shape_swap.retrieval import APPEARANCE as APPEARANCE
+from vexplain.datasets.shape_swap.retrieval import exemplars as exemplars
+from vexplain.datasets.shape_swap.retrieval import galleries as galleries
 from vexplain.datasets.shape_swap.source import PAIRED as PAIRED
 from vexplain.datasets.shape_swap.source import SPLITS as SPLITS
 from vexplain.datasets.shape_swap.source import Pairs as Pairs

@@ -12,22 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain._checks import check_choice
+from vexplain.datasets import appearance
+from vexplain.datasets.appearance import TEXTURES as TEXTURES
+from vexplain.datasets.appearance import VARIANTS as VARIANTS
 from vexplain.typing import Array, Float, Int, Key, Shaped
 
-TEXTURES = ("solid", "stripes", "checker", "dots")
-VARIANTS = ("U", "N", "F")
 NUM_CORNERS = (3, 4, 5, 6)  # of a polygon, domain A of level 3
 NUM_SPIKES = (4, 5, 6, 7, 8)  # of a star, domain B of level 3
 
-_RANGES = {
-    "hue": (0.0, 1.0),
-    "saturation": (0.6, 1.0),
-    "value": (0.6, 1.0),
-    "second_hue": (0.0, 1.0),
-    "texture": (0.0, len(TEXTURES)),
-    "frequency": (1.0, 2.2),
-    "angle": (0.0, np.pi),
-    "phase": (0.0, 2 * np.pi),
+_RANGES = appearance.RANGES | {
     "shade": (0.8, 1.0),
     "center_x": (-8 / 64, 8 / 64),
     "center_y": (-8 / 64, 8 / 64),
@@ -38,7 +31,6 @@ _RANGES = {
     "spikes": (NUM_SPIKES[0], NUM_SPIKES[-1] + 1),
 }
 _COUNTS = ("texture", "corners", "spikes")
-_HUE_MODES = ((0.60, 0.04, 5.0), (0.28, 0.38, 7.0), (0.12, 0.66, 9.0))  # weight, mean in turns, concentration
 
 
 class Factors(NamedTuple):
@@ -88,32 +80,9 @@ def draw_factors(key: Key, *, level: int = 4, variant: str = "U") -> Factors:
         ValueError: an unknown variant.
     """
     check_choice("variant", variant, VARIANTS)
-    numbers = jax.random.uniform(key, (len(_RANGES),))
-    drawn = {
-        name: low + (high - low) * number
-        for number, (name, (low, high)) in zip(numbers, _RANGES.items(), strict=True)
-    }
-    for name in _COUNTS:  # a product with a number just below 1 may round up to the end of the range
-        drawn[name] = jnp.minimum(drawn[name].astype(jnp.int32), int(_RANGES[name][1]) - 1)
-    if variant == "N":  # the inverse distribution function
-        for name in ("hue", "second_hue"):
-            hues = jnp.linspace(0, 1, len(_QUANTILES))
-            drawn[name] = jnp.interp(drawn[name], jnp.asarray(_QUANTILES), hues)
-    if variant == "F":
-        drawn["frequency"] *= 2
+    drawn = appearance.draw_uniform(key, _RANGES, _COUNTS, variant=variant)
     if level != 2:
         drawn["aspect"] = jnp.ones(())
     if level != 3:
         drawn["corners"], drawn["spikes"] = jnp.array(4), jnp.array(5)
     return Factors(**drawn)
-
-
-def _hue_quantiles(num_bins: int = 2048) -> np.ndarray:
-    """The distribution function of sum_i w_i exp(k_i cos(2 pi (h - m_i))) / (2 pi I0(k_i)) on a grid."""
-    hues = (np.arange(num_bins) + 0.5) / num_bins
-    density = sum(w * np.exp(k * np.cos(2 * np.pi * (hues - mean))) / np.i0(k) for w, mean, k in _HUE_MODES)
-    below = np.concatenate([[0.0], np.cumsum(density)])
-    return (below / below[-1]).astype(np.float32)
-
-
-_QUANTILES = _hue_quantiles()

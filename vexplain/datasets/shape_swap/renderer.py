@@ -29,6 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain._checks import check_choice
+from vexplain.datasets.appearance import has_second_color, two_colors
+from vexplain.datasets.outlines import in_frame, in_polygon, pixel_points
 from vexplain.datasets.shape_swap.factors import NUM_CORNERS, NUM_SPIKES, Factors, draw_factors
 from vexplain.typing import Array, Float, Int, Key, Shaped
 
@@ -94,18 +96,25 @@ def render_factors(
     Args:
         factors: of one object; the factors of an image of the other domain give its true partner.
     """
-    x, y = _canonical_points(factors, size, samples)
-    is_object = is_inside(x, y, factors, domain, level=level)
-    is_second = is_object & _has_second_color(x, y, factors)
-    mask = is_object.astype(jnp.float32).mean(0)
-    second = is_second.astype(jnp.float32).mean(0)
-    colors = _hsv_to_rgb(factors.hue, factors.saturation, factors.value)
-    second_colors = _hsv_to_rgb(factors.second_hue, factors.saturation / 2, factors.value / 2)
+    mask, second = coverage(factors, domain, level=level, size=size, samples=samples)
+    colors, second_colors = two_colors(factors)
     channels = [
         factors.shade * (1 - mask) + color * (mask - second) + other * second
         for color, other in zip(colors, second_colors, strict=True)
     ]
     return jnp.clip(jnp.stack(channels, axis=-1), 0, 1), mask
+
+
+def coverage(
+    factors: Factors, domain: Int[Array, ""] | int, *, level: int, size: int, samples: int
+) -> tuple[Float[Array, "height width"], Float[Array, "height width"]]:
+    """Returns how much of each pixel an object covers, and how much its second color does."""
+    place = (factors.center_x, factors.center_y, factors.scale, factors.rotation)
+    x, y = in_frame(*pixel_points(size, samples), *place)
+    is_object = is_inside(x, y, factors, domain, level=level)
+    pattern = (factors.texture, factors.frequency, factors.angle, factors.phase)
+    is_second = is_object & has_second_color(x, y, *pattern)
+    return is_object.astype(jnp.float32).mean(0), is_second.astype(jnp.float32).mean(0)
 
 
 def shape_names(level: int) -> tuple[str, str]:
@@ -120,53 +129,13 @@ def is_inside(
     """Returns where canonical points lie inside the shape of a domain."""
     shape_names(level)  # an unknown level raises
     if level == 3:
-        return _in_polygon(x, y, _polygon_or_star(factors, domain))
+        return in_polygon(x, y, _polygon_or_star(factors, domain))
     if level == 4:
-        return _in_polygon(x, y, jnp.asarray(_GARMENTS)[domain])
+        return in_polygon(x, y, jnp.asarray(_GARMENTS)[domain])
     root = jnp.sqrt(factors.aspect)
     x, y = x * root, y / root
     square_side = np.sqrt(np.pi) / 2
     return jnp.where(domain == 0, x**2 + y**2 < 1, jnp.maximum(jnp.abs(x), jnp.abs(y)) < square_side)
-
-
-def _canonical_points(factors: Factors, size: int, samples: int):
-    """Coordinates in the object's frame, (samples², size, size): one image a position within the pixel."""
-    offsets = (jnp.arange(samples) + 0.5) / samples
-    line = (jnp.arange(size) + offsets[:, None]) / size - 0.5  # (samples, size), image heights
-    column, row = jnp.broadcast_arrays(line[None, :, None, :], line[:, None, :, None])
-    column = column.reshape(samples**2, size, size) - factors.center_x
-    row = row.reshape(samples**2, size, size) - factors.center_y
-    c, s = jnp.cos(factors.rotation) / factors.scale, jnp.sin(factors.rotation) / factors.scale
-    return c * column + s * row, c * row - s * column
-
-
-def _has_second_color(x, y, factors: Factors) -> Shaped[Array, "..."]:
-    """Stripes sin(a) > .2, checker sin(a) sin(b) > 0, dots sin(a) + sin(b) > .8; a, b at pi f a unit."""
-    rate = jnp.pi * factors.frequency
-    c, s = rate * jnp.cos(factors.angle), rate * jnp.sin(factors.angle)
-    a = jnp.sin(c * x + s * y + factors.phase)
-    b = jnp.sin(c * y - s * x + factors.phase)
-    stripes, checker, dots = a > 0.2, a * b > 0, a + b > 0.8
-    kind = factors.texture
-    return ((kind == 1) & stripes) | ((kind == 2) & checker) | ((kind == 3) & dots)
-
-
-def _hsv_to_rgb(hue, saturation, value) -> list[Float[Array, ""]]:
-    """Channel n of a color is v - v s max(0, min(k, 4 - k, 1)), k = (n + 6 h) mod 6, for n = 5, 3, 1."""
-    channels = []
-    for n in (5, 3, 1):
-        k = (n + 6 * hue) % 6
-        channels.append(value - value * saturation * jnp.clip(jnp.minimum(k, 4 - k), 0, 1))
-    return channels
-
-
-def _in_polygon(x: _Points, y: _Points, vertices: Float[Array, "vertices 2"]) -> Shaped[Array, "..."]:
-    """Whether a ray to the right crosses the outline an odd number of times."""
-    ends = vertices.reshape(-1, 2, *[1] * jnp.ndim(x))
-    (x0, y0), (x1, y1) = jnp.roll(ends, 1, axis=0).swapaxes(0, 1), ends.swapaxes(0, 1)
-    slope = (x1 - x0) / jnp.where(y1 == y0, 1, y1 - y0)  # an edge along the ray is never crossed
-    is_crossed = ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * slope)
-    return is_crossed.sum(0) % 2 == 1
 
 
 def _polygon_or_star(factors: Factors, domain: Int[Array, ""] | int) -> Float[Array, "vertices 2"]:

@@ -5,41 +5,24 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vexplain._checks import check_choice, check_positive
-from vexplain.datasets.shape_swap.factors import (
-    NUM_CORNERS,
-    NUM_SPIKES,
-    VARIANTS,
-    Factors,
-    draw_factors,
-)
+from vexplain._checks import check_positive
+from vexplain.datasets.rendered_domains import PAIRED as PAIRED
+from vexplain.datasets.rendered_domains import SPLITS as SPLITS
+from vexplain.datasets.rendered_domains import RenderedDomain, in_parts
+from vexplain.datasets.shape_swap.factors import NUM_CORNERS, NUM_SPIKES, Factors, draw_factors
 from vexplain.datasets.shape_swap.renderer import render_factors, shape_names
-from vexplain.datasets.sources import LazySource, as_places, rounded
+from vexplain.datasets.sources import rounded
 from vexplain.typing import Float
-
-SPLITS = ("train", "validation", "test", "pairs", "partners")
-PAIRED = ("pairs", "partners")  # example i of A and of B are the same object
-_BATCH = 100  # pairs rendered at once
 
 
 @dataclasses.dataclass(frozen=True)
-class ShapeSwapSource(LazySource):
-    """A fixed set of renderings of one domain; the label is the domain.
-
-    Split and domain are part of every random key: the sets of the two domains, and the splits, share no
-    vector of factors. In two splits example i of A and example i of B are the same object: `"pairs"`, the
-    truth of an evaluation, never seen in training, and `"partners"`, on which a supervised upper bound is
-    trained. Images are rounded to 8 bits, as those of the same set stored as files are.
-
-    Domain, level, variant, size and samples are those of `render`.
+class ShapeSwapSource(RenderedDomain):
+    """The source of one domain of shape swap; all else is told in `RenderedDomain`.
 
     Args:
-        num_images: how many.
-        seed: of the keys.
-        split: `"train"`, `"validation"`, `"test"`, `"pairs"` or `"partners"`.
+        level: which shapes, 1 to 4.
 
     Raises:
         ValueError: an unknown domain, level, variant or split, or a number below 1.
@@ -51,44 +34,21 @@ class ShapeSwapSource(LazySource):
         ((2, 16, 16, 3), (2, 16, 16), [1, 1])
     """
 
-    domain: int
     _: dataclasses.KW_ONLY
     level: int = 4
-    variant: str = "U"
-    num_images: int = 20_000
-    size: int = 64
-    samples: int = 3
-    seed: int = 0
-    split: str = "train"
 
     def __post_init__(self):
         shape_names(self.level)  # an unknown level raises
-        for name, choices in (("domain", (0, 1)), ("variant", VARIANTS), ("split", SPLITS)):
-            check_choice(name, getattr(self, name), choices)
-        check_positive(num_images=self.num_images, size=self.size, samples=self.samples)
+        super().__post_init__()
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return shape_names(self.level)
 
-    def __len__(self) -> int:
-        return self.num_images
-
-    @property
-    def options(self) -> dict[str, int]:
-        """Those of `render_batch`."""
-        return {"level": self.level, "size": self.size, "samples": self.samples}
-
-    def _batch(self, indices: np.ndarray) -> dict[str, Any]:
-        images, masks = render_batch(self.factors(indices), self.domain, **self.options)
-        return {"images": images, "masks": masks, "labels": np.full(indices.shape, self.domain, np.int32)}
-
-    def keys(self, indices: Any) -> jax.Array:
-        """Returns the random keys of some examples: functions of seed, split, domain and index."""
-        indices = jnp.asarray(as_places(indices, len(self)).astype(np.uint32))
-        root = jax.random.fold_in(jax.random.key(self.seed), SPLITS.index(self.split))
-        root = root if self.split in PAIRED else jax.random.fold_in(root, self.domain)
-        return jax.vmap(lambda index: jax.random.fold_in(root, index))(indices)
+    def rendered(self, factors: Factors, domain: int) -> dict[str, Any]:
+        """Returns images and masks of batched factors in a domain."""
+        options = {"level": self.level, "size": self.size, "samples": self.samples}
+        return dict(zip(("images", "masks"), render_batch(factors, domain, **options), strict=True))
 
     def factors(self, indices: Any) -> Factors:
         """Returns the factors of some examples, batched."""
@@ -133,7 +93,8 @@ def paired_test(num_pairs: int, **settings: Any) -> Pairs:
     factors = jax.device_get(source.factors(np.arange(num_pairs)))
 
     def rendered(domain, **own):
-        return _render_all(factors._replace(**own), domain, **source.options)
+        made = in_parts(lambda part: source.rendered(part, domain), factors._replace(**own))
+        return made["images"], made["masks"]
 
     (images_a, masks_a), (images_b, masks_b) = rendered(0), rendered(1)
     a, b = [(images_a, masks_a)], [(images_b, masks_b)]
@@ -168,15 +129,3 @@ def render_batch(
         return jax.tree.map(rounded, found)
 
     return jax.lax.map(one, factors)
-
-
-def _render_all(factors: Factors, domain: int, **settings: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and masks in batches of one size, so that one program serves all."""
-    count = len(factors.hue)
-    parts = []
-    for start in range(0, count, _BATCH):
-        chosen = np.minimum(np.arange(start, start + _BATCH), count - 1)
-        batch = render_batch(Factors(*(leaf[chosen] for leaf in factors)), domain, **settings)
-        parts.append([np.asarray(array)[: count - start] for array in batch])
-    images, masks = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return images, masks
