@@ -10,6 +10,7 @@ true translation of every test image is known.
     python -m experiments.appearance_translation laptop --carriers attention  another way to carry texture
     python -m experiments.appearance_translation laptop --without overlap     an ablation
     python -m experiments.appearance_translation accelerator --minutes 8      64 px; call it again until done
+    python -m experiments.appearance_translation laptop --data try_on         garments put on and taken off
     python -m experiments.appearance_translation laptop --a shirts --b coats  any two folders of images
 
 Each setting of carriers, losses left out and seed is trained in a folder of its own and resumes there; every
@@ -22,6 +23,7 @@ import dataclasses
 import functools
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +33,9 @@ import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
+from experiments.appearance_translation_data import Data, rendered_data
 from experiments.appearance_translation_report import write_appearance_report
-from experiments.appearance_translation_scores import all_scores, scores_in
+from experiments.appearance_translation_scores import all_scores, scores_in, translations
 from experiments.job import fingerprint, plain_settings, say
 from experiments.shape_translation import (
     checkpoint_in,
@@ -46,15 +49,14 @@ from experiments.shape_translation import (
 from experiments.shape_translation_folders import open_domain, scores_of_folders, write_folders_report
 from experiments.shape_translation_scores import in_direction, means
 from vexplain._files import write_json
-from vexplain.datasets import Source
-from vexplain.datasets.batches import gather, shuffled_indices
-from vexplain.datasets.shape_swap import ShapeSwapSource, paired_test
+from vexplain.datasets.batches import shuffled_indices
 from vexplain.streaming import agree_on, fold, is_writer
 from vexplain.streaming.checkpoints import digest
 from vexplain.streaming.devices import data_mesh
 from vexplain.streaming.processes import wait_for_all
 from vexplain.translation import TranslationState, kept_scores, num_parameters, translation_report
 from vexplain.translation.layered import (
+    SCENE_WEIGHTS,
     Carrier,
     LayeredSettings,
     LayeredTranslator,
@@ -77,6 +79,7 @@ class Config:
     a: Path | None = None  # folder of images with plain backgrounds, instead of the rendered domain A
     b: Path | None = None  # likewise, of domain B
     out: Path = Path("runs/appearance_translation")
+    data: Data = "shape_swap"  # the rendered data; or "try_on": products, and the same garments worn
     level: int = 4  # of shape swap: T-shirt and trousers
     variant: Literal["U", "N", "F"] = "U"  # uniform hues, skewed ones, or finer textures
     size: int = 32  # height and width of the images, in pixels
@@ -102,6 +105,9 @@ class Config:
             raise ValueError(f"{given} is given and {missing} is not: give the folders of both domains")
         if self.paired and self.a is not None:
             raise ValueError("paired is True: images of folders have no known partners; leave it out")
+        if self.data != "shape_swap" and (self.paired or self.a is not None):
+            other = "paired" if self.paired else "a"
+            raise ValueError(f"data is {self.data!r} and {other} is given: expected one of them")
         for name in ("num_images", "num_pairs", "batch_size", "num_steps", "every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
@@ -116,7 +122,8 @@ class Config:
         name += "".join(f"-without-{loss}" for loss in self.without) + "-paired" * self.paired
         if self.a is not None and self.b is not None:
             return self.out / f"{self.a.resolve().name}-{self.b.resolve().name}-{name}-seed{self.seed}"
-        return self.out / f"{name}-{self.variant}-seed{self.seed}"
+        set_name = "try_on-" * (self.data == "try_on")
+        return self.out / f"{set_name}{name}-{self.variant}-seed{self.seed}"
 
 
 PRESETS = {
@@ -150,40 +157,46 @@ def networks(config: Config) -> LayeredSettings:
         appearance_size=config.appearance_size,
         carriers=config.carriers,
         precision=config.precision,
+        has_scenes=config.a is None and rendered_data(config).has_scenes,
     )
 
 
 def weights(config: Config) -> LayeredWeights:
     """Of the losses, without those that are left out."""
-    found = dataclasses.replace(LayeredWeights(), **dict.fromkeys(config.without, 0.0))
+    whole = SCENE_WEIGHTS if networks(config).has_scenes else LayeredWeights()
+    found = dataclasses.replace(whole, **dict.fromkeys(config.without, 0.0))
     return dataclasses.replace(found, gan=0.0, paired=10.0) if config.paired else found
 
 
 def main(
-    config: Config, data: tuple[np.ndarray, np.ndarray] | None = None, *, with_report: bool = True
+    config: Config, arrays: dict[str, np.ndarray] | None = None, *, with_report: bool = True
 ) -> dict[str, Any]:
     """Trains a model as far as its time goes, scores it, and writes the report of all models.
 
     Args:
-        data: the training images of both domains in 8 bits, where several trainings share them.
+        arrays: what is trained on, in 8 bits, where several trainings share it.
         with_report: whether the report is written, which draws every model again.
     """
     say(f"vexplain: appearance translation, {config.size} px; results in {config.folder}")
     translator = LayeredTranslator(networks(config))
     if config.a is not None and config.b is not None:
         return main_of_folders(config, translator, [config.a, config.b])
-    images = data or training_images(config)
-    pairs = paired_test(config.num_pairs, level=config.level, variant=config.variant, size=config.size)
-    translate_of = functools.partial(functools.partial, translator.translate)
+    data = rendered_data(config)
+    arrays = arrays or data.training(split="partners" if config.paired else "train")
+    pairs = data.pairs()
+
+    def made_by(generator, direction: str, count: int | None = None):
+        images = in_direction(pairs, direction)[0][:count]
+        given = {name: values[:count] for name, values in data.given(pairs, direction).items()}
+        return translations(translator, generator, images, direction, given)
 
     def watch(generator):
-        quick = translated(translate_of(generator), in_direction(pairs, "ab")[0][:100], "ab")
-        scored = means(scores_in(quick, pairs, "ab"))
+        quick, masks = made_by(generator, "ab", 100)
+        scored = means(scores_in(quick, pairs, "ab", masks=masks))
         return {name: scored[name] for name in SHOWN}, quick
 
-    state, history = train(config, translator, images, watch)
-    translate_fn = translate_of(state.average)
-    outputs = {d: translated(translate_fn, in_direction(pairs, d)[0], d) for d in ("ab", "ba")}
+    state, history = train(config, translator, arrays, watch)
+    outputs = {d: made_by(state.average, d) for d in ("ab", "ba")}
     untrained = translator.init(jax.random.key(config.seed + 1)).generator
     metrics = {
         "carriers": list(config.carriers),
@@ -194,7 +207,7 @@ def main(
         "seconds_to_compile": history.get("seconds_to_compile"),
         "num_parameters": num_parameters(state.variables.generator),
         "scores": {
-            d: all_scores(made, pairs, d, translator, state.average, untrained, level=config.level)
+            d: all_scores(*made, pairs, d, data, translator, state.average, untrained)
             for d, made in outputs.items()
         },
         "losses": {name: float(value) for name, value in state.losses.items()},
@@ -204,7 +217,7 @@ def main(
         say(f"{direction}: " + ", ".join(f"{name} {found[name]:.3g}" for name in SHOWN))
     if is_writer():
         write_json(config.folder / "metrics.json", metrics)
-        save_outputs(config.folder / "outputs.npz", outputs)
+        save_outputs(config.folder / "outputs.npz", {d: images for d, (images, _) in outputs.items()})
         if with_report:
             say(f"The report is in {report_of(config)}")
     wait_for_all()
@@ -228,8 +241,8 @@ def main_of_folders(config: Config, translator: LayeredTranslator, folders: list
         return {n: own for n, (own, _) in kept_scores(held_out["a"][:100], made).items()}, made
 
     files = digest([domain.files for domain in domains])
-    images = (domains[0].source.images, domains[1].source.images)
-    state, history = train(config, translator, images, watch, files=files)
+    arrays = {name: domain.source.images for name, domain in zip("ab", domains, strict=True)}
+    state, history = train(config, translator, arrays, watch, files=files)
     metrics = scores_of_folders(functools.partial(translator.translate, state.average), held_out) | {
         "steps": int(state.step),
         "minutes": history["seconds"] / 60,
@@ -252,37 +265,19 @@ def report_of(config: Config) -> Path:
     """Writes the report of all trainings on the same data, and returns where it is."""
     metrics = json.loads((config.folder / "metrics.json").read_text())
     history = read_history(config.folder / "history.json")
-    pairs = paired_test(config.num_pairs, level=config.level, variant=config.variant, size=config.size)
-    return write_appearance_report(config, pairs, history, metrics)
+    return write_appearance_report(config, rendered_data(config), history, metrics)
 
 
-def training_images(config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """The images of both domains, rendered once, in 8 bits."""
-
-    def rendered(domain: int) -> np.ndarray:
-        source: Source = ShapeSwapSource(
-            domain,
-            split="partners" if config.paired else "train",
-            level=config.level,
-            variant=config.variant,
-            num_images=config.num_images,
-            size=config.size,
-            seed=config.seed,
-        )
-        bar = functools.partial(tqdm, desc=f"Rendering domain {'AB'[domain]}", unit="batch")
-        return gather(source, batch_size=256, progress=lambda r: bar(r, disable=not is_writer()))["images"]
-
-    return rendered(0), rendered(1)
-
-
-def train(config: Config, translator: LayeredTranslator, data, watch, *, files: str = ""):
+def train(
+    config: Config, translator: LayeredTranslator, arrays: Mapping[str, Any], watch, *, files: str = ""
+):
     """Trains in stretches of `every` steps until steps or minutes are spent, and returns the last state.
 
     After each, `watch(generator)` gives scores and images for the log. `files` names the files trained on.
     """
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
-    run, state = training(config, translator, data)
+    run, state = training(config, translator, arrays)
     checkpoint = checkpoint_of(config, files)
     history = agree_on(read_history(folder / "history.json"))
     done = history["steps"][-1] if history["steps"] else 0
@@ -312,14 +307,14 @@ def train(config: Config, translator: LayeredTranslator, data, watch, *, files: 
     return state, history
 
 
-def training(config: Config, translator: LayeredTranslator, data):
-    """A fold over the images, which takes a state and a number of steps, and the state to begin with."""
+def training(config: Config, translator: LayeredTranslator, arrays: Mapping[str, Any]):
+    """A fold over the arrays, which takes a state and a number of steps, and the state to begin with."""
     init, update = layered_training(translator, weights(config), optimizer_of(config), seed=config.seed)
     run = functools.partial(
         fold,
         images_on_the_device(update),
-        batch_fn=functools.partial(chosen, config, (len(data[0]), len(data[1]))),
-        constants=dict(zip("ab", map(jnp.asarray, data), strict=True)),
+        batch_fn=functools.partial(chosen, config, (len(arrays["a"]), len(arrays["b"]))),
+        constants={name: jnp.asarray(values) for name, values in arrays.items()},
         mesh=data_mesh(config.devices),
         report=translation_report,
     )
@@ -327,10 +322,11 @@ def training(config: Config, translator: LayeredTranslator, data):
 
 
 def images_on_the_device(update):
-    """The update for batches that say which of the images on the device they are of."""
+    """The update for batches that say which of the arrays on the device they are of, by domain."""
 
-    def updated(state: TranslationState, batch: Batch, images) -> TranslationState:
-        return update(state, {d: images[d][batch[d]].astype(jnp.float32) / 255 for d in images})
+    def updated(state: TranslationState, batch: Batch, arrays) -> TranslationState:
+        chosen = {name: values[batch[name[-1]]] for name, values in arrays.items()}
+        return update(state, {name: values.astype(jnp.float32) / 255 for name, values in chosen.items()})
 
     return updated
 

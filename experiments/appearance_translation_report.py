@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.appearance_translation_data import ShapeSwap
 from experiments.appearance_translation_scores import references, scores_in
 from experiments.job import device_names
 from experiments.shape_translation_figures import loss_curves
-from experiments.shape_translation_scores import galleries, in_direction, means, recall
+from experiments.shape_translation_scores import in_direction, means, recall
 from experiments.shape_translation_sheets import translation_sheet
-from vexplain.datasets.shape_swap import Pairs
 from vexplain.figures import Picture, Report, Section, Table, package_versions, save_pictures, write_report
 
 PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -23,16 +23,31 @@ COLUMNS = {  # name, heading, format, factor
     "texture": ("texture", ".2f", 1),
     "ssim": ("SSIM on the mask", ".2f", 1),
     "overlap_error": ("overlap L1", ".3f", 1),
+    "background_l1": ("L1 beside it", ".3f", 1),
     "centroid_error": ("centroid, px", ".2f", 1),
     "recall": ("R@1 of 20, %", ".0f", 100),
     "score": ("S", ".3f", 1),
+}
+GALLERIES = {
+    "retrieval": (
+        "Is the same garment found in the other domain?",
+        "An input ranks 20 objects of the other domain, all in its partner's pose; chance is 5 % and 25 %.",
+    ),
+    "retrieval, colors": (
+        "And among garments of its own colors?",
+        "The 20 have the two colors of the partner too, and about as much of each: only patterns differ. "
+        "Inputs are those with a pattern.",
+    ),
 }
 ARROWS = {"ab": "A → B", "ba": "B → A"}
 NUM_SHOWN = 16
 
 
-def write_appearance_report(config, pairs: Pairs, history: Mapping[str, Any], metrics: Mapping[str, Any]):
+def write_appearance_report(
+    config, data: ShapeSwap, history: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> Path:
     """Writes `report.html` and figures, with a row for each training under `config.out`; returns its path."""
+    pairs = data.pairs()
     runs = _runs(config.out, metrics)
     found = metrics["scores"]["ab"]
     report = Report(
@@ -51,8 +66,8 @@ def write_appearance_report(config, pairs: Pairs, history: Mapping[str, Any], me
         ],
         sections=[
             _grids(pairs, runs),
-            _table(pairs, runs, config.level),
-            _retrieval(runs),
+            _table(pairs, runs, data),
+            *(_retrieval(runs, name, words) for name, words in GALLERIES.items()),
             Section(
                 "Training",
                 (),
@@ -81,18 +96,18 @@ def _title(metrics: Mapping[str, Any]) -> str:
 
 def _runs(out: Path, metrics: Mapping[str, Any]) -> dict[str, tuple[Path, dict[str, Any]]]:
     """Trainings on the same data, by title."""
-    same = ("level", "variant", "size", "num_pairs", "seed")
+    same = ("data", "level", "variant", "size", "num_pairs", "seed")
     found = {}
     for path in sorted(out.glob("*/metrics.json")):
         content = json.loads(path.read_text())
         if content["settings"].get("a") is None and all(
-            content["settings"][name] == metrics["settings"][name] for name in same
+            content["settings"].get(name) == metrics["settings"][name] for name in same
         ):
             found[_title(content)] = (path.parent, content)
     return found
 
 
-def _grids(pairs: Pairs, runs: Mapping[str, tuple[Path, Any]]) -> Section:
+def _grids(pairs: Any, runs: Mapping[str, tuple[Path, Any]]) -> Section:
     pictures = []
     for direction, arrow in ARROWS.items():
         images, _, targets, _ = in_direction(pairs, direction)
@@ -108,12 +123,13 @@ def _grids(pairs: Pairs, runs: Mapping[str, tuple[Path, Any]]) -> Section:
     return Section("What it does", (), pictures)
 
 
-def _table(pairs: Pairs, runs: Mapping[str, tuple[Path, Any]], level: int) -> Section:
+def _table(pairs: Any, runs: Mapping[str, tuple[Path, Any]], data: ShapeSwap) -> Section:
     rows = []
     for direction, arrow in ARROWS.items():
-        gallery = galleries(pairs, direction, level=level)
-        for name, made in references(pairs, direction).items():
-            found = means(scores_in(made, pairs, direction)) | {"recall": recall(made, gallery)}
+        gallery = data.galleries(pairs, direction, "pose")
+        for name, (made, masks) in references(pairs, direction, data).items():
+            found = means(scores_in(made, pairs, direction, masks=masks))
+            found["recall"] = recall(made, gallery)
             rows.append((name, arrow, *_cells(found), "", "", ""))
     num_references = len(rows)
     for name, (_, content) in runs.items():
@@ -143,17 +159,17 @@ def _cells(found: Mapping[str, float]) -> list[str]:
     return [format(found[name] * factor, form) for name, (_, form, factor) in COLUMNS.items()]
 
 
-def _retrieval(runs: Mapping[str, tuple[Path, Any]]) -> Section:
+def _retrieval(runs: Mapping[str, tuple[Path, Any]], key: str, words: tuple[str, str]) -> Section:
     rows = []
     for name, (_, content) in runs.items():
         for direction, arrow in ARROWS.items():
-            for way, found in content["scores"][direction]["retrieval"].items():
+            for way, found in content["scores"][direction][key].items():
                 shares = [f"{100 * found[k]:.0f}" for k in ("R@1", "R@5")]
                 rest = (f"{found['mean rank']:.1f}", f"{found['mAP']:.2f}", found["numbers"])
                 rows.append((name, arrow, way, *shares, *rest))
     return Section(
-        "Is the same garment found in the other domain?",
-        ("An input ranks 20 objects of the other domain, all in its own pose; chance is 5 % and 25 %.",),
+        words[0],
+        (words[1],),
         (),
         Table(
             ("model", "", "by", "R@1, %", "R@5, %", "mean rank", "mAP", "numbers"),

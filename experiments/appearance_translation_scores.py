@@ -1,21 +1,17 @@
 """Scores of an appearance-preserving translation: shape, texture and retrieval, and references for them."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.shape_translation_scores import (
-    galleries,
-    in_direction,
-    means,
-    recall,
-    scores_of,
-)
-from vexplain.datasets import estimate_masks
-from vexplain.datasets.shape_swap import Pairs
+from experiments.appearance_translation_data import ShapeSwap
+from experiments.shape_translation_scores import in_direction, means, recall, scores_of
+from vexplain.datasets import patterned
 from vexplain.translation import (
+    DIRECTIONS,
     closest_targets,
     color_histogram,
     cycle_scores,
@@ -26,84 +22,126 @@ from vexplain.translation import (
     retrieval_ranks,
     texture_correlation,
 )
-from vexplain.translation.layered import LayeredTranslator
+from vexplain.translation.layered import LayeredTranslator, Scene
+from vexplain.translation.layered.compositing import estimated_coverage
 from vexplain.typing import Variables
 
-CUTOFFS = (1, 5)
+CUTOFFS = (1, 5, 20)
 
 
-def scores_in(outputs: np.ndarray, pairs: Pairs, direction: str) -> dict[str, np.ndarray]:
-    """One value a pair by name: those of shape translation, and "texture", NaN for plain objects."""
-    _, _, targets, masks = (x[: len(outputs)] for x in in_direction(pairs, direction))
+def scores_in(
+    outputs: np.ndarray, pairs: Any, direction: str, *, masks: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """One value a pair by name: those of shape translation, and "texture", NaN for plain objects.
+
+    `masks` are those of the outputs, if they cannot be found on a plain background.
+    """
+    _, _, targets, target_masks = (x[: len(outputs)] for x in in_direction(pairs, direction))
 
     def texture(outputs, targets, masks):
         return texture_correlation(outputs, *closest_targets(outputs, targets, masks))
 
-    found = scores_of(outputs, pairs, direction)
-    return found | {"texture": _of_patterned(in_batches(texture, outputs, targets, masks))}
+    found = scores_of(outputs, pairs, direction, masks=masks)
+    return found | {"texture": _of_patterned(in_batches(texture, outputs, targets, target_masks))}
+
+
+def translations(
+    translator: LayeredTranslator,
+    generator: Variables,
+    images: np.ndarray,
+    direction: str,
+    given: Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The translations of images, and what their objects cover where that cannot be found in them."""
+    source, target = DIRECTIONS[direction]
+    names = tuple(given)
+
+    def translate(images, *values):
+        told = dict(zip(names, values, strict=True))
+        scene = Scene(told["scenes"], told["holes"]) if "scenes" in told else None
+        made = translator.layers(
+            generator, images, source=source, target=target, coverage=told.get("coverage"), scene=scene
+        )
+        return made.image, made.coverage
+
+    image, coverage = in_batches(translate, images, *given.values())
+    return image, (coverage if given else None)
 
 
 def all_scores(
     outputs: np.ndarray,
-    pairs: Pairs,
+    masks: np.ndarray | None,
+    pairs: Any,
     direction: str,
+    data: ShapeSwap,
     translator: LayeredTranslator,
     generator: Variables,
     untrained: Variables,
-    *,
-    level: int,
 ) -> dict[str, Any]:
-    """Means of all scores; "recall" of the translations, and "retrieval" of the inputs by way."""
-    gallery = galleries(pairs, direction, level=level)
-    translate = functools.partial(translator.translate, generator)
-    return means(scores_in(outputs, pairs, direction)) | {
-        "recall": recall(outputs, gallery),
-        "cycle": cycle_scores(translate, in_direction(pairs, direction)[0], direction),
-        "retrieval": {
-            name: _ranked(embed, pairs, direction, gallery)
-            for name, embed in {
-                "appearance code": functools.partial(translator.appearance, generator),
-                "random encoder": functools.partial(translator.appearance, untrained),
-                "color histogram": _histogram,
-                "pixels": lambda images: images.reshape(len(images), -1),
-            }.items()
-        },
+    """Means of all scores; "recall" of the translations, and "retrieval" of the inputs by way.
+
+    Retrieval is among objects in the pose of the partner, and "retrieval, colors" among those that have its
+    colors too.
+    """
+    found: dict[str, Any] = means(scores_in(outputs, pairs, direction, masks=masks))
+    found["recall"] = recall(outputs, data.galleries(pairs, direction, "pose"))
+    if not data.has_scenes:  # of a scene nothing comes back
+        translate = functools.partial(translator.translate, generator)
+        found["cycle"] = cycle_scores(translate, in_direction(pairs, direction)[0], direction)
+    ways = {
+        "appearance code": functools.partial(translator.appearance, generator),
+        "random encoder": functools.partial(translator.appearance, untrained),
+        "color histogram": color_histogram,
+        "pixels": lambda images, masks: images.reshape(len(images), -1),
+    }
+    return found | {
+        name: _retrieval(ways, chosen, direction, data, matched)
+        for name, matched, chosen in (
+            ("retrieval", "pose", pairs),
+            ("retrieval, colors", "colors", patterned(pairs)),
+        )
     }
 
 
-def references(pairs: Pairs, direction: str) -> dict[str, np.ndarray]:
-    """What needs no learning, by name; two of them are told the true mask."""
-    images, masks, _, _ = in_direction(pairs, direction)
+def _retrieval(ways, pairs: Any, direction: str, data: ShapeSwap, matched: str) -> dict[str, Any]:
+    gallery = data.galleries(pairs, direction, matched)
+    images = in_direction(pairs, direction)[0]
+    candidates = gallery.reshape(-1, *gallery.shape[2:])
+    told = data.gallery_coverage(pairs, direction, gallery)
+    if told is None:
+        coverages = in_batches(estimated_coverage, images), in_batches(estimated_coverage, candidates)
+    else:
+        coverages = data.given(pairs, direction)["coverage"], told.reshape(candidates.shape[:-1])
+    found = {}
+    for name, embed in ways.items():
+        codes = in_batches(embed, candidates, coverages[1]).reshape(*gallery.shape[:2], -1)
+        found[name] = _ranked(in_batches(embed, images, coverages[0]), codes)
+    return found
+
+
+def references(
+    pairs: Any, direction: str, data: ShapeSwap
+) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """What needs no learning, by name: images, and masks as in `scores_in`; some are told the true mask."""
+    images, masks, *_ = in_direction(pairs, direction)
     true_masks = {"ab": pairs.masks_b, "ba": pairs.masks_a}[direction]
-    made = {
-        "mean color (true mask)": fill_with_mean_color,
-        "input's pixels, else mean color (true mask)": paste_into_true_mask,
-    }
-    return {"copy of the input": images} | {
-        name: in_batches(fill, images, masks, true_masks) for name, fill in made.items()
+    made = {"mean color (true mask)": fill_with_mean_color}
+    if not data.has_scenes:  # where position and texture stay
+        made["input's pixels, else mean color (true mask)"] = paste_into_true_mask
+    told = true_masks if data.has_scenes else None
+    return {"copy of the input": (images, masks if data.has_scenes else None)} | {
+        name: (in_batches(fill, images, masks, true_masks), told) for name, fill in made.items()
     }
 
 
-def _ranked(embed, pairs: Pairs, direction: str, gallery: np.ndarray) -> dict[str, float]:
-    """R@1, R@5, mean rank and mAP among the candidates of the other domain, and the size of the code."""
-    queries, codes = embedded(embed, in_direction(pairs, direction)[0], gallery)
+def _ranked(queries: np.ndarray, codes: np.ndarray) -> dict[str, float]:
+    """R@1, R@5, R@20, mean rank and mAP among the candidates, and the size of the code."""
     ranks = in_batches(retrieval_ranks, queries, codes)
     return {f"R@{k}": float((ranks <= k).mean()) for k in CUTOFFS} | {
         "mean rank": float(ranks.mean()),
         "mAP": float(np.mean(reciprocal_rank(jnp.asarray(ranks)))),
         "numbers": queries.shape[-1],
     }
-
-
-def embedded(embed, images: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of images, and of the candidates of each; one program for both."""
-    candidates = gallery.reshape(-1, *gallery.shape[2:])
-    codes = in_batches(embed, candidates)
-    return in_batches(embed, images), codes.reshape(*gallery.shape[:2], -1)
-
-
-def _histogram(images):
-    return color_histogram(images, estimate_masks(images))
 
 
 def _of_patterned(values: np.ndarray) -> np.ndarray:

@@ -23,21 +23,28 @@ from vexplain.translation import (
 )
 
 
-def in_direction(pairs: Pairs, direction: str) -> tuple[np.ndarray, ...]:
+def in_direction(pairs: Any, direction: str) -> tuple[np.ndarray, ...]:
     """Inputs, their masks, and all true translations with their masks."""
     if direction == "ab":
         return pairs.images_a, pairs.masks_a, pairs.targets_b, pairs.target_masks_b
     return pairs.images_b, pairs.masks_b, pairs.targets_a, pairs.target_masks_a
 
 
-def scores_of(outputs: np.ndarray, pairs: Pairs, direction: str) -> dict[str, np.ndarray]:
-    """One value a pair, by name; where there are several true translations, against the closest."""
+def scores_of(
+    outputs: np.ndarray, pairs: Any, direction: str, *, masks: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """One value a pair, by name; where there are several true translations, against the closest.
 
-    def scored(outputs, images, masks, targets, target_masks):
+    `masks` are those of the outputs, if they cannot be found on a plain background.
+    """
+
+    def scored(outputs, images, input_masks, targets, target_masks, *output_masks):
         truth, true_masks = closest(outputs, targets, target_masks)
-        return translation_scores(outputs, images, truth, masks, true_masks)
+        told = output_masks[0] if output_masks else None
+        return translation_scores(outputs, images, truth, input_masks, true_masks, output_masks=told)
 
-    return in_batches(scored, outputs, *(x[: len(outputs)] for x in in_direction(pairs, direction)))
+    arrays = (x[: len(outputs)] for x in in_direction(pairs, direction))
+    return in_batches(scored, outputs, *arrays, *([] if masks is None else [masks]))
 
 
 def hue_errors(outputs: np.ndarray, pairs: Pairs, direction: str) -> np.ndarray:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments import appearance_translation
+from experiments.appearance_translation_data import rendered_data
 from experiments.appearance_translation_scores import references, scores_in
 from experiments.shape_translation_scores import means
 from vexplain.datasets.shape_swap import paired_test
@@ -57,11 +58,12 @@ def test_a_second_call_goes_on_and_leaves_metrics_outputs_and_report(run):
 
 
 def test_references_score_as_they_must():
-    pairs = paired_test(40, size=32)
+    data = rendered_data(dataclasses.replace(SMOKE, size=32, num_pairs=40))
+    pairs = data.pairs()
     for direction, truth in (("ab", pairs.images_b), ("ba", pairs.images_a)):
         found = {
             name: means(scores_in(made, pairs, direction))
-            for name, made in references(pairs, direction).items()
+            for name, (made, _) in references(pairs, direction, data).items()
         }
         copy, mean, pasted = found.values()
         assert means(scores_in(truth, pairs, direction))["texture"] > 0.999
@@ -81,6 +83,32 @@ def test_pairs_are_for_the_upper_bound_alone():
     bound = appearance_translation.weights(dataclasses.replace(SMOKE, paired=True))
     assert (bound.gan, bound.paired) == (0, 10)
     assert appearance_translation.weights(dataclasses.replace(SMOKE, without=("cycle",))).cycle == 0
+
+
+def test_garments_are_put_on_and_taken_off(run, tmp_path, monkeypatch):
+    """Without training: the scores, the galleries and the report of the other data."""
+
+    history = {"seconds": 0.0, "steps": [1, 2], "values": {"fit": [2.0, 1.0]}}
+
+    def untrained(config, translator, arrays, watch):
+        names = ("a", "coverage_a", "b", "coverage_b", "scenes_b", "holes_b")
+        assert {name: array.dtype for name, array in arrays.items()} == dict.fromkeys(names, np.uint8)
+        return appearance_translation.training(config, translator, arrays)[1], history
+
+    monkeypatch.setattr(appearance_translation, "train", untrained)
+    monkeypatch.setattr(appearance_translation, "read_history", lambda path: history)
+    config = dataclasses.replace(SMOKE, data="try_on", out=tmp_path, num_images=8)
+    metrics = appearance_translation.main(config)
+    for direction in ("ab", "ba"):
+        found = metrics["scores"][direction]
+        assert 0 < found["background_l1"] < 0.5
+        for name in ("retrieval", "retrieval, colors"):
+            assert set(found[name]) == {"appearance code", "random encoder", "color histogram", "pixels"}
+            assert found[name]["pixels"]["R@20"] == 1
+    assert "cycle" not in metrics["scores"]["ab"]
+    report = (tmp_path / "report.html").read_text()
+    for words in ("And among garments of its own colors?", "L1 beside it"):
+        assert words in report
 
 
 def test_two_folders_are_translated_and_broken_files_are_named(run, tmp_path):
@@ -112,6 +140,8 @@ def test_bad_settings_are_named():
         dataclasses.replace(SMOKE, a=Path("shirts"))
     with pytest.raises(ValueError, match="paired is True: images of folders have no known partners"):
         dataclasses.replace(SMOKE, a=Path("shirts"), b=Path("coats"), paired=True)
+    with pytest.raises(ValueError, match="data is 'try_on' and paired is given: expected one of them"):
+        dataclasses.replace(SMOKE, data="try_on", paired=True)
     with pytest.raises(ValueError, match="without has 'style': expected some of coverage, "):
         dataclasses.replace(SMOKE, without=("style",))
     with pytest.raises(ValueError, match="minutes is 0: expected more than 0"):

@@ -15,6 +15,7 @@ from vexplain.datasets.deep_fashion import item_folders as item_folders
 from vexplain.datasets.digits import digits_source as digits_source
 from vexplain.datasets.domains import paired_batches as paired_batches
 from vexplain.datasets.domains import unpaired_batches as unpaired_batches
+from vexplain.datasets.foreground import context_holes as context_holes
 from vexplain.datasets.foreground import context_images as context_images
 from vexplain.datasets.foreground import estimate_masks as estimate_masks
 from vexplain.datasets.galleries import patterned as patterned

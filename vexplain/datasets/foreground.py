@@ -78,12 +78,25 @@ def context_images(
         raise ValueError(f"margin is {margin}: expected 0 or more, in image heights")
     if masks.shape != images.shape[:3]:
         raise ValueError(f"masks has shape {masks.shape}: expected {images.shape[:3]}, one an image")
-    reach = math.ceil(margin * images.shape[1] - 1e-6)
+    return jnp.where(context_holes(masks, margin=margin)[..., None] > 0, 0.5, images)
+
+
+def context_holes(masks: AnyArray, *, margin: float = CONTEXT_MARGIN) -> Masks:
+    """Returns what `context_images` removes: 1 where it does, 0 elsewhere, (batch, height, width).
+
+    Args:
+        masks: (batch, height, width), coverage by the object in [0, 1].
+        margin: in image heights, 0 or more.
+
+    Example:
+        >>> print(context_holes(jnp.zeros((1, 9, 9)).at[0, 4, 4].set(1.0), margin=2 / 9).sum())
+        25.0
+    """
+    masks = jnp.asarray(masks)
+    reach = math.ceil(margin * masks.shape[1] - 1e-6)
     window = (1, 2 * reach + 1, 2 * reach + 1)
-    removed = jax.lax.reduce_window(
-        (masks > 0).astype(images.dtype), -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME"
-    )
-    return jnp.where(removed[..., None] > 0, 0.5, images)
+    covered = (masks > 0).astype(jnp.float32)
+    return jax.lax.reduce_window(covered, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME")
 
 
 def _otsu_threshold(ascending: Float[Array, "batch values"]) -> Float[Array, " batch"]:

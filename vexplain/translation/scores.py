@@ -36,7 +36,13 @@ def shape_appearance_score(
 
 
 def translation_scores(
-    outputs: Images, images_a: Images, images_b: Images, masks_a: Masks, masks_b: Masks
+    outputs: Images,
+    images_a: Images,
+    images_b: Images,
+    masks_a: Masks,
+    masks_b: Masks,
+    *,
+    output_masks: Masks | None = None,
 ) -> dict[str, Float[Array, " batch"]]:
     """Returns every score of a translation that needs no network, one value per example, by name.
 
@@ -52,6 +58,8 @@ def translation_scores(
         images_b: the true translations.
         masks_a: (batch, height, width) in [0, 1], the objects in `images_a`.
         masks_b: the objects in `images_b`.
+        output_masks: the objects in `outputs`, above 0.5; if left out those of `datasets.estimate_masks`, for
+            plain backgrounds.
 
     Raises:
         ValueError: images out of range, or shapes that do not fit.
@@ -65,9 +73,10 @@ def translation_scores(
             raise ValueError(
                 f"{name} has shape {images.shape}: masks_b, {masks_b.shape}, ask for three channels"
             )
-    if masks_a.shape != masks_b.shape:
-        raise ValueError(f"masks_a has shape {masks_a.shape}: expected that of masks_b, {masks_b.shape}")
-    return _scores(outputs, images_a, images_b, masks_a, masks_b)
+    for name, masks in (("masks_a", masks_a), ("output_masks", output_masks)):
+        if masks is not None and masks.shape != masks_b.shape:
+            raise ValueError(f"{name} has shape {masks.shape}: expected that of masks_b, {masks_b.shape}")
+    return _scores(outputs, images_a, images_b, masks_a, masks_b, output_masks)
 
 
 def closest_targets(
@@ -93,8 +102,8 @@ def closest_targets(
 
 
 @jax.jit
-def _scores(outputs, images_a, images_b, masks_a, masks_b):
-    found = estimate_masks(outputs)
+def _scores(outputs, images_a, images_b, masks_a, masks_b, output_masks):
+    found = estimate_masks(outputs) if output_masks is None else jnp.asarray(output_masks > 0.5, jnp.float32)
     iou, l1 = shape.mask_iou(found, masks_b), appearance.masked_l1(outputs, images_b, masks_b)
     gain = shape.iou_gain(iou, shape.mask_iou(masks_a, masks_b))
     color, true_color = appearance.mean_color(outputs, found), appearance.mean_color(images_b, masks_b)
@@ -114,6 +123,7 @@ def _scores(outputs, images_a, images_b, masks_a, masks_b):
         "hue_error": appearance.hue_error(color, true_color),
         "background_delta_e": appearance.delta_e(background, true_background),
         "l1": l1,
+        "background_l1": appearance.masked_l1(outputs, images_b, 1 - masks_b),
         "psnr": appearance.masked_psnr(outputs, images_b, masks_b),
         "ssim": appearance.masked_ssim(outputs, images_b, masks_b),
         "overlap_error": appearance.overlap_error(outputs, images_a, masks_b, masks_a),

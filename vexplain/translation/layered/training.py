@@ -41,9 +41,9 @@ def layered_training(
 ) -> tuple[Callable[[TranslatorVariables], TranslationState], Callable[..., TranslationState]]:
     """Returns `init(variables)` and `update(state, batch)`, which train a translator on unpaired batches.
 
-    Batches have "a" and "b", as many images of each domain; for a translator with scenes also "scenes" and
-    "holes", those of b, and "coverage_a" and "coverage_b". A step with a loss that is not finite leaves the
-    variables as they were; `translation_report` raises.
+    Batches have "a" and "b", as many images of each domain; for a translator with scenes also "coverage_a"
+    and "coverage_b", and "scenes_b" and "holes_b" of a `Scene`. A step with a loss that is not finite leaves
+    the variables as they were; `translation_report` raises.
 
     Args:
         translator: the networks.
@@ -68,7 +68,7 @@ def layered_training(
 
     def update(state: TranslationState, batch: Batch) -> TranslationState:
         images = jnp.concatenate([jnp.asarray(batch["a"]), jnp.asarray(batch["b"])])
-        scene = Scene(jnp.asarray(batch["scenes"]), jnp.asarray(batch["holes"])) if has_scenes else None
+        scene = Scene(jnp.asarray(batch["scenes_b"]), jnp.asarray(batch["holes_b"])) if has_scenes else None
         given = [jnp.asarray(batch[f"coverage_{d}"]) for d in DOMAINS] if has_scenes else []
         coverage = jnp.concatenate(given) if given else estimated_coverage(images)
         domains = jnp.repeat(jnp.eye(2), len(batch["a"]), 0)
