@@ -68,6 +68,7 @@ def write_appearance_report(
             _grids(pairs, runs),
             _table(pairs, runs, data),
             *(_retrieval(runs, name, words) for name, words in GALLERIES.items()),
+            _probes(runs),
             Section(
                 "Training",
                 (),
@@ -175,5 +176,27 @@ def _retrieval(runs: Mapping[str, tuple[Path, Any]], key: str, words: tuple[str,
             ("model", "", "by", "R@1, %", "R@5, %", "mean rank", "mAP", "numbers"),
             rows,
             "With one right answer, mAP is the mean reciprocal rank.",
+        ),
+    )
+
+
+def _probes(runs: Mapping[str, tuple[Path, Any]]) -> Section:
+    rows, names = [], ()
+    for name, (_, content) in runs.items():
+        for direction, arrow in ARROWS.items():
+            for code, found in content["scores"][direction]["probes"].items():
+                names = tuple(found)
+                rows.append((name, arrow[0], code, *(f"{share:.2f}" for share in found.values())))
+    return Section(
+        "What do the codes tell?",
+        (
+            "The share of the variance of each factor of the rendering that a linear function of the code "
+            "predicts, of images that it was not fitted to: 1 is all, 0 is nothing.",
+        ),
+        (),
+        Table(
+            ("model", "images of", "code", *(name.replace("_", " ") for name in names)),
+            rows,
+            "Fineness and angle are those of objects with a pattern.",
         ),
     )

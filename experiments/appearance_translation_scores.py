@@ -10,6 +10,7 @@ import numpy as np
 from experiments.appearance_translation_data import ShapeSwap
 from experiments.shape_translation_scores import in_direction, means, recall, scores_of
 from vexplain.datasets import patterned
+from vexplain.datasets.appearance import TEXTURES
 from vexplain.translation import (
     DIRECTIONS,
     closest_targets,
@@ -17,6 +18,7 @@ from vexplain.translation import (
     cycle_scores,
     fill_with_mean_color,
     in_batches,
+    linear_probe,
     paste_into_true_mask,
     reciprocal_rank,
     retrieval_ranks,
@@ -27,6 +29,9 @@ from vexplain.translation.layered.compositing import estimated_coverage
 from vexplain.typing import Variables
 
 CUTOFFS = (1, 5, 20)
+PERIODS = {"hue": 1.0, "angle": np.pi}  # factors that come around
+APPEARANCE = ("hue", "saturation", "value", "texture", "frequency", "angle")  # what is shared and can be told
+POSE = ("center_x", "center_y", "scale", "rotation", "left_arm", "right_arm")  # those that the data has
 
 
 def scores_in(
@@ -94,6 +99,7 @@ def all_scores(
         "color histogram": color_histogram,
         "pixels": lambda images, masks: images.reshape(len(images), -1),
     }
+    found["probes"] = probes(pairs, direction, data, translator, generator)
     return found | {
         name: _retrieval(ways, chosen, direction, data, matched)
         for name, matched, chosen in (
@@ -101,6 +107,39 @@ def all_scores(
             ("retrieval, colors", "colors", patterned(pairs)),
         )
     }
+
+
+def probes(
+    pairs: Any, direction: str, data: ShapeSwap, translator: LayeredTranslator, generator: Variables
+) -> dict[str, dict[str, float]]:
+    """What is linear in the codes of the inputs, by code and factor: the share of its variance."""
+    images = in_direction(pairs, direction)[0]
+    given = data.given(pairs, direction)
+    coverage = given["coverage"] if given else in_batches(estimated_coverage, images)
+
+    def encode(images, coverage):
+        found = translator.encode(generator, images, coverage)
+        return {"appearance code": found.appearance, "shape code": found.shape}
+
+    codes, found = in_batches(encode, images, coverage), {}
+    known = [name for name in (*APPEARANCE, *POSE) if hasattr(pairs.factors, name)]
+    for code, numbers in codes.items():
+        found[code] = {}
+        for name in known:
+            values = np.asarray(getattr(pairs.factors, name), np.float32)
+            rows = np.asarray(pairs.factors.texture) > 0 if name in ("frequency", "angle") else slice(None)
+            found[code][name] = float(linear_probe(numbers[rows], _columns(name, values)[rows]))
+    return found
+
+
+def _columns(name: str, values: np.ndarray) -> np.ndarray:
+    """A factor as a linear function can tell it: angles as sine and cosine, textures as one-hot."""
+    if name == "texture":
+        return np.eye(len(TEXTURES), dtype=np.float32)[values.astype(int)]
+    if name in PERIODS:
+        turns = 2 * np.pi * values / PERIODS[name]
+        return np.stack([np.sin(turns), np.cos(turns)], -1)
+    return values[:, None]
 
 
 def _retrieval(ways, pairs: Any, direction: str, data: ShapeSwap, matched: str) -> dict[str, Any]:

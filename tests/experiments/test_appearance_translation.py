@@ -106,8 +106,9 @@ def test_garments_are_put_on_and_taken_off(run, tmp_path, monkeypatch):
             assert set(found[name]) == {"appearance code", "random encoder", "color histogram", "pixels"}
             assert found[name]["pixels"]["R@20"] == 1
     assert "cycle" not in metrics["scores"]["ab"]
+    assert set(metrics["scores"]["ba"]["probes"]["shape code"]) >= {"hue", "angle", "rotation", "left_arm"}
     report = (tmp_path / "report.html").read_text()
-    for words in ("And among garments of its own colors?", "L1 beside it"):
+    for words in ("And among garments of its own colors?", "L1 beside it", "left arm"):
         assert words in report
 
 

@@ -58,6 +58,7 @@ from vexplain.translation.cycle import cycle_error as cycle_error
 from vexplain.translation.cycle import hidden_channel_errors as hidden_channel_errors
 from vexplain.translation.cycle import hidden_channel_ratios as hidden_channel_ratios
 from vexplain.translation.frechet import frechet_distance as frechet_distance
+from vexplain.translation.probes import linear_probe as linear_probe
 from vexplain.translation.retrieval import color_histogram as color_histogram
 from vexplain.translation.retrieval import recall_at as recall_at
 from vexplain.translation.retrieval import reciprocal_rank as reciprocal_rank

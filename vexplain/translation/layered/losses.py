@@ -19,6 +19,7 @@ from vexplain.translation.layered.scenes import Fitted
 from vexplain.translation.losses import absolute_error, adversarial_loss, check_weights
 from vexplain.typing import Array, Float, Images, Masks
 
+_COVERED = 10.0  # weight of what is covered, in the loss of the fit
 _SHARPNESS = 10.0  # of the softmax over products of appearance codes
 
 
@@ -58,7 +59,7 @@ class LayeredWeights:
     gram: float = 1.0  # style: Gram matrices of frozen features over the foreground
     pose: float = 0.5  # tilt and size
     offset: float = 1.0  # shift of the middle
-    fit: float = 0.0  # squared error of the shape code and error of the background where images belong (ours)
+    fit: float = 0.0  # errors of shape code, coverage and background of what belongs where images are (ours)
     paired: float = 0.0  # mean |y - x_ab| for batches of partners: the supervised upper bound
     penalty: float = 0.5  # gamma of R1, of the discriminator
     # No weight: standard deviation of the noise on translations before they are encoded again.
@@ -132,7 +133,10 @@ def fit(made: Made, truth: Truth) -> Array:
     assert made.fitted is not None, "a translator without scenes"
     shape = jax.lax.stop_gradient(made.codes.shape)
     behind = absolute_error(made.fitted.background, made.own.background)
-    return jnp.square(made.fitted.shape - shape).mean() + behind.mean()
+    # What came back into the scenes was drawn as it fits there.
+    half = len(truth.images) // 2
+    covered = absolute_error(made.back.coverage, truth.coverage)[half:]
+    return jnp.square(made.fitted.shape - shape).mean() + behind.mean() + _COVERED * covered.mean()
 
 
 def paired(made: Made, truth: Truth) -> Array:
