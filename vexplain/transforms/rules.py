@@ -21,6 +21,7 @@ from vexplain.transforms.interpreter import Change, Operand, evaluate
 from vexplain.transforms.layer import Layer
 from vexplain.transforms.layer_kinds import LINEAR_KINDS, Draft
 from vexplain.transforms.layer_table import LayerTable, Traced, traced_layers
+from vexplain.transforms.pooling import send_resized
 from vexplain.transforms.program import IN_COND, Equation, Path, Value, bind, is_literal
 
 _MOST_NAMED = 3  # layers that a message names
@@ -335,8 +336,22 @@ def _resampled_stride(step, layer, original, inputs, cotangent):
     return lhs_cotangent, *jax.vjp(original, *inputs)[1](cotangent)[1:]
 
 
+def _resampled_pool(step, layer, original, inputs, cotangent):
+    x = inputs[step.operand]
+    if step.kind in ("reduce_sum", "reduce_window_sum"):
+        # The barrier keeps XLA from computing it, slowly, when it compiles.
+        ones = jax.lax.optimization_barrier(jnp.ones_like(x))
+        totals = original(*(ones if n == step.operand else other for n, other in enumerate(inputs)))
+    else:
+        totals = 1
+    sent = list(jax.vjp(original, *inputs)[1](cotangent)) if len(inputs) > 1 else [None]
+    sent[step.operand] = send_resized(layer.pooled, totals, cotangent, x.shape, x.dtype)
+    return sent
+
+
 GUIDED = _relu_rule("GUIDED", lambda is_inside, g: is_inside & (g > 0))
 DECONVNET = _relu_rule("DECONVNET", lambda is_inside, g: g > 0)
 RESAMPLED_STRIDE = Rule(
     "RESAMPLED_STRIDE", lambda layer, table: any(s > 1 for s in layer.strides), _resampled_stride
 )
+RESAMPLED_POOL = Rule("RESAMPLED_POOL", lambda layer, table: bool(layer.pooled), _resampled_pool)
