@@ -1,5 +1,7 @@
 """RESAMPLED_POOL against closed forms, loops and `jax.image.resize`, for every spelling of a pooling."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ from vexplain.transforms import (
 SIZES = (2, 9, 8, 3)
 
 
-def pooling(kind, window, strides, padding="VALID", dilation=(1, 1)):
+def pooling(kind, window, strides, padding: Any = "VALID", dilation=(1, 1)):
     """Of (batch, height, width, channels): "max", "sum", or "mean" over all of the window."""
     start, reducer = (-np.inf, lax.max) if kind == "max" else (0.0, lax.add)
     over = [(1, *pair, 1) for pair in (window, strides)]

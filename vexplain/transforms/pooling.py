@@ -13,6 +13,7 @@ so that the total is that of the gradient, whatever the padding. Pixels before t
 last one get nothing.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,20 +99,15 @@ def send_resized(
     """
     wide = jnp.promote_types(cotangent.dtype, jnp.float32)
     signal = totals * cotangent.astype(wide)
-    # One axis of the output after the other makes way for its axes of the input, which go to the end.
-    axes: list[Any] = list(range(cotangent.ndim))
-    kept = [a for a in range(len(shape)) if all(a not in p.in_axes for p in pooled)]
-    places: list[int] = []
-    for p in pooled:
+    outer = [a for a in range(cotangent.ndim) if all(a != p.out_axis for p in pooled)]
+    inner = [a for a in range(len(shape)) if all(a not in p.in_axes for p in pooled)]
+    signal = jnp.transpose(signal, [*(p.out_axis for p in pooled), *outer])
+    for p in pooled:  # the first axis makes way for those at the end that it was pooled from
         sizes = [shape[a] for a in p.in_axes]
-        weights = shares(p, int(np.prod(sizes)), cotangent.shape[p.out_axis]).reshape(*sizes, -1)
-        k = axes.index(p.out_axis)
-        weights = jnp.asarray(weights, wide)
-        signal = jnp.tensordot(signal, weights, axes=((k,), (len(sizes),)), precision="highest")
-        axes.pop(k)
-        axes += [None] * len(sizes)
-        places += p.in_axes
-    return jnp.transpose(signal, np.argsort([*kept, *places])).astype(dtype)
+        weights = shares(p, math.prod(sizes), len(signal)).reshape(*sizes, -1)
+        signal = jnp.tensordot(signal, jnp.asarray(weights, wide), ((0,), (-1,)), precision="highest")
+    axes = [*inner, *(a for p in pooled for a in p.in_axes)]
+    return jnp.transpose(signal, [axes.index(a) for a in range(len(shape))]).astype(dtype)
 
 
 def shares(pooled: PooledAxis, size: int, num_positions: int) -> np.ndarray:

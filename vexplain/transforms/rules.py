@@ -6,7 +6,8 @@ differentiation (`jax.grad`, `jax.vjp`) sends back through the matched steps is 
 A convolution of stride s spreads its cotangent over a lattice of spacing s, and a grid appears in the
 heatmap. RESAMPLED_STRIDE (*paper*, Oramas et al., 2019, Section 3.3; here for every strided convolution,
 not only the first) enlarges g to the size that stride 1 would give, by nearest neighbors, and sends it back
-through the same kernel with stride 1. `Rule` has the formulas of the others.
+through the same kernel with stride 1. RESAMPLED_POOL (*ours*) takes the same to poolings, see `pooling`.
+`Rule` has the formulas of the others.
 """
 
 import dataclasses
@@ -55,6 +56,9 @@ class Rule:
         DECONVNET         through a ReLU, g · [g > 0]                Zeiler and Fergus, 2014
         RESAMPLED_STRIDE  through a strided convolution, g enlarged by nearest neighbors, then the gradient of
                           the same convolution with stride 1         Oramas et al., 2019, Section 3.3
+        RESAMPLED_POOL    through a max, min, average or sum pooling, g enlarged by linear interpolation
+                          between the centers of the windows, each position with the total that the gradient
+                          sends back; a global pooling is left alone   this library
 
     Put them into a network by `with_rules(fn, GUIDED | RESAMPLED_STRIDE)`. ReLUs that are cut on both sides
     (ReLU6, hard tanh, hard sigmoid, `clip`) are guided as what they are: [x > 0] becomes [low < x < high].
@@ -80,8 +84,8 @@ class Rule:
     """
 
     name: str
-    matches: Callable[[Layer, LayerTable], bool]
-    backward: Backward
+    matches: Callable[[Layer, LayerTable], bool] = dataclasses.field(repr=False)
+    backward: Backward = dataclasses.field(repr=False)
     covers_activations: bool = False
 
     def __or__(self, other: "Rule | Rules") -> "Rules":
@@ -110,7 +114,8 @@ def with_rules(
 
     GUIDED sends back through a ReLU only what is positive there, both before it and coming back (guided
     backpropagation); DECONVNET only what comes back positive (deconvolution); RESAMPLED_STRIDE passes strided
-    convolutions without leaving their grid. `Rule` has the formulas.
+    convolutions without leaving their grid, RESAMPLED_POOL poolings without leaving speckles. `Rule` has the
+    formulas.
 
     Rules exist in reverse mode only: `jax.grad`, `jax.vjp` and `jax.jacrev` follow them, `jax.jvp` and
     `jax.jacfwd` fail. An activation function is found by its values, in any spelling. Steps that are linear
@@ -127,6 +132,9 @@ def with_rules(
     Raises:
         ValueError: at the first call. An activation function is not covered, a rule matches nothing, two
             rules match the same layer, or a matched layer cannot be reached.
+
+    A pooling is known as a layer: a reduction over windows, or over the blocks of a reshape. RESAMPLED_POOL
+    leaves the gradient of one that is written otherwise (axis by axis, `maximum` of slices).
 
     References:
         Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2015, Section 3.4.
