@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from tests.transforms.network_layers import shares_by_loops
 from vexplain.classifiers.fast_gradients import max_pool
 from vexplain.transforms import (
     DECONVNET,
@@ -65,20 +66,6 @@ def test_a_ramp_comes_back_as_a_ramp_between_the_centers(key):
     rows, columns = np.arange(11)[:, None] / 2, np.arange(9)[None] / 2
     expected = (1 + 5 * rows + 3 * columns) / 4
     np.testing.assert_allclose(found[0, 2:-2, 2:-2, 1], expected[2:-2, 2:-2], rtol=1e-5)
-
-
-def shares_by_loops(size, num_positions, window, stride, lead, dilation):
-    """What position o gives to pixel i, number by number."""
-    taps = [[o * stride - lead + k * dilation for k in range(window)] for o in range(num_positions)]
-    seen = [[i for i in places if 0 <= i < size] for places in taps]
-    first, last = min(min(s) for s in seen if s), max(max(s) for s in seen if s)
-    weights = np.zeros((size, num_positions))
-    for i in range(first, last + 1):
-        at = (i + lead - (window - 1) * dilation / 2) / stride  # in positions
-        at = min(max(at, 0), num_positions - 1)
-        for o in range(num_positions):
-            weights[i, o] = max(0, 1 - abs(at - o))
-    return weights / weights.sum(0)
 
 
 @pytest.mark.parametrize("kind", ["max", "mean", "sum"])
