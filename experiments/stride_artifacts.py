@@ -171,7 +171,7 @@ def random_network(config: Config, name: str, images: jax.Array) -> tuple[list[R
     names = last_of_each_part(table)
     sent = [
         *(layer_attributions(apply, variables, images, names, rules) for rules in RULES.values()),
-        layer_attributions(dense, variables, images, names),
+        layer_attributions(dense, variables, images, names, RULES[STRIDED]),
     ]
     rows, examples = [], []
     for n, layer in enumerate(names):
@@ -271,7 +271,7 @@ def maps_of_trained(apply, dense, variables, images, names, found) -> dict[str, 
     """Heatmaps of the trained network: by layer, and of the relevant features together; by treatment."""
     sent = [
         *(layer_attributions(apply, variables, images, names, rules) for rules in RULES.values()),
-        layer_attributions(dense, variables, images, names),
+        layer_attributions(dense, variables, images, names, RULES[STRIDED]),
     ]
     maps: dict[str, Mapping[str, Any]] = {
         layer: treated(*(of_layers[n] for of_layers in sent), 4) for n, layer in enumerate(names)

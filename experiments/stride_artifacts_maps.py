@@ -110,7 +110,7 @@ def pooled_convolution(inputs, kernel, strides, padding, **options):
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def layer_attributions(
-    apply: ApplyFn, variables: Variables, images: Images, names: tuple[str, ...], rules: Rule | Rules = GUIDED
+    apply: ApplyFn, variables: Variables, images: Images, names: tuple[str, ...], rules: Rule | Rules
 ) -> Float[Array, "layers batch height width channels"]:
     """Returns what the activation of each layer sends back to the pixels through guided ReLUs.
 
