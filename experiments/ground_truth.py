@@ -34,12 +34,13 @@ from tqdm.auto import tqdm
 from experiments.classifier_job import checked_mesh
 from experiments.flowers import FlowerSettings, flower_task, rendered_flowers
 from experiments.ground_truth_cells import Cell, Key, load_cell, save_cell
+from experiments.ground_truth_methods import methods_named
 from experiments.ground_truth_metrics import OURS, PAPER, plain_checks, summary
 from experiments.ground_truth_report import write_figures_and_report
 from experiments.ground_truth_study import study_recipe
 from experiments.job import fingerprint, plain_settings, say, step
 from vexplain._files import write_json
-from vexplain.catalog import MethodFn, as_methods, title_of, with_options
+from vexplain.catalog import MethodFn, title_of, with_options
 from vexplain.classifiers import SMALL_NAMES
 from vexplain.datasets import Source
 from vexplain.datasets.an8flower import DIFFICULTIES, VARIANTS
@@ -58,7 +59,7 @@ from vexplain.streaming import Checkpoint, is_writer
 from vexplain.streaming.processes import exists, wait_for_all
 
 STUDIED = ("plain", "textured")  # difficulties of the study
-_VERSION = 3  # of the methods and truths: files of older ones are not read
+_VERSION = 4  # of the methods and truths: files of older ones are not read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Config:
         """The methods, at the cost that this run allows."""
         options = {name: getattr(self, name) for name in ("num_samples", "num_steps", "window", "stride")}
         options |= {"on_uncovered": "gradient", "on_unmatched": "ignore"}
-        return with_options(as_methods(self.methods), **options)
+        return with_options(methods_named(self.methods), **options)
 
     def flowers(self, key: Key, fold: int, **changes: Any) -> FlowerSettings:
         """The task of a cell and fold.
@@ -139,6 +140,7 @@ class Config:
 
 def _check_methods(names: tuple[str, ...] | None) -> None:
     """The report needs our method and the recipe, the sanity checks the controls, and all of them a rival."""
+    methods_named(names)
     if names is None:
         return
     needed = (OURS, PAPER, *CONTROLS)

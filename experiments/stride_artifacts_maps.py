@@ -2,6 +2,7 @@
 
 STRIDED   guided backpropagation of a layer's own activation, A: what the gradient of ‖A‖²/2 sends back
 RULE      the same under RESAMPLED_STRIDE
+POOLED    the same under RESAMPLED_STRIDE and RESAMPLED_POOL (*ours*)
 STRIDE_1  the same network, with the same weights: each convolution of stride s at stride 1, then max pooling
           over s × s, which keeps all later sizes. (Subsampling by s in place of max pooling would be the
           strided network itself, gradient included.)
@@ -24,12 +25,27 @@ from jax import lax
 from vexplain import evaluation
 from vexplain.attribution import normalize_heatmaps, positive_heatmaps
 from vexplain.classifiers.fast_gradients import convolution, max_pool
-from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, LayerTable, read, with_rules
+from vexplain.transforms import (
+    GUIDED,
+    RESAMPLED_POOL,
+    RESAMPLED_STRIDE,
+    LayerTable,
+    Rule,
+    Rules,
+    read,
+    with_rules,
+)
 from vexplain.typing import ApplyFn, Array, Attributions, Float, Heatmaps, Images, Logits, Masks, Variables
 
 STRIDED, RULE, STRIDE_1 = "strided", "with the rule", "at stride 1"
+POOLED = "with the rule, pooling too"
 BLURRED, SIGNED = "strided, heatmap blurred", "strided, blurred before the cut"
-TREATMENTS = (STRIDED, RULE, STRIDE_1, BLURRED, SIGNED)
+TREATMENTS = (STRIDED, RULE, POOLED, STRIDE_1, BLURRED, SIGNED)
+RULES = {  # of a network as it is
+    STRIDED: GUIDED,
+    RULE: GUIDED | RESAMPLED_STRIDE,
+    POOLED: GUIDED | RESAMPLED_STRIDE | RESAMPLED_POOL,
+}
 
 
 class StridedFlowerNet(nnx.Module):
@@ -94,7 +110,7 @@ def pooled_convolution(inputs, kernel, strides, padding, **options):
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def layer_attributions(
-    apply: ApplyFn, variables: Variables, images: Images, names: tuple[str, ...], is_resampled: bool
+    apply: ApplyFn, variables: Variables, images: Images, names: tuple[str, ...], rules: Rule | Rules
 ) -> Float[Array, "layers batch height width channels"]:
     """Returns what the activation of each layer sends back to the pixels through guided ReLUs.
 
@@ -103,9 +119,8 @@ def layer_attributions(
         variables: of the network.
         images: (batch, height, width, channels) in [0, 1].
         names: of the layers.
-        is_resampled: under RESAMPLED_STRIDE too.
+        rules: backward rules; one that matches nothing changes nothing.
     """
-    rules = GUIDED | RESAMPLED_STRIDE if is_resampled else GUIDED
     reading = with_rules(lambda v, x: read(apply, names)(v, x)[1], rules, on_unmatched="ignore")
     found, send = jax.vjp(lambda x: reading(variables, x), images)
 
@@ -115,26 +130,27 @@ def layer_attributions(
     return jax.vmap(sent)(jnp.eye(len(names)))
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _treated(strided, resampled, dense, period):
+@functools.partial(jax.jit, static_argnums=4)
+def _treated(strided, resampled, pooled, dense, period):
     plain = positive_heatmaps(strided)
     signed = jnp.moveaxis(box_blur(jnp.moveaxis(strided, -1, 1), period), 1, -1)
-    maps = (plain, positive_heatmaps(resampled), positive_heatmaps(dense))
+    maps = (plain, *map(positive_heatmaps, (resampled, pooled, dense)))
     return (*maps, normalize_heatmaps(box_blur(plain, period)), positive_heatmaps(signed))
 
 
 def treated(
-    strided: Attributions, resampled: Attributions, dense: Attributions, period: int
+    strided: Attributions, resampled: Attributions, pooled: Attributions, dense: Attributions, period: int
 ) -> dict[str, Heatmaps]:
     """Returns the heatmaps of one layer by treatment.
 
     Args:
         strided: signed maps of the network as it is.
         resampled: those under the rule.
+        pooled: those under the rule for poolings too.
         dense: those of the network at stride 1.
         period: side of the box, in pixels.
     """
-    return dict(zip(TREATMENTS, _treated(strided, resampled, dense, period), strict=True))
+    return dict(zip(TREATMENTS, _treated(strided, resampled, pooled, dense, period), strict=True))
 
 
 def box_blur(maps: Float[Array, "*batch height width"], size: int) -> Float[Array, "*batch height width"]:

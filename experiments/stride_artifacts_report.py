@@ -106,7 +106,8 @@ def _overview(examples: Sequence[Example]) -> Section:
         "At a glance",
         (
             "Each layer sends its own activation back through guided ReLUs. The rule enlarges what arrives "
-            "at a strided convolution and goes on with stride 1; a blur as large as the period of the grid "
+            "at a strided convolution and goes on with stride 1, and so it may at poolings (ours); a blur as "
+            "large as the period of the grid "
             "removes it too. At stride 1 the network has the same weights and max pooling in place of the "
             "stride, which makes it another network.",
         ),

@@ -41,6 +41,7 @@ from .streaming import fold as fold
 from .streaming import fold_epoch as fold_epoch
 from .transforms import DECONVNET as DECONVNET
 from .transforms import GUIDED as GUIDED
+from .transforms import RESAMPLED_POOL as RESAMPLED_POOL
 from .transforms import RESAMPLED_STRIDE as RESAMPLED_STRIDE
 from .transforms import edit as edit
 from .transforms import layers as layers

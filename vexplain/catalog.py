@@ -31,6 +31,7 @@ from typing import Any
 from vexplain import attribution, relevance
 from vexplain._text import aligned
 from vexplain.attribution import Score, logit
+from vexplain.transforms import Rule, Rules
 from vexplain.typing import ApplyFn, Array, ImagesLike, Targets, Variables
 
 MethodFn = Callable[..., Any]  # of the signature above
@@ -71,6 +72,12 @@ class Method:
     def options(self) -> tuple[str, ...]:
         """The names of its own options, the relevance included."""
         return own_options(self.function)
+
+    @property
+    def rules(self) -> Rule | Rules | None:
+        """The backward rules that it has where no others are given; `None` where it takes none."""
+        found = inspect.signature(self.function).parameters.get("rules")
+        return None if found is None else found.default
 
 
 class Catalog(Mapping[str, Method]):

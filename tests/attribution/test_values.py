@@ -10,6 +10,7 @@ from scipy import ndimage, stats
 import vexplain as vx
 from tests.transforms import networks
 from vexplain import attribution, classifiers
+from vexplain.classifiers.fast_gradients import max_pool
 from vexplain.transforms import layers
 
 GENERATOR = np.random.default_rng(0)
@@ -46,6 +47,21 @@ def test_guided_backprop_of_a_network_without_relu_is_the_gradient_where_asked()
         vx.guided_backprop(*arguments, on_unmatched="ignore")
     found = vx.guided_backprop(*arguments, on_uncovered="gradient", on_unmatched="ignore")
     np.testing.assert_array_equal(found, vx.gradient(*arguments))
+
+
+@pytest.mark.parametrize("method", ["guided_backprop", "deconvnet", "guided_grad_cam"])
+def test_poolings_are_resampled_where_a_method_is_told_so(method):
+    """Of one ReLU, max pooling and a sum, every pixel sees a quarter: g [x > 0] [g > 0], or g [g > 0]."""
+    images, scale = uniform(2, 4, 6, 3) - 0.5, jnp.array([1.0, -1.0, 2.0])
+    apply = lambda v, x: max_pool(jax.nn.relu(x)).sum((1, 2)) * v  # noqa: E731
+    rules = vx.METHODS[method].rules | vx.RESAMPLED_POOL
+    targets = jnp.array([2, 1])
+    found = traced(getattr(attribution, method), apply, scale, images, targets, rules=rules)
+    passing = jnp.ones_like(images) if method == "deconvnet" else images > 0
+    expected = passing * jnp.array([[0, 0, 0.5], [0, 0, 0]])[:, None, None]
+    if method == "guided_grad_cam":
+        expected *= traced(attribution.grad_cam, apply, scale, images, targets)[..., None]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gradient_of_a_linear_network_is_its_weights():

@@ -8,12 +8,15 @@ import pytest
 
 from experiments import ground_truth, ground_truth_study
 from experiments.ground_truth_cells import Cell, load_cell, mean_and_deviation, over_folds, save_cell
+from experiments.ground_truth_methods import RESAMPLED, methods_named
 from experiments.ground_truth_metrics import OURS, PAPER
 from experiments.ground_truth_report import _num_passed, lead
+from vexplain.catalog import METHODS as METHODS_OF_CATALOG
 from vexplain.catalog import title_of
 from vexplain.evaluation import CEILING, CONTROLS, HINDSIGHT, SCORES, SIGNS, Score
+from vexplain.transforms import RESAMPLED_POOL
 
-METHODS = (OURS, PAPER, "gradient", "grad_cam", *CONTROLS)
+METHODS = (OURS, PAPER, f"{PAPER}{RESAMPLED}", "gradient", "grad_cam", *CONTROLS)
 SMOKE = dataclasses.replace(ground_truth.PRESETS["smoke"][1], methods=METHODS, devices=1)
 KEY = ("single_6c", "plain", "flower_net")
 NAME = ", ".join(KEY)
@@ -155,6 +158,22 @@ def test_the_first_difficulty_is_checked_where_none_is_named():
     assert dataclasses.replace(config, checked=()).all_checked == ()
 
 
+def test_methods_that_have_rules_are_scored_with_poolings_resampled_too():
+    found = methods_named(None)
+    both = [name.removesuffix(RESAMPLED) for name in found if name.endswith(RESAMPLED)]
+    assert sorted(both) == [
+        "deconvnet",
+        "guided_backprop",
+        "guided_grad_cam",
+        "guided_grad_cam_plus_plus",
+        PAPER,
+    ]
+    for name in both:
+        rules = found[f"{name}{RESAMPLED}"].keywords["rules"]
+        assert rules == METHODS_OF_CATALOG[name].rules | RESAMPLED_POOL
+        assert title_of(f"{name}{RESAMPLED}") == f"{title_of(name)}{RESAMPLED}"
+
+
 def with_areas(areas):
     empty = np.zeros((1, 2, 2))
     scores = {name: Score({"IoU area": np.array([a])}, np.zeros(101), "") for name, a in areas.items()}
@@ -194,6 +213,7 @@ def test_the_lead_says_what_the_numbers_bear_out(above, words):
         ({"size": 18}, "size is 18: expected a multiple of 4"),
         ({"methods": METHODS[1:]}, "must be among them"),
         ({"methods": (OURS, PAPER, *CONTROLS)}, "methods: expected one or more rivals"),
+        ({"methods": (*METHODS, f"gradient{RESAMPLED}")}, "but gradient has no backward rules"),
     ],
 )
 def test_bad_settings_are_named_at_once(change, message):

@@ -24,7 +24,7 @@ from experiments.stride_artifacts_maps import (
     pooled_convolution,
 )
 from experiments.stride_artifacts_report import grid, verdict
-from vexplain.transforms import layers
+from vexplain.transforms import GUIDED, layers
 
 SMOKE = stride_artifacts.PRESETS["smoke"][1]
 
@@ -108,7 +108,7 @@ def test_a_layer_sends_back_its_own_activation():
     """With non-negative weights guided is plain: the derivative of ‖A‖²/2."""
     kernels = [jax.random.uniform(jax.random.key(n), (3, 3, 2, 2)) for n in range(2)]
     images = jax.random.uniform(jax.random.key(2), (3, 8, 8, 2))
-    sent = layer_attributions(two_strides, kernels, images, ("conv_1", "relu_3"), False)
+    sent = layer_attributions(two_strides, kernels, images, ("conv_1", "relu_3"), GUIDED)
 
     def energy(x):
         for kernel in kernels:

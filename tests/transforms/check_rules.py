@@ -12,7 +12,7 @@ import numpy as np
 from tests.transforms.network_case import TOLERANCE, Case, Finding, traced_once
 from tests.transforms.network_graph import KINDS, Network, build
 from tests.transforms.plain_evaluation import call
-from vexplain.transforms import DECONVNET, GUIDED, RESAMPLED_STRIDE, with_rules
+from vexplain.transforms import DECONVNET, GUIDED, RESAMPLED_POOL, RESAMPLED_STRIDE, layers, with_rules
 
 LOOSE = 0.1
 SMALLEST = {"float32": 0.005, "bfloat16": 0.1, "float16": 0.02}  # smaller gradients are compared with these
@@ -27,7 +27,22 @@ def check_rules(case: Case) -> list[Finding]:
         findings += check_rule(case, RESAMPLED_STRIDE, "resampled")
     if case.network.seed % 8 == 2:
         findings += check_rule(case, GUIDED | RESAMPLED_STRIDE, "guided and resampled")
+    if case.network.seed % 4 == 3:
+        findings += check_pooled(case)
     return findings
+
+
+def check_pooled(case: Case) -> list[Finding]:
+    """As `check_rule`, where all poolings could be followed and no other operation has windows."""
+    kinds = [op.kind for op in case.network.ops]
+    if not {"own_window", "of_itself"}.isdisjoint(kinds):
+        return []
+    count = sum(bool(layer.pooled) for layer in layers(case.apply, case.variables, case.images))
+    if count < sum(kind in ("max_pool", "avg_pool") for kind in kinds):
+        return [Finding("unknown", "a pooling is left alone", f"{count} are not")]
+    if case.network.seed % 8 == 3:
+        return check_rule(case, RESAMPLED_POOL, "pooled")
+    return check_rule(case, GUIDED | RESAMPLED_POOL, "guided and pooled")
 
 
 def check_rule(case: Case, rule: Any, mode: str) -> list[Finding]:
@@ -37,7 +52,7 @@ def check_rule(case: Case, rule: Any, mode: str) -> list[Finding]:
     found = _attempted(case, with_rules(case.apply, rule, on_unmatched="ignore"))
     findings += traced_once(case, "with_rules")
     is_refused = isinstance(found, str)
-    covers = mode != "resampled"
+    covers = mode not in ("resampled", "pooled")
     uncovered = _uncovered(case.network) if covers else []
     if is_refused and (case.roles <= {"covered", "head"} or not covers):
         findings += _refusals(mode, found)

@@ -2,9 +2,9 @@
 
 `build` makes a function `apply(variables, images)` of a network, in one of several modes: as a user would
 write it ("plain"); with a `custom_vjp` where a rule has its own derivative ("guided", "deconvnet",
-"resampled": the references of the rules); with something linear for what a rule must refuse ("linear"); or
-with the name `v3` on value 3 and `v3.1` on a value inside operation 3 ("named"), so that a checker can ask
-the layer table about every value. A value carries its layout as a word, one letter an axis:
+"resampled", "pooled": the references of the rules); with something linear for what a rule must refuse
+("linear"); or with the name `v3` on value 3 and `v3.1` on a value inside operation 3 ("named"), so that a
+checker can ask the layer table about every value. A value carries its layout as a word, one letter an axis:
 
     n  images                      h, w  rows and columns              c  channels
     p  rows and columns, merged    q  the same with a class token      k, d  heads, and channels of a head

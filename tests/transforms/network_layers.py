@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -156,23 +157,72 @@ def windowed(v: Value, window, strides):
     return tuple(sizes), tuple(steps)
 
 
+def shares_by_loops(size, num_positions, window, stride, lead, dilation=1):
+    """What RESAMPLED_POOL gives pixel i of the signal of position o, one by one; (pixels, positions)."""
+    taps = [[o * stride - lead + k * dilation for k in range(window)] for o in range(num_positions)]
+    seen = [[i for i in places if 0 <= i < size] for places in taps]
+    first, last = min(min(s) for s in seen if s), max(max(s) for s in seen if s)
+    weights = np.zeros((size, num_positions))
+    for i in range(first, last + 1):
+        at = (i + lead - (window - 1) * dilation / 2) / stride  # in positions
+        at = min(max(at, 0), num_positions - 1)
+        for o in range(num_positions):
+            weights[i, o] = max(0, 1 - abs(at - o))
+    return weights / weights.sum(0)
+
+
+def pooled(net: Building, v: Value, fn, window, strides, padding, fraction=None):
+    """A pooling; in the mode "pooled" with the derivative of RESAMPLED_POOL.
+
+    `fraction` of ones is what a position of an average sends back in all; that of a maximum is 1.
+    """
+    out = jax.eval_shape(fn, v.array).shape
+    axes = [v.axis(letter) for letter in "hw"]
+    if "pooled" not in net.mode or all(out[a] == 1 for a in axes):
+        return v.to(fn(v.array))
+    sizes = [v.array.shape[a] for a in axes]
+    pads = lax.padtype_to_pads(sizes, window, strides, padding)
+    weights = [
+        jnp.asarray(shares_by_loops(n, out[a], k, s, lead), jnp.float32)
+        for n, a, k, s, (lead, _) in zip(sizes, axes, window, strides, pads, strict=True)
+    ]
+
+    def backward(_, g):
+        sent = jnp.moveaxis(g.astype(jnp.float32), axes, (0, 1))
+        if fraction is not None:
+            ones = jnp.ones(v.array.shape, v.array.dtype)
+            sent *= jnp.moveaxis(fraction(ones).astype(jnp.float32), axes, (0, 1))
+        sent = jnp.einsum("op...,io,jp->ij...", sent, *weights, precision="highest")
+        return (jnp.moveaxis(sent, (0, 1), axes).astype(v.array.dtype),)
+
+    ruled = jax.custom_vjp(fn)
+    ruled.defvjp(lambda x: (fn(x), None), backward)
+    return v.to(ruled(v.array))
+
+
 @operation("covered", on_map(**POOLING), weight=1)
 def max_pool(net: Building, v: Value, window, strides, padding):
     if v.moved:
         raise DoesNotFit("what was rows may be features now, whose maximum is no pooling")
-    return v.to(lax.reduce_window(v.array, -jnp.inf, lax.max, *windowed(v, window, strides), padding))
+    over = windowed(v, window, strides)
+    fn = lambda x: lax.reduce_window(x, -jnp.inf, lax.max, *over, padding)  # noqa: E731
+    return pooled(net, v, fn, window, strides, padding)
 
 
 @operation("covered", on_map(**POOLING, divides=["number", "count"]), weight=1)
 def avg_pool(net: Building, v: Value, window, strides, padding, divides):
     over = windowed(v, window, strides)
-    found = lax.reduce_window(v.array, np.zeros((), v.array.dtype), lax.add, *over, padding)
-    if divides == "number":
-        return v.to(found / math.prod(window))
-    ones = jnp.ones(
-        [n if letter in "hw" else 1 for letter, n in zip(v.layout, v.array.shape, strict=True)], v.array.dtype
-    )
-    return v.to(found / lax.reduce_window(ones, np.zeros((), v.array.dtype), lax.add, *over, padding))
+
+    def summed(x):
+        return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *over, padding)
+
+    def fn(x):
+        if divides == "number":
+            return summed(x) / math.prod(window)
+        shape = [n if letter in "hw" else 1 for letter, n in zip(v.layout, x.shape, strict=True)]
+        return summed(x) / summed(jnp.ones(shape, x.dtype))
+
+    return pooled(net, v, fn, window, strides, padding, fn)
 
 
 @operation("covered", on_map(spelling=["reshape", "slices", "adaptive"]), weight=1.5)

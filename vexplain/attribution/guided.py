@@ -25,7 +25,7 @@ def guided_backprop(
     A ReLU with input x sends back g · [x > 0] · [g > 0] of what arrives, g.
 
     Args:
-        rules: backward rules, for instance `GUIDED | RESAMPLED_STRIDE`.
+        rules: backward rules, for instance `GUIDED | RESAMPLED_STRIDE | RESAMPLED_POOL`.
 
     Raises:
         ValueError: an activation function is not covered, or a rule matches nothing.
@@ -51,6 +51,7 @@ def deconvnet(
     images: Array,
     targets: Targets,
     *,
+    rules: Rule | Rules = DECONVNET,
     on_uncovered: str = "raise",
     on_unmatched: str = "raise",
 ) -> Attributions:
@@ -59,8 +60,11 @@ def deconvnet(
     It is the gradient of the score in which every ReLU passes on what comes back positive, g · [g > 0],
     whatever its sign before it was. Max pooling is undone by its switches, as in the gradient.
 
+    Args:
+        rules: backward rules, for instance `DECONVNET | RESAMPLED_STRIDE`.
+
     Raises:
-        ValueError: an activation function is not covered, or there is no ReLU.
+        ValueError: an activation function is not covered, or a rule matches nothing.
 
     References:
         Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2014, Section 2.1.
@@ -72,5 +76,5 @@ def deconvnet(
         >>> print(deconvnet(apply, w, jnp.array([[[[0.0, 0.5]]]]), targets=0)[0, 0])
         [[2. 0.]]
     """
-    ruled = network.with_rules(DECONVNET, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
+    ruled = network.with_rules(rules, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
     return ruled.gradient(images, targets)

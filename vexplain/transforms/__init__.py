@@ -10,6 +10,7 @@ from vexplain.transforms.layer_table import layers as layers
 from vexplain.transforms.loops import fast_in_loops as fast_in_loops
 from vexplain.transforms.rules import DECONVNET as DECONVNET
 from vexplain.transforms.rules import GUIDED as GUIDED
+from vexplain.transforms.rules import RESAMPLED_POOL as RESAMPLED_POOL
 from vexplain.transforms.rules import RESAMPLED_STRIDE as RESAMPLED_STRIDE
 from vexplain.transforms.rules import Rule as Rule
 from vexplain.transforms.rules import Rules as Rules

@@ -40,6 +40,28 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True)
+class PooledAxis:
+    """How the window of a pooling slides along rows or columns.
+
+    Attributes:
+        in_axes: the axis of what enters the pooling; of blocks that a reshape made two, the number of the
+            block and the place in it.
+        out_axis: the axis of what leaves it.
+        size: of the window.
+        stride: from one window to the next.
+        dilation: from one entry of the window to the next.
+        lead: entries of padding before the first one.
+    """
+
+    in_axes: tuple[int, ...]
+    out_axis: int
+    size: int
+    stride: int
+    dilation: int
+    lead: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Placement:
     """Where the numbers of an activation stand; `Layer` describes the attributes."""
 
@@ -74,6 +96,8 @@ class Layer(Placement):
         fields: the receptive field along height and width.
         image_size: (height, width) of the network's input, in pixels.
         strides: of the convolution itself; `()` for other kinds.
+        pooled: how the window of a pooling slides; `()` for other kinds, for a global pooling, and where what
+            is pooled could not be followed.
         bounds: of an activation function that is clipped, a ReLU: between which inputs its derivative is not
             zero.
         index: its place in the layer table.
@@ -87,6 +111,7 @@ class Layer(Placement):
     shape: tuple[int, ...]
     image_size: tuple[int, int]
     strides: tuple[int, ...]
+    pooled: tuple[PooledAxis, ...]
     bounds: tuple[float, float] | None
     index: int
     path: Path

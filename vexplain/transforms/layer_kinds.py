@@ -57,7 +57,11 @@ def find_layers(steps: Sequence[Equation], flows: dict[Value, Flow]) -> list[Dra
             covered.update(span.steps)
             bounds = span.spelling.bounds
             drafts.append(Draft(span.spelling.kind, step, span.entering, span.steps, bounds))
-    drafts += [d for step in moving if step not in covered and (d := _linear(step, flows)) is not None]
+    for step in moving:
+        draft = None if step in covered else _linear(step, flows)
+        if draft is not None:
+            drafts.append(draft)
+            covered.update(draft.steps if draft.kind == "pool" else ())
     return sorted(drafts, key=lambda draft: (draft.step.order, draft.steps[-1].order))
 
 
@@ -141,9 +145,10 @@ def _with_bias(step: Equation) -> tuple[Equation, ...]:
 def _with_division(step: Equation) -> tuple[Equation, ...]:
     """An average pooling is a sum, then a division by a constant."""
     value = step.out
-    if len(value.consumers) == 1 and not value.is_output:
+    if step.kind in ("reduce_sum", "reduce_window_sum") and len(value.consumers) == 1 and not value.is_output:
         user = value.consumers[0]
-        if user.kind in ("div", "mul") and sum(v.depends_on_images for v in user.inputs) == 1:
+        divides = user.kind == "mul" or (user.kind == "div" and user.inputs[0] is value)
+        if divides and sum(v.depends_on_images for v in user.inputs) == 1:
             return (step, user)
     return (step,)
 

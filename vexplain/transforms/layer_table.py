@@ -23,6 +23,7 @@ from vexplain.transforms.layer_kinds import KINDS, OBSTACLE, Draft, find_layers
 from vexplain.transforms.movement import flows_after
 from vexplain.transforms.nonlinearities import OTHER
 from vexplain.transforms.placement import placement_of
+from vexplain.transforms.pooling import pooled_axes
 from vexplain.transforms.program import Equation, Flat, Path, Program, Value, equations, trace
 from vexplain.transforms.spellings import kind_of_call
 
@@ -216,6 +217,7 @@ def _layer(
         shape=value.shape,
         image_size=(image_shape[1], image_shape[2]),
         strides=tuple(step.params["window_strides"]) if draft.kind == "conv" else (),
+        pooled=pooled_axes(step, flows[draft.entering]) if draft.kind == "pool" else (),
         bounds=draft.bounds,
         index=index,
         path=path,

@@ -1,5 +1,7 @@
 """Recognizes the end of a normalization layer: shifts and scales by statistics, then one number a channel."""
 
+import math
+
 from vexplain.transforms.divisors import AFFINE, REARRANGED, ROOTS, is_divided, is_statistic
 from vexplain.transforms.flow import Flow, positions
 from vexplain.transforms.program import Equation, Value, constant_of
@@ -57,7 +59,8 @@ def is_broadcast_again(value: Value, flows: dict[Value, Flow]) -> bool:
             out = user.outputs[0] if user.outputs else None
             if out is None or not out.depends_on_images:
                 continue
-            if user.kind in AFFINE and len(positions(flows[out])) == 2:
+            is_larger = math.prod(out.shape) > math.prod(value.shape)
+            if user.kind in AFFINE and len(positions(flows[out])) == 2 and is_larger:
                 return True
             if user.kind in (*AFFINE, *REARRANGED, *ROOTS, "rsqrt") and out not in seen:
                 seen.add(out)

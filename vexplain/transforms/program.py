@@ -16,6 +16,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend import core
 
+from vexplain.transforms.primitives import WINDOW_REDUCTIONS
+
 Path = tuple[int, ...]  # of an equation: its index, and within calls (and scan steps) the indices down
 EVERY_STEP = -1  # in a path, in place of the number of a scan's step
 
@@ -260,6 +262,9 @@ class _Flattening:
         kind = self.names_call(title, inner[0], ins) if is_named else None
         if kind is not None:
             return self.emit(kind, eqn.params, ins, eqn, place, is_call=True)
+        window = _only_window(inner[0]) if name in CUSTOM else None
+        if window is not None:  # a pooling with a derivative of its own
+            return self.emit(window.primitive.name, window.params, ins, eqn, place)
         inside = f"a {name.removesuffix('_call')} function" if name in CUSTOM else None
         outs = self.program(inner[0], ins, place.within(eqn, inside))
         if name in CUSTOM and len(outs) == 1:
@@ -339,6 +344,19 @@ def _scope(eqn) -> Iterator[str]:
     """
     parts = str(eqn.source_info.name_stack).split("/")
     return (part for part in parts if part and not any(mark in part for mark in ("(", ",", "->")))
+
+
+def _only_window(program: core.ClosedJaxpr) -> Any:
+    """The reduction over windows that is all that a program does to its one input; else `None`."""
+    jaxpr = program.jaxpr
+    if len(jaxpr.eqns) != 1 or jaxpr.constvars or not len(jaxpr.invars) == 1 == len(jaxpr.outvars):
+        return None
+    (eqn,) = jaxpr.eqns
+    if list(eqn.invars) != list(jaxpr.invars) or list(eqn.outvars) != list(jaxpr.outvars):
+        return None
+    if eqn.primitive.name in CALLS:
+        return _only_window(inner_programs(eqn)[0])
+    return eqn if eqn.primitive.name in WINDOW_REDUCTIONS else None
 
 
 def _value(aval, constant=None) -> Value:

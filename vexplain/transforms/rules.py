@@ -6,7 +6,8 @@ differentiation (`jax.grad`, `jax.vjp`) sends back through the matched steps is 
 A convolution of stride s spreads its cotangent over a lattice of spacing s, and a grid appears in the
 heatmap. RESAMPLED_STRIDE (*paper*, Oramas et al., 2019, Section 3.3; here for every strided convolution,
 not only the first) enlarges g to the size that stride 1 would give, by nearest neighbors, and sends it back
-through the same kernel with stride 1. `Rule` has the formulas of the others.
+through the same kernel with stride 1. RESAMPLED_POOL (*ours*) takes the same to poolings, see `pooling`.
+`Rule` has the formulas of the others.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from vexplain.transforms.interpreter import Change, Operand, evaluate
 from vexplain.transforms.layer import Layer
 from vexplain.transforms.layer_kinds import LINEAR_KINDS, Draft
 from vexplain.transforms.layer_table import LayerTable, Traced, traced_layers
+from vexplain.transforms.pooling import send_resized
 from vexplain.transforms.program import IN_COND, Equation, Path, Value, bind, is_literal
 
 _MOST_NAMED = 3  # layers that a message names
@@ -54,6 +56,9 @@ class Rule:
         DECONVNET         through a ReLU, g · [g > 0]                Zeiler and Fergus, 2014
         RESAMPLED_STRIDE  through a strided convolution, g enlarged by nearest neighbors, then the gradient of
                           the same convolution with stride 1         Oramas et al., 2019, Section 3.3
+        RESAMPLED_POOL    through a max, min, average or sum pooling, g enlarged by linear interpolation
+                          between the centers of the windows, each position with the total that the gradient
+                          sends back; a global pooling is left alone   this library
 
     Put them into a network by `with_rules(fn, GUIDED | RESAMPLED_STRIDE)`. ReLUs that are cut on both sides
     (ReLU6, hard tanh, hard sigmoid, `clip`) are guided as what they are: [x > 0] becomes [low < x < high].
@@ -79,8 +84,8 @@ class Rule:
     """
 
     name: str
-    matches: Callable[[Layer, LayerTable], bool]
-    backward: Backward
+    matches: Callable[[Layer, LayerTable], bool] = dataclasses.field(repr=False)
+    backward: Backward = dataclasses.field(repr=False)
     covers_activations: bool = False
 
     def __or__(self, other: "Rule | Rules") -> "Rules":
@@ -109,7 +114,8 @@ def with_rules(
 
     GUIDED sends back through a ReLU only what is positive there, both before it and coming back (guided
     backpropagation); DECONVNET only what comes back positive (deconvolution); RESAMPLED_STRIDE passes strided
-    convolutions without leaving their grid. `Rule` has the formulas.
+    convolutions without leaving their grid, RESAMPLED_POOL poolings without leaving speckles. `Rule` has the
+    formulas.
 
     Rules exist in reverse mode only: `jax.grad`, `jax.vjp` and `jax.jacrev` follow them, `jax.jvp` and
     `jax.jacfwd` fail. An activation function is found by its values, in any spelling. Steps that are linear
@@ -126,6 +132,9 @@ def with_rules(
     Raises:
         ValueError: at the first call. An activation function is not covered, a rule matches nothing, two
             rules match the same layer, or a matched layer cannot be reached.
+
+    A pooling is known as a layer: a reduction over windows, or over the blocks of a reshape. RESAMPLED_POOL
+    leaves the gradient of one that is written otherwise (axis by axis, `maximum` of slices).
 
     References:
         Springenberg et al., Striving for Simplicity: The All Convolutional Net, 2015, Section 3.4.
@@ -335,8 +344,22 @@ def _resampled_stride(step, layer, original, inputs, cotangent):
     return lhs_cotangent, *jax.vjp(original, *inputs)[1](cotangent)[1:]
 
 
+def _resampled_pool(step, layer, original, inputs, cotangent):
+    x = inputs[step.operand]
+    if step.kind in ("reduce_sum", "reduce_window_sum"):
+        # The barrier keeps XLA from computing it, slowly, when it compiles.
+        ones = jax.lax.optimization_barrier(jnp.ones_like(x))
+        totals = original(*(ones if n == step.operand else other for n, other in enumerate(inputs)))
+    else:
+        totals = 1
+    sent = list(jax.vjp(original, *inputs)[1](cotangent)) if len(inputs) > 1 else [None]
+    sent[step.operand] = send_resized(layer.pooled, totals, cotangent, x.shape, x.dtype)
+    return sent
+
+
 GUIDED = _relu_rule("GUIDED", lambda is_inside, g: is_inside & (g > 0))
 DECONVNET = _relu_rule("DECONVNET", lambda is_inside, g: g > 0)
 RESAMPLED_STRIDE = Rule(
     "RESAMPLED_STRIDE", lambda layer, table: any(s > 1 for s in layer.strides), _resampled_stride
 )
+RESAMPLED_POOL = Rule("RESAMPLED_POOL", lambda layer, table: bool(layer.pooled), _resampled_pool)
