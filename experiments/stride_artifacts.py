@@ -176,7 +176,7 @@ def random_network(config: Config, name: str, images: jax.Array) -> tuple[list[R
     rows, examples = [], []
     for n, layer in enumerate(names):
         period = grid_period(table, layer)
-        maps = treated(*(of_layers[n] for of_layers in sent), period)
+        maps = treated([of_layers[n] for of_layers in sent], period)
         rows += rows_of(name, layer, period, measures(maps, period))
         shown = {k: np.asarray(v[0]) for k, v in maps.items()}
         examples.append(Example(name, layer, period, np.asarray(images[0]), shown))
@@ -274,7 +274,7 @@ def maps_of_trained(apply, dense, variables, images, names, found) -> dict[str, 
         layer_attributions(dense, variables, images, names, RULES[STRIDED]),
     ]
     maps: dict[str, Mapping[str, Any]] = {
-        layer: treated(*(of_layers[n] for of_layers in sent), 4) for n, layer in enumerate(names)
+        layer: treated([of_layers[n] for of_layers in sent], 4) for n, layer in enumerate(names)
     }
     explained = {
         treatment: explain(apply, variables, images, relevance=found, rules=rules)

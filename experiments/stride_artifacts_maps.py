@@ -130,27 +130,23 @@ def layer_attributions(
     return jax.vmap(sent)(jnp.eye(len(names)))
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _treated(strided, resampled, pooled, dense, period):
+@functools.partial(jax.jit, static_argnums=1)
+def _treated(sent, period):
+    strided, *others = sent
     plain = positive_heatmaps(strided)
     signed = jnp.moveaxis(box_blur(jnp.moveaxis(strided, -1, 1), period), 1, -1)
-    maps = (plain, *map(positive_heatmaps, (resampled, pooled, dense)))
+    maps = (plain, *map(positive_heatmaps, others))
     return (*maps, normalize_heatmaps(box_blur(plain, period)), positive_heatmaps(signed))
 
 
-def treated(
-    strided: Attributions, resampled: Attributions, pooled: Attributions, dense: Attributions, period: int
-) -> dict[str, Heatmaps]:
+def treated(sent: Sequence[Attributions], period: int) -> dict[str, Heatmaps]:
     """Returns the heatmaps of one layer by treatment.
 
     Args:
-        strided: signed maps of the network as it is.
-        resampled: those under the rule.
-        pooled: those under the rule for poolings too.
-        dense: those of the network at stride 1.
+        sent: signed maps, as STRIDED, RULE, POOLED and STRIDE_1 have them.
         period: side of the box, in pixels.
     """
-    return dict(zip(TREATMENTS, _treated(strided, resampled, pooled, dense, period), strict=True))
+    return dict(zip(TREATMENTS, _treated(tuple(sent), period), strict=True))
 
 
 def box_blur(maps: Float[Array, "*batch height width"], size: int) -> Float[Array, "*batch height width"]:
