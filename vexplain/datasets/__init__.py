@@ -1,7 +1,7 @@
 """Labeled images: sources with random access, renderers with known truth, TFDS builders.
 
-The builders `an8flower_rendered`, `an8flower_release` and `shape_swap_rendered` are imported by
-name, which registers them with TFDS; nothing here imports TFDS.
+The builders `an8flower_rendered`, `an8flower_release`, `cue_objects_rendered` and `shape_swap_rendered` are
+imported by name, which registers them with TFDS; nothing here imports TFDS.
 """
 
 from vexplain.datasets.batches import Batches as Batches
