@@ -9,6 +9,8 @@ from vexplain.datasets.batches import epoch_batches as epoch_batches
 from vexplain.datasets.batches import gather as gather
 from vexplain.datasets.batches import in_memory as in_memory
 from vexplain.datasets.batches import shuffled_batches as shuffled_batches
+from vexplain.datasets.cue_conflict import cue_conflict_folder as cue_conflict_folder
+from vexplain.datasets.cue_conflict import imagenet_categories as imagenet_categories
 from vexplain.datasets.digits import digits_source as digits_source
 from vexplain.datasets.domains import paired_batches as paired_batches
 from vexplain.datasets.domains import unpaired_batches as unpaired_batches
