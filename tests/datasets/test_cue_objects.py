@@ -83,7 +83,7 @@ def test_colors_are_hues_and_their_dark_shades():
 # --- cues and classes ---------------------------------------------------------------------------------------
 
 
-def cues_of(count=3000, **settings):
+def cues_of(count=1000, **settings):
     source = CueSource(**{"num_per_class": count, **settings})
     indices = np.arange(len(source))
     factors = source.factors(indices)
@@ -107,19 +107,19 @@ def test_a_cue_is_the_class_and_the_others_are_independent(cue):
 def test_cues_agree_as_often_as_asked():
     values, labels = cues_of(shape=1.0, texture=0.7, color=0.0)
     agree = (values == labels).mean(1)
-    np.testing.assert_allclose(agree, (1.0, 0.7, 0.0), atol=0.02)
+    np.testing.assert_allclose(agree, (1.0, 0.7, 0.0), atol=0.03)
     wrong = (values[1] - labels)[values[1] != labels] % 6
-    np.testing.assert_allclose(np.bincount(wrong)[1:] / len(wrong), 0.2, atol=0.03)
+    np.testing.assert_allclose(np.bincount(wrong)[1:] / len(wrong), 0.2, atol=0.05)
 
 
 def test_the_cues_of_a_conflict_are_three_classes():
-    values, labels = cues_of(texture=1.0, split="conflict", count=1000)
+    values, labels = cues_of(texture=1.0, split="conflict")
     np.testing.assert_array_equal(values[1], labels)
     assert all((a != b).all() for a, b in itertools.combinations(values, 2))
     combinations, counts = np.unique(values.T, axis=0, return_counts=True)
     assert len(combinations) == 6 * 5 * 4
     assert counts.min() > 0.5 * counts.mean()
-    both = cues_of(shape=0.5, texture=0.5, split="conflict", count=10)
+    both = cues_of(shape=0.5, texture=0.5, split="conflict")
     np.testing.assert_array_equal(both[0][0], both[1])  # of several the first
 
 
@@ -127,7 +127,7 @@ def test_poses_depend_on_split_and_index_alone():
     poses = {}
     for split in SPLITS:
         sets = ({"shape": 1.0}, {"shape": 0.9, "color": 0.5, "clutter": 2})
-        found = [CueSource(split=split, **s).factors(np.arange(500)) for s in sets]
+        found = [CueSource(split=split, **s).factors(np.arange(6000)) for s in sets]
         for name in ("scale", "center_x", "phase"):
             first, *others = (np.asarray(getattr(factors, name)) for factors in found)
             for other in others:

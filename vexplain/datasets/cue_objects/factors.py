@@ -33,7 +33,7 @@ _RANGES = {
     "hue_shift": (-0.025, 0.025),
     "saturation": (0.7, 1.0),
     "value": (0.75, 1.0),
-    "frequency": (1.4, 1.9),
+    "frequency": (1.2, 1.6),
     "angle": (0.0, 2 * np.pi),
     "phase": (0.0, 1.0),
     "shade": (0.5, 0.85),
