@@ -18,6 +18,7 @@ docs/results/cue_conflict.md.
 """
 
 import dataclasses
+import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -239,7 +240,7 @@ def measure(
         epochs=config.epochs,
         learning_rate=config.learning_rate,
         seed=config.seed,
-        directory=config.out / "networks" / f"{name}-{fingerprint(config, without=_FREE)}",
+        directory=config.out / "networks" / _file_name(f"{name} {fingerprint(config, without=_FREE)}"),
         description=name,
         **options,
     )
@@ -274,6 +275,10 @@ def ranks_alike(rows: list[dict[str, Any]]) -> float:
     pairs = pairs[np.isfinite(pairs).all(1)]
     first, second = jnp.asarray(pairs.T, jnp.float32)[:, None]
     return float(rank_correlation(first, second)[0]) if len(pairs) > 1 else float("nan")
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"\W+", "-", text)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -218,12 +218,13 @@ def test_a_category_without_a_decision_is_nan_and_does_not_count():
             "class_names has 3 names: expected 4",
         ),
         (([0], {"shapes": [0], "textures": [1], "coverage": 1.0}), "coverage is 1.0"),
+        (([0], {"shapes": ["a"], "textures": ["b"]}), "decisions are no names, but shapes are"),
     ],
 )
 def test_mistakes_are_named(arguments, message):
     decisions, options = arguments
     with pytest.raises(ValueError, match=message):
-        shape_bias(decisions, **options).interval  # noqa: B018
+        shape_bias(decisions, **options)
 
 
 def test_mistakes_about_networks_are_named():
@@ -234,6 +235,8 @@ def test_mistakes_about_networks_are_named():
         shape_bias(counts)
     with pytest.raises(ValueError, match="shapes and textures are given beside DecisionCounts"):
         shape_bias(counts, shapes=[0], textures=[1])
+    with pytest.raises(ValueError, match="class_names has 4 names: expected 3, one a category"):
+        shape_bias(update(init(), batch, 1.0), class_names="abcd")
     init, update = decision_counts(lambda variables, images: jnp.zeros((2, 1000)), 16)
     with pytest.raises(
         ValueError, match=r"categories is 16, and the network has 1000 classes: pass the clas"

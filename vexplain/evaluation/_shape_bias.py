@@ -59,6 +59,9 @@ class ShapeBias:
     coverage: float = 0.95
     categories: "Mapping[str, ShapeBias]" = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self):
+        wilson_interval(0, 1, coverage=self.coverage)  # a wrong coverage raises
+
     @property
     def bias(self) -> float:
         """Decisions for the shape among those for either cue, in [0, 1]; NaN where there is none."""
@@ -144,6 +147,10 @@ def shape_bias(
             raise ValueError("shapes and textures are given beside DecisionCounts, which hold them already")
         counts = DecisionCounts(*(np.asarray(leaf) for leaf in jax.device_get(decisions)))
         names = _names(class_names, len(counts.images))
+        if len(names) > len(counts.images):
+            raise ValueError(
+                f"class_names has {len(names)} names: expected {len(counts.images)}, one a category"
+            )
     else:
         counts, names = _counted(decisions, shapes, textures, class_names)
     if bad := int(counts.num_not_finite):
@@ -277,6 +284,8 @@ def _counted(
             f"decisions, shapes and textures have the shapes {lengths}: expected one entry an image"
         )
     if arrays["shapes"].dtype.kind in "UO":
+        if arrays["decisions"].dtype.kind not in "UO":
+            raise ValueError("decisions are no names, but shapes are: expected names, or integers, for all")
         known = list(class_names or sorted({*arrays["shapes"].tolist(), *arrays["textures"].tolist()}))
         places = {name: place for place, name in enumerate(known)}
         arrays = {n: np.array([places.get(v, -1) for v in a.tolist()]) for n, a in arrays.items()}
