@@ -5,7 +5,7 @@ style transfer and whose networks are large. Here the images are rendered (`vexp
 so that the truth is known: networks are trained on a class that is the shape, the texture or the color, or
 several of them, one of which may be right with some probability only.
 
-    python -m experiments.cue_conflict laptop          10 networks, 40 px
+    python -m experiments.cue_conflict laptop          12 networks, 40 px
     python -m experiments.cue_conflict accelerator     64 px, textured backgrounds and clutter
 
 Asked of each network: which cue decides where the cues are in conflict (`evaluation.shape_bias`); how often
@@ -75,9 +75,9 @@ class Config:
     num_per_class: int = 1000  # images of training
     num_test: int = 100  # images a class, held out
     num_conflict: int = 200  # images a class whose cues are in conflict
-    num_interventions: int = 60  # images, whose cues are changed
+    num_interventions: int = 240  # images, whose cues are changed
     steps: tuple[int, ...] = (2, 3)  # to which other values
-    probabilities: tuple[float, ...] = (0.6, 0.9)  # of the less certain one of two cues
+    probabilities: tuple[float, ...] = (0.6, 0.8, 0.9)  # of the less certain one of two cues
     epochs: int = 16
     batch_size: int = 64
     learning_rate: float = 3e-3  # peak; cosine decay to zero
@@ -283,9 +283,11 @@ def _file_name(text: str) -> str:
 
 def _line(row: dict[str, Any]) -> str:
     shares = ", ".join(f"{kind} {share:.0%}" for kind, share in row["features"]["weight"].items())
+    biases = ("–" if np.isnan(row[n]) else f"{row[n]:.1%}" for n in ("bias", "bias_by_interventions"))
+    bias, by_interventions = biases
     return (
-        f"{row['name']:26} accuracy {row['accuracy']:6.1%}  shape bias {row['bias']:6.1%}, by either cue "
-        f"{row['decided']:6.1%}, by interventions {row['bias_by_interventions']:6.1%}  features: {shares}"
+        f"{row['name']:22}  accuracy {row['accuracy']:6.1%}  shape bias {bias:>6}, by either cue "
+        f"{row['decided']:6.1%}, by interventions {by_interventions:>6}  features: {shares}"
     )
 
 

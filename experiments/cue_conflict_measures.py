@@ -67,9 +67,9 @@ def total_effects(respond: Any, variables: Any, images: np.ndarray, changed: np.
     """
     before = _in_batches(respond, variables, images).astype(np.float64)
     after = _in_batches(respond, variables, changed.reshape(-1, *images.shape[1:])).astype(np.float64)
+    variance = np.concatenate([before, after]).var(0)  # in both the cues are independent
     after = after.reshape(*changed.shape[:3], -1)
     squares = _CHANGES_OF_SIX * ((after - before[:, None, None]) ** 2).mean((0, 1))  # (cues, features)
-    variance = before.var(0)
     return np.where(variance > 0, squares / (2 * np.where(variance > 0, variance, 1)), 0).T
 
 
