@@ -75,8 +75,7 @@ class Config:
     num_per_class: int = 1000  # images of training
     num_test: int = 100  # images a class, held out
     num_conflict: int = 200  # images a class whose cues are in conflict
-    num_interventions: int = 240  # images, whose cues are changed
-    steps: tuple[int, ...] = (2, 3)  # to which other values
+    num_interventions: int = 120  # images, whose cues are changed to each other value
     probabilities: tuple[float, ...] = (0.6, 0.8, 0.9)  # of the less certain one of two cues
     epochs: int = 16
     batch_size: int = 64
@@ -95,8 +94,6 @@ class Config:
             raise ValueError(f"probabilities is {self.probabilities}: expected numbers between 1/6 and 1")
         if unknown := set(self.classes) - set(self.tasks()):
             raise ValueError(f"classes has {sorted(unknown)}: expected some of {list(self.tasks())}")
-        if not self.steps or not set(self.steps) <= set(range(1, 6)):
-            raise ValueError(f"steps is {self.steps}: expected some of 1 to 5")
 
     def source(self, split: str, cues: dict[str, float], num_per_class: int | None = None) -> CueSource:
         """The images of a split whose class is told by some cues."""
@@ -129,7 +126,6 @@ _SMOKE = Config(
     num_test=4,
     num_conflict=11,
     num_interventions=64,
-    steps=(3,),
     probabilities=(),
     epochs=1,
 )
@@ -157,7 +153,7 @@ def main(config: Config) -> dict[str, Any]:
             for split, cues in (("conflict", {"shape": 1.0}), ("test", _INDEPENDENT))
         }
         changed = {
-            split: with_changes(source, np.arange(config.num_interventions), config.steps)
+            split: with_changes(source, np.arange(config.num_interventions))
             for split, source in changed.items()
         }
     asked = questions(config, conflicts)
@@ -181,11 +177,12 @@ def main(config: Config) -> dict[str, Any]:
     return metrics
 
 
-def with_changes(
-    source: CueSource, indices: np.ndarray, steps: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, height, width, 3), and the same with one cue changed (n, steps, cues, height, width, 3)."""
-    changed = [source.interventions(indices, step=step) for step in steps]
+def with_changes(source: CueSource, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, height, width, 3), and the same with one cue changed (n, values, cues, height, width, 3).
+
+    Each cue takes each of its other values: some of them only would be more, or less, alike than most.
+    """
+    changed = [source.interventions(indices, step=step) for step in range(1, len(SHAPES))]
     return np.asarray(source[indices]["images"]), np.stack(changed, axis=1)
 
 

@@ -43,7 +43,7 @@ def changed_decisions(decide: Any, variables: Any, images: np.ndarray, changed: 
         decide: compiled, `(variables, images) -> predicted classes`.
         variables: of the network.
         images: (n, height, width, 3).
-        changed: (n, steps, cues, height, width, 3).
+        changed: (n, values, cues, height, width, 3), each cue with each of its five other values.
     """
     before = _in_batches(decide, variables, images)
     after = _in_batches(decide, variables, changed.reshape(-1, *images.shape[1:]))
@@ -63,7 +63,7 @@ def total_effects(respond: Any, variables: Any, images: np.ndarray, changed: np.
         respond: compiled, `(variables, images) -> (images, features)`.
         variables: of the network.
         images: (n, height, width, 3) whose cues are independent of each other.
-        changed: (n, steps, cues, height, width, 3).
+        changed: (n, values, cues, height, width, 3), each cue with each of its five other values.
     """
     before = _in_batches(respond, variables, images).astype(np.float64)
     after = _in_batches(respond, variables, changed.reshape(-1, *images.shape[1:])).astype(np.float64)

@@ -98,8 +98,6 @@ def test_features_are_of_the_cue_with_the_largest_effect():
     ("change", "message"),
     [
         ({"epochs": 0}, "epochs is 0"),
-        ({"steps": ()}, "steps is ()"),
-        ({"steps": (6,)}, "steps is"),
         ({"probabilities": (0.1,)}, "probabilities is"),
         ({"classes": ("size",)}, "classes has"),
         ({"background": "sky"}, "background is 'sky'"),
