@@ -54,7 +54,6 @@ _FREE = (
     "num_test",
     "num_conflict",
     "num_interventions",
-    "steps",
     "mu",
     "probabilities",
 )
