@@ -19,7 +19,7 @@ from vexplain import (
     transforms,
     translation,
 )
-from vexplain.datasets import shape_swap, try_on
+from vexplain.datasets import cue_objects, shape_swap, try_on
 from vexplain.translation import layered
 
 ELSEWHERE = {"apply", "variables", "images", "targets", "score", "key"}  # documented once for the library
@@ -35,6 +35,7 @@ ROOMS = (
     streaming,
     transforms,
     translation,
+    cue_objects,
     shape_swap,
     try_on,
     layered,

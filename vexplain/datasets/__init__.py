@@ -1,7 +1,7 @@
 """Labeled images: sources with random access, renderers with known truth, TFDS builders.
 
-The builders `an8flower_rendered`, `an8flower_release`, `shape_swap_rendered` and `try_on_rendered` are
-imported by name, which registers them with TFDS; nothing here imports TFDS.
+The builders `an8flower_rendered`, `an8flower_release`, `cue_objects_rendered`, `shape_swap_rendered` and
+`try_on_rendered` are imported by name, which registers them with TFDS; nothing here imports TFDS.
 """
 
 from vexplain.datasets.batches import Batches as Batches
@@ -9,6 +9,8 @@ from vexplain.datasets.batches import epoch_batches as epoch_batches
 from vexplain.datasets.batches import gather as gather
 from vexplain.datasets.batches import in_memory as in_memory
 from vexplain.datasets.batches import shuffled_batches as shuffled_batches
+from vexplain.datasets.cue_conflict import cue_conflict_folder as cue_conflict_folder
+from vexplain.datasets.cue_conflict import imagenet_categories as imagenet_categories
 from vexplain.datasets.deep_fashion import consumer_to_shop as consumer_to_shop
 from vexplain.datasets.deep_fashion import in_shop_views as in_shop_views
 from vexplain.datasets.deep_fashion import item_folders as item_folders

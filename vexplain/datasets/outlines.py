@@ -5,6 +5,7 @@ the origin in the middle of the image, or in canonical units in the frame of an 
 """
 
 import jax.numpy as jnp
+import numpy as np
 
 from vexplain.typing import Array, Float, Shaped
 
@@ -46,3 +47,11 @@ def in_capsule(
     along = ((x - start[0]) * dx + (y - start[1]) * dy) / (dx**2 + dy**2)
     along = jnp.clip(along, 0, 1)
     return (x - start[0] - along * dx) ** 2 + (y - start[1] - along * dy) ** 2 < radius**2
+
+
+def of_area_pi(vertices: np.ndarray) -> np.ndarray:
+    """Returns a polygon with the mean of its vertices at the origin, scaled to area pi (shoelace formula)."""
+    points = vertices - vertices.mean(0)
+    x, y = points.T
+    area = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+    return points * np.sqrt(np.pi / area)

@@ -12,10 +12,16 @@ from vexplain.evaluation._benchmark import score_task as score_task
 from vexplain.evaluation._pixel_flipping import FlippingCurve as FlippingCurve
 from vexplain.evaluation._pixel_flipping import faithfulness_estimate as faithfulness_estimate
 from vexplain.evaluation._pixel_flipping import pixel_flipping as pixel_flipping
+from vexplain.evaluation._shape_bias import DecisionCounts as DecisionCounts
+from vexplain.evaluation._shape_bias import ShapeBias as ShapeBias
+from vexplain.evaluation._shape_bias import category_probabilities as category_probabilities
+from vexplain.evaluation._shape_bias import decision_counts as decision_counts
+from vexplain.evaluation._shape_bias import shape_bias as shape_bias
 from vexplain.evaluation.changed_networks import MapSimilarity as MapSimilarity
 from vexplain.evaluation.comparison import Difference as Difference
 from vexplain.evaluation.comparison import bootstrap_intervals as bootstrap_intervals
 from vexplain.evaluation.comparison import compare as compare
+from vexplain.evaluation.comparison import wilson_interval as wilson_interval
 from vexplain.evaluation.concentration import complexity as complexity
 from vexplain.evaluation.concentration import edge_correlation as edge_correlation
 from vexplain.evaluation.concentration import effective_complexity as effective_complexity

@@ -9,8 +9,9 @@ what training another network would change is in none of them.
 """
 
 import functools
+import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +137,44 @@ def bootstrap_intervals(
     means = [drawn_means(jax.random.fold_in(key, n), values) for n, values in enumerate(strata)]
     levels = jnp.array([(1 - coverage) / 2, (1 + coverage) / 2])
     return jnp.quantile(sum(means) / len(strata), levels, axis=0).T
+
+
+def wilson_interval(
+    successes: Any, trials: Any, *, coverage: float = 0.95
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Returns Wilson's score interval (low, high) of a proportion of independent trials.
+
+        (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n),    p = successes/n, n = trials
+
+    with z the quantile (1 + coverage)/2 of the normal distribution. Within [0, 1], and not a point where all
+    or none of the trials succeeded, as a bootstrap would be; NaN where there is no trial.
+
+    Args:
+        successes: counts of any shape.
+        trials: counts of the same shape.
+        coverage: in (0, 1).
+
+    Raises:
+        ValueError: more successes than trials, or a coverage out of range.
+
+    References:
+        Wilson, Probable inference, the law of succession, and statistical inference, 1927.
+
+    Example:
+        >>> low, high = wilson_interval(10, 10)
+        >>> round(float(low), 3), float(high)
+        (0.722, 1.0)
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage is {coverage}: expected a number in (0, 1)")
+    k, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
+    if not ((k >= 0) & (k <= n)).all():
+        raise ValueError(f"successes is {successes} of trials {trials}: expected 0 to trials")
+    z = statistics.NormalDist().inv_cdf((1 + coverage) / 2)
+    n = np.where(n > 0, n, np.nan)
+    center, spread = k + z**2 / 2, z * np.sqrt(k * (n - k) / n + z**2 / 4)
+    low, high = np.where(k == 0, 0 * n, (center - spread) / (n + z**2)), (center + spread) / (n + z**2)
+    return low, np.where(k == n, 1 + 0 * n, high)
 
 
 def _differences(

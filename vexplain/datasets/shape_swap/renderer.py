@@ -30,7 +30,7 @@ import numpy as np
 
 from vexplain._checks import check_choice
 from vexplain.datasets.appearance import has_second_color, two_colors
-from vexplain.datasets.outlines import in_frame, in_polygon, pixel_points
+from vexplain.datasets.outlines import in_frame, in_polygon, of_area_pi, pixel_points
 from vexplain.datasets.shape_swap.factors import NUM_CORNERS, NUM_SPIKES, Factors, draw_factors
 from vexplain.typing import Array, Float, Int, Key, Shaped
 
@@ -153,15 +153,7 @@ def _polygon_or_star(factors: Factors, domain: Int[Array, ""] | int) -> Float[Ar
     return jnp.stack([radii * jnp.sin(angles), -radii * jnp.cos(angles)], axis=-1)
 
 
-def _of_area_pi(vertices: np.ndarray) -> np.ndarray:
-    """The polygon with the mean of its vertices at the origin, scaled to area pi (shoelace formula)."""
-    points = vertices - vertices.mean(0)
-    x, y = points.T
-    area = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
-    return points * np.sqrt(np.pi / area)
-
-
 _EDGES_OF_NO_LENGTH = ((0, len(_T_SHIRT) - len(_TROUSERS)), (0, 0))
 _GARMENTS = np.stack(
-    [_of_area_pi(_T_SHIRT), np.pad(_of_area_pi(_TROUSERS), _EDGES_OF_NO_LENGTH, mode="edge")]
+    [of_area_pi(_T_SHIRT), np.pad(of_area_pi(_TROUSERS), _EDGES_OF_NO_LENGTH, mode="edge")]
 ).astype(np.float32)
