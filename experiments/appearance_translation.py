@@ -35,7 +35,7 @@ from tqdm.auto import tqdm
 
 from experiments.appearance_translation_data import Data, rendered_data
 from experiments.appearance_translation_report import write_appearance_report
-from experiments.appearance_translation_scores import all_scores, scores_in, translations
+from experiments.appearance_translation_scores import all_scores, answers, scores_in, translations
 from experiments.job import fingerprint, plain_settings, say
 from experiments.shape_translation import (
     checkpoint_in,
@@ -218,6 +218,8 @@ def main(
     if is_writer():
         write_json(config.folder / "metrics.json", metrics)
         save_outputs(config.folder / "outputs.npz", {d: images for d, (images, _) in outputs.items()})
+        ranked = {d: answers(pairs, d, data, translator, state.average) for d in outputs}
+        save_outputs(config.folder / "answers.npz", ranked)
         if with_report:
             say(f"The report is in {report_of(config)}")
     wait_for_all()

@@ -68,6 +68,7 @@ def write_appearance_report(
             _grids(pairs, runs),
             _table(pairs, runs, data),
             *(_retrieval(runs, name, words) for name, words in GALLERIES.items()),
+            _answers(config.folder),
             _probes(runs),
             Section(
                 "Training",
@@ -178,6 +179,18 @@ def _retrieval(runs: Mapping[str, tuple[Path, Any]], key: str, words: tuple[str,
             "With one right answer, mAP is the mean reciprocal rank.",
         ),
     )
+
+
+def _answers(folder: Path) -> Section:
+    pictures = []
+    with np.load(folder / "answers.npz") as file:
+        for direction, arrow in ARROWS.items():
+            shown = file[direction].astype(np.float32) / 255
+            rows = {f"answer {n}": shown[:, n] for n in range(1, shown.shape[1])}
+            sheet = translation_sheet(shown[:, 0], rows, max_columns=NUM_SHOWN)
+            caption = f"{arrow}: inputs, and of 20 objects of their colors those that this model ranks first."
+            pictures.append(Picture(sheet, caption, "Columns of images.", f"answers-{direction}"))
+    return Section("What is found", ("The right answer has a green frame.",), pictures)
 
 
 def _probes(runs: Mapping[str, tuple[Path, Any]]) -> Section:

@@ -29,6 +29,8 @@ from vexplain.translation.layered.compositing import estimated_coverage
 from vexplain.typing import Variables
 
 CUTOFFS = (1, 5, 20)
+NUM_QUERIES, NUM_ANSWERS = 12, 5
+FRAME = (0.1, 0.6, 0.2)
 PERIODS = {"hue": 1.0, "angle": np.pi}  # factors that come around
 APPEARANCE = ("hue", "saturation", "value", "texture", "frequency", "angle")  # what is shared and can be told
 POSE = ("center_x", "center_y", "scale", "rotation", "left_arm", "right_arm")  # those that the data has
@@ -144,6 +146,13 @@ def _columns(name: str, values: np.ndarray) -> np.ndarray:
 
 def _retrieval(ways, pairs: Any, direction: str, data: ShapeSwap, matched: str) -> dict[str, Any]:
     gallery = data.galleries(pairs, direction, matched)
+    return {name: _ranked(*_embedded(embed, pairs, direction, data, gallery)) for name, embed in ways.items()}
+
+
+def _embedded(
+    embed, pairs: Any, direction: str, data: ShapeSwap, gallery: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of the inputs, and of the candidates of each; what objects cover goes in with their images."""
     images = in_direction(pairs, direction)[0]
     candidates = gallery.reshape(-1, *gallery.shape[2:])
     told = data.gallery_coverage(pairs, direction, gallery)
@@ -151,11 +160,32 @@ def _retrieval(ways, pairs: Any, direction: str, data: ShapeSwap, matched: str) 
         coverages = in_batches(estimated_coverage, images), in_batches(estimated_coverage, candidates)
     else:
         coverages = data.given(pairs, direction)["coverage"], told.reshape(candidates.shape[:-1])
-    found = {}
-    for name, embed in ways.items():
-        codes = in_batches(embed, candidates, coverages[1]).reshape(*gallery.shape[:2], -1)
-        found[name] = _ranked(in_batches(embed, images, coverages[0]), codes)
-    return found
+    codes = in_batches(embed, candidates, coverages[1])
+    return in_batches(embed, images, coverages[0]), codes.reshape(*gallery.shape[:2], -1)
+
+
+def answers(
+    pairs: Any, direction: str, data: ShapeSwap, translator: LayeredTranslator, generator: Variables
+) -> np.ndarray:
+    """Some inputs with a pattern, and the candidates of their colors that their codes rank first.
+
+    (inputs, 1 + answers, height, width, 3); the frame of the right answer is colored, that of others white.
+    """
+    some = patterned(pairs)
+    chosen = {name: values[:NUM_QUERIES] for name, values in some._asdict().items() if name != "factors"}
+    factors = type(some.factors)(*(np.asarray(leaf)[:NUM_QUERIES] for leaf in some.factors))
+    some = some._replace(**chosen, factors=factors)
+    gallery = data.galleries(some, direction, "colors")
+    embed = functools.partial(translator.appearance, generator)
+    queries, codes = _embedded(embed, some, direction, data, gallery)
+    order = np.argsort(-np.einsum("nd,nkd->nk", queries, codes), axis=1)[:, :NUM_ANSWERS]
+    ranked = np.take_along_axis(gallery, order[:, :, None, None, None], axis=1)
+    shown = np.concatenate([in_direction(some, direction)[0][:, None], ranked], axis=1)
+    is_right = np.concatenate([np.zeros((len(order), 1), bool), order == 0], axis=1)
+    frames = np.where(is_right[..., None, None, None], np.array(FRAME, np.float32), np.float32(1))
+    edge = shown.shape[2] // 16
+    framed = np.pad(shown, [(0, 0), (0, 0), (edge, edge), (edge, edge), (0, 0)], constant_values=-1)
+    return np.where(framed < 0, frames, framed)
 
 
 def references(

@@ -48,6 +48,8 @@ def test_a_second_call_goes_on_and_leaves_metrics_outputs_and_report(run):
     assert {path.stem for path in (out / "figures").iterdir()} == {
         "translations-ab",
         "translations-ba",
+        "answers-ab",
+        "answers-ba",
         "losses",
     }
     report = (out / "report.html").read_text()
