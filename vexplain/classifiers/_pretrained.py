@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -103,7 +102,8 @@ def pretrained(
     """
     make = _network(name)
     arrays = read_weights(weights)
-    dialect = best_dialect(_abstract(make, 1, options), arrays)
+    unfilled = _abstract(make, 1, options)
+    dialect = best_dialect(unfilled, arrays)
     resizing, mean, std = _preprocessing(name, dialect)
     given = {"mean": mean, "std": std} if mean is not None else {}
     given |= {"normalization": param} if (param := _normalization(name, arrays)) else {}
@@ -112,7 +112,7 @@ def pretrained(
         mean = tuple(average.reshape(-1, 3).mean(0) / 255) if average is not None else IMAGENET_MEAN
         given |= {"mean": tuple(map(float, mean)), "std": (1 / 255,) * 3}
     given |= options
-    names = getattr(_abstract(make, 1, given), f"{dialect}_names")()
+    names = getattr(unfilled, f"{dialect}_names")()
     scores = names["fc"] if "fc" in names else names["fc8"]
     known = len(arrays.get(f"{scores}.bias", range(1000)))
     if num_classes is not None and num_classes != known:
@@ -161,5 +161,5 @@ def _normalization(name: str, arrays: Any) -> tuple[int, float, float, float] | 
 
 def _concrete(leaf: Any) -> Any:
     if isinstance(leaf, jax.ShapeDtypeStruct):  # VGG-F's mean, which a file may leave out
-        return jnp.broadcast_to(jnp.asarray(IMAGENET_MEAN, leaf.dtype), leaf.shape)
-    return jnp.asarray(leaf)
+        leaf = np.broadcast_to(np.asarray(IMAGENET_MEAN, leaf.dtype), leaf.shape)
+    return jax.device_put(leaf)  # jnp.asarray compiles a program for each shape
