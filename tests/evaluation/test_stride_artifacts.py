@@ -13,6 +13,7 @@ from vexplain.evaluation import (
 )
 
 # Compiled as a whole: one after the other their operations are hundreds of programs.
+edge_correlation = jax.jit(edge_correlation)
 fine_detail_share, stride_artifact_energy, stride_artifact_share = (
     jax.jit(metric, static_argnums=1)
     for metric in (fine_detail_share, stride_artifact_energy, stride_artifact_share)

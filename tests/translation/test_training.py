@@ -46,7 +46,7 @@ CYCLE = dataclasses.replace(ONLY_VAES, gan=1.0, cycle=1.0, cycle_noise=0.0)
 @functools.cache  # a step takes long to compile: equal ones are the same function
 def started(weights, **options):
     init, update = adversarial_training(TRANSLATOR, weights, optax.adam(1e-3, 0.5), **options)
-    return init(TRANSLATOR.init(jax.random.key(0))), update
+    return jax.jit(init)(TRANSLATOR.init(jax.random.key(0))), update
 
 
 def losses(weights, **options):
@@ -106,9 +106,9 @@ def test_the_penalty_is_that_of_every_fourth_image():
     critic = state.variables.discriminator
     expected = 0.0
     for domain in "ab":
-        images = jnp.asarray(batch_fn(0)[domain][::4])
-        score_fn = lambda x: TRANSLATOR.discriminate(critic, x, domain)  # noqa: B023, E731
-        expected += float(gradient_penalty(score_fn, images).mean())
+        score_fn = functools.partial(TRANSLATOR.discriminate, critic, domain=domain)
+        penalties = jax.jit(functools.partial(gradient_penalty, score_fn))(batch_fn(0)[domain][::4])
+        expected += float(np.mean(penalties))
     np.testing.assert_allclose(after.losses["penalty"], expected, rtol=1e-4)
 
 
@@ -146,11 +146,12 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path):
 
 def test_the_average_follows_the_generator():
     state, update = started(ONLY_VAES, average_decay=0.5)
-    expected = state.average
+    expected = jax.device_get(state.average)
     for t in range(3):
         state = jax.jit(update)(state, batch_fn(0))
         decay = min(0.5, (1 + t) / (10 + t))
-        expected = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, expected, state.variables.generator)  # noqa: B023
+        weights = jax.device_get(state.variables.generator)
+        expected = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, expected, weights)  # noqa: B023
     assert_equal(state.average, expected, rtol=1e-4, atol=1e-6)
 
 
