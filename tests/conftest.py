@@ -39,7 +39,6 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
 import pytest
-from jax._src.interpreters import mlir
 
 _MOST_MAPS = 45_000
 # The longest files begin: what is left at the end is shared evenly by the processes.
@@ -47,6 +46,8 @@ _FIRST = ("tests/experiments/", "tests/streaming/", "tests/translation/", "tests
 
 
 def _one_context_a_thread():
+    from jax._src.interpreters import mlir
+
     make, of_thread = mlir.make_ir_context, threading.local()
 
     def context():
