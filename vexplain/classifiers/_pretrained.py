@@ -71,7 +71,7 @@ def build(name: str, *, num_classes: int = 1000, seed: int = 0, **options: Any) 
 
     Example:
         >>> apply, variables, resizing = build("resnet18", num_classes=10, width=4)
-        >>> jax.eval_shape(apply, variables, jnp.zeros((2, 32, 32, 3))).shape
+        >>> jax.eval_shape(apply, variables, np.zeros((2, 32, 32, 3), np.float32)).shape
         (2, 10)
     """
     module = _network(name)(num_classes, rngs=nnx.Rngs(seed), **options)
@@ -135,7 +135,14 @@ def _preprocessing(name: str, dialect: str) -> tuple[Resizing, Any, Any]:
 
 def _abstract(make: Callable[..., nnx.Module], num_classes: int, options: Any) -> Any:
     """The module with abstract weights, as drawing them takes seconds."""
-    return nnx.eval_shape(lambda: make(num_classes, rngs=nnx.Rngs(0), **options))
+    return nnx.eval_shape(lambda: make(num_classes, rngs=_SameKey(0), **options))
+
+
+class _SameKey(nnx.Rngs):
+    """One key for all parameters: only shapes are wanted, and tracing new keys takes most of the time."""
+
+    def params(self) -> jax.Array:
+        return self["default"].key[...]
 
 
 def _with_new_scores(arrays: Any, scores: str, num_classes: int, seed: int) -> dict[str, Any]:
