@@ -31,7 +31,7 @@ def drawn(shapes: Any, seed: int = 0) -> Any:
     def draw(path, leaf):
         name = jax.tree_util.keystr(path).lower()
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return jnp.zeros(leaf.shape, leaf.dtype)
+            return np.zeros(leaf.shape, leaf.dtype)
         is_vector = leaf.size == max(leaf.shape, default=1)
         if is_vector and any(word in name for word in ("bias", "mean", "offset", "beta", "'b'")):
             value = rng.normal(0, 0.1, leaf.shape)
@@ -40,9 +40,9 @@ def drawn(shapes: Any, seed: int = 0) -> Any:
         else:
             fan_in = leaf.size / max(leaf.shape[0], leaf.shape[-1])
             value = rng.normal(0, np.sqrt(2 / fan_in), leaf.shape)
-        return jnp.asarray(value)
+        return value
 
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
 
 
 def linen(network: Any, size: int, **options: Any) -> Built:

@@ -154,7 +154,7 @@ def test_the_rules_of_this_network_are_no_gradient(expected):
 def drawn(make):
     """A module as a function, with weights by NumPy, which needs no compilation."""
     apply, shapes = functionalize(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
-    return apply, jax.tree.map(lambda leaf: jnp.asarray(draw(*leaf.shape, seed=8)), shapes)
+    return apply, jax.device_put(jax.tree.map(lambda leaf: draw(*leaf.shape, seed=8), shapes))
 
 
 def transformer(rngs):

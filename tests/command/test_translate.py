@@ -19,7 +19,7 @@ from vexplain.translation import VAES, NetworkSettings
 @pytest.fixture(scope="module", autouse=True)
 def small_networks():
     """One program, of the autoencoders: the tests of the experiment compile the full model."""
-    settings = NetworkSettings(image_size=16, width=4, latent_size=8)
+    settings = NetworkSettings(image_size=16, width=4, latent_size=6)
     optimizer = optax.adam(1e-3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(translate, "FULL_MODEL", VAES)

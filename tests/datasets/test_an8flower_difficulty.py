@@ -22,30 +22,36 @@ from vexplain.datasets.an8flower.difficulty import color_of_class
 from vexplain.datasets.an8flower.scene import CLASS_COLORS, LEAVES, PETALS
 
 SIZE, BATCH, VARIANT = 24, 12, "double_12c"
+CLASSES = np.arange(BATCH)
 GRID = {"variant": VARIANT, "size": SIZE, "samples": 2}
 HARD = DIFFICULTIES[1:]
 PARTS_OF_ITS_OWN = ("distractors", "context", "shortcut")
 
 
+def each(fn, **options):
+    """A function of factors or keys and labels, compiled for the twelve scenes."""
+    return jax.jit(jax.vmap(functools.partial(fn, **options)))
+
+
+@functools.cache
+def view_fn(difficulty):
+    return each(draw_view, variant=VARIANT, difficulty=difficulty, cue_probability=1.0)
+
+
+@functools.cache
+def render_fn(difficulty):
+    return each(render_factors, difficulty=difficulty, **GRID)
+
+
 @functools.cache
 def rendered(difficulty):
     """Twelve scenes, one a class: factors, renderings, and interventions on the parts."""
-
-    @jax.jit
-    def scene(key, label):
-        factors = draw_view(key, label, variant=VARIANT, difficulty=difficulty)
-        draw = lambda f: render_factors(f, label, difficulty=difficulty, **GRID)  # noqa: E731
-        has_parts = difficulty in PARTS_OF_ITS_OWN
-        changes = ("recolor", "base") if has_parts else ()
-        changed = [intervene(factors, label, change=c, difficulty=difficulty, **GRID) for c in changes]
-        shown = label // 6 * 6 + color_of_class(label, difficulty)
-        bare = render_factors(factors._replace(scenery=None), shown, **GRID)
-        return factors, draw(factors), bare, changed
-
-    keys = jax.random.split(jax.random.key(3), BATCH)
-    return jax.device_get(
-        jax.vmap(scene)(keys, jnp.arange(BATCH))
-    )  # not compiled as a whole: that takes long
+    factors = view_fn(difficulty)(jax.random.split(jax.random.key(3), BATCH), CLASSES)
+    shown = np.array([n // 6 * 6 + color_of_class(n, difficulty) for n in range(BATCH)])
+    bare = render_fn("plain")(factors._replace(scenery=None), shown)
+    changes = ("recolor", "base") if difficulty in PARTS_OF_ITS_OWN else ()
+    changed = [each(intervene, change=c, difficulty=difficulty, **GRID)(factors, CLASSES) for c in changes]
+    return jax.device_get((factors, render_fn(difficulty)(factors, CLASSES), bare, changed))
 
 
 def own_part(rendering):
@@ -92,20 +98,13 @@ def test_an_intervention_changes_the_pixels_of_its_part_alone(difficulty):
 @pytest.mark.parametrize("difficulty", HARD)
 def test_surroundings_do_not_look_at_the_class(difficulty):
     """The same key and part: all six classes have the same scenery to the bit, but for a cue."""
-
-    @jax.jit
-    def draw(label):
-        return draw_view(
-            jax.random.key(5), label, variant="single_6c", difficulty=difficulty, cue_probability=1.0
-        )
-
-    views = [draw(label) for label in range(6)]
+    views = jax.device_get(view_fn(difficulty)(jnp.broadcast_to(jax.random.key(5), BATCH), CLASSES))
     if difficulty == "shortcut":
-        assert [int(view.scenery.cue) for view in views] == list(range(6))
-        views = [view._replace(scenery=None) for view in views]
-    for view in views[1:]:
-        for a, b in zip(jax.tree.leaves(view), jax.tree.leaves(views[0]), strict=True):
-            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(views.scenery.cue, CLASSES)
+        views = views._replace(scenery=None)
+    for values in jax.tree.leaves(views):
+        for of_part in (values[:6], values[6:]):
+            np.testing.assert_array_equal(of_part, np.broadcast_to(of_part[:1], of_part.shape))
 
 
 def chi_square(first, second, count=6):
@@ -165,15 +164,10 @@ def test_a_context_decides_between_two_classes_of_one_color():
     names = RenderedSource(difficulty="context").class_names
     assert names[4:] == ("blue petals with a pot", "blue petals with a stake")
     assert len(set(names)) == 6
-    _, found, _, changed = rendered("context")
+    factors, found, _, changed = rendered("context")
     assert (found.parts[..., -1].mean((1, 2)) >= MIN_COVERAGE).all()
 
-    @jax.jit
-    def partner(key, label):
-        factors = draw_view(key, label, variant=VARIANT, difficulty="context")
-        return render_factors(factors, label + 1 - 2 * (label % 2), difficulty="context", **GRID).image
-
-    other = partner(jax.random.split(jax.random.key(3), BATCH)[2], 2)
+    other = render_fn("context")(factors, CLASSES + 1 - 2 * (CLASSES % 2)).image[2]
     np.testing.assert_allclose(changed[0].images[2, -1], other, atol=1e-5)  # recolored, it is the other class
 
 

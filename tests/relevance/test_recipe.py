@@ -1,6 +1,7 @@
 """The recipe step by step against an explicit loop, and what it must refuse."""
 
 import dataclasses
+import functools
 import inspect
 
 import jax
@@ -48,7 +49,7 @@ def test_the_recipe_against_a_loop_over_images_and_features(style, measure, imag
     relevance, rows = made_relevance(apply, variables, images)
     relevance = dataclasses.replace(relevance, measure=measure)
     found = explain(apply, variables, images, relevance=relevance, num_features=3)
-    x, logits = response_fn(apply, rows, measure=measure)(variables, images)
+    x, logits = jax.jit(response_fn(apply, rows, measure=measure))(variables, images)
     np.testing.assert_array_equal(found.targets, logits.argmax(-1))
     ruled = with_rules(apply, GUIDED | RESAMPLED_STRIDE)
     for n in range(len(images)):
@@ -58,14 +59,15 @@ def test_the_recipe_against_a_loop_over_images_and_features(style, measure, imag
         assert found.features.indices[n][: len(order)].tolist() == order
         np.testing.assert_allclose(found.features.scores[n][: len(order)], r[order], rtol=1e-4)
         for k, index in enumerate(order):
-            expected = _one_map(ruled, variables, images[n : n + 1], feature_name(relevance, index))
+            layer, channel = feature_name(relevance, index)[:-1].split("[")
+            expected = _one_map(ruled, layer, variables, images[n : n + 1], int(channel))
             np.testing.assert_allclose(found.maps[n, k], expected, rtol=1e-3, atol=1e-4)
         np.testing.assert_array_equal(found.heatmaps[n], found.maps[n].max(0))
 
 
-def _one_map(ruled, variables, image, name):
-    layer, channel = name[:-1].split("[")
-    only = lambda x: read(ruled, [layer])(variables, x)[1][layer][..., int(channel)]  # noqa: E731
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _one_map(ruled, layer, variables, image, channel):
+    only = lambda x: read(ruled, [layer])(variables, x)[1][layer][..., channel]  # noqa: E731
     activation, send = jax.vjp(only, image)
     return positive_heatmaps(send(activation)[0])[0]
 

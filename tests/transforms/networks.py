@@ -1,4 +1,9 @@
-"""Small networks in the styles of their authors: NNX, Linen, plain functions; odd sizes throughout."""
+"""Small networks in the styles of their authors: NNX, Linen, plain functions; odd sizes throughout.
+
+Each is made once: what is compiled for one test serves the next.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +30,7 @@ class Blocks(nnx.Module):
         return self.head(x.mean((1, 2)))
 
 
+@functools.cache
 def nnx_network():
     graph, state = nnx.split(Blocks(nnx.Rngs(0)))
     return (lambda variables, images: nnx.merge(graph, variables)(images)), state
@@ -42,11 +48,13 @@ class LinenNet(nn.Module):
         return nn.Dense(5)(x.reshape(x.shape[0], -1))
 
 
+@functools.cache
 def linen_network():
     net = LinenNet()
-    return net.apply, net.init(jax.random.key(1), jnp.zeros((1, 13, 11, 3)))
+    return net.apply, jax.jit(net.init)(jax.random.key(1), jnp.zeros((1, 13, 11, 3)))
 
 
+@functools.cache
 def plain_network():
     """One strided convolution, ReLU, pooling, in bare `lax`."""
     kernel = jax.random.normal(jax.random.key(2), (4, 3, 3, 6)) / 3
@@ -64,6 +72,7 @@ def plain_network():
     return apply, (kernel, jnp.linspace(-0.1, 0.1, 6), dense)
 
 
+@functools.cache
 def gated_network():
     """A squeeze-and-excite gate on a cropped and flipped map, an inner jit and a remat."""
     k1, k2, k3 = jax.random.split(jax.random.key(4), 3)

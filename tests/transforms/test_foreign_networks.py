@@ -38,11 +38,11 @@ def drawn(shapes):
     def draw(path, leaf):
         name = jax.tree_util.keystr(path)
         if leaf.ndim < 2:
-            return jnp.full(leaf.shape, "bias" not in name and "mean" not in name, leaf.dtype)
+            return np.full(leaf.shape, "bias" not in name and "mean" not in name, leaf.dtype)
         fan_in = leaf.size / max(leaf.shape[0], leaf.shape[-1])
-        return jnp.asarray(rng.normal(0, np.sqrt(2 / fan_in), leaf.shape), leaf.dtype)
+        return rng.normal(0, np.sqrt(2 / fan_in), leaf.shape).astype(leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
 
 
 def linen_resnet(relu=jax.nn.relu):

@@ -1,5 +1,7 @@
 """Layers whose batch axis cannot be followed: rules find them by their operation, readings reach them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,16 +87,18 @@ deconvolved.defvjp(lambda x: (deconvolved(x), x), lambda x, g: (g * (g > 0),))
 @pytest.mark.parametrize(("rule", "by_hand"), [(GUIDED, guided), (DECONVNET, deconvolved)])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_rules_equal_a_network_written_with_them(network, rule, by_hand, key):
-    images = jax.random.normal(key, SHAPE)
-
     def pulled_back(fn):
-        out, send = jax.vjp(lambda x: fn(WEIGHTS, x), images)
+        out, send = jax.vjp(lambda x: fn(WEIGHTS, x), jax.random.normal(key, SHAPE))
         return send(jax.random.normal(jax.random.key(8), out.shape))[0]
 
-    found = pulled_back(with_rules(lambda w, x: network(jax.nn.relu, w, x), rule))
-    expected = pulled_back(lambda w, x: network(by_hand, w, x))
+    @jax.jit
+    def gradients():
+        ruled = pulled_back(with_rules(lambda w, x: network(jax.nn.relu, w, x), rule))
+        return ruled, *(pulled_back(functools.partial(network, relu)) for relu in (by_hand, jax.nn.relu))
+
+    found, expected, plain = gradients()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    assert not np.allclose(found, pulled_back(lambda w, x: network(jax.nn.relu, w, x)), atol=1e-4)
+    assert not np.allclose(found, plain, atol=1e-4)
 
 
 @pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.gelu, lambda x: x * jax.nn.sigmoid(x)])
@@ -111,12 +115,18 @@ def test_their_layers_are_listed_read_and_edited(network, key):
     table = layers(apply, WEIGHTS, images)
     lost = [row for row in table.select("relu") if row.batch_axis is None]
     assert bool(lost) == (network is not merged)  # the pixels of all images are followed
-    logits, found = read(apply, [row.name for row in table])(WEIGHTS, images)
-    np.testing.assert_allclose(logits, apply(WEIGHTS, images), rtol=1e-5)
+
+    @jax.jit
+    def evaluated(images):
+        read_too = read(apply, [row.name for row in table])(WEIGHTS, images)
+        no_relu = edit(apply, {row.name: jnp.zeros_like for row in table.select("relu")})
+        return *read_too, no_relu(WEIGHTS, images), apply(WEIGHTS, images)
+
+    logits, found, cut, expected = evaluated(images)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5)
     for row in lost:
         assert found[row.name].shape == row.shape
         assert found[row.name].min() >= 0
-    cut = edit(apply, {row.name: jnp.zeros_like for row in table.select("relu")})(WEIGHTS, images)
     assert not np.allclose(cut, logits)
     if not lost:
         return
@@ -161,11 +171,12 @@ class Residual(nnx.Module):
 
 @pytest.mark.parametrize("train", [True, False])
 def test_normalizations_attention_and_gates_give_no_false_alarm(train, key):
-    graph, state = nnx.split(Residual(nnx.Rngs(0), train))
+    graph, state = nnx.split(nnx.jit(Residual, static_argnums=1)(nnx.Rngs(0), train))
     apply = lambda v, x: nnx.merge(graph, v, copy=True)(x)  # noqa: E731
     images = jax.random.normal(key, SHAPE)
     assert matched_layers(apply, GUIDED, state, images) == {"GUIDED": ("relu_1", "relu_2", "relu_3")}
-    np.testing.assert_array_equal(with_rules(apply, GUIDED)(state, images), apply(state, images))
+    ruled = jax.jit(with_rules(apply, GUIDED))(state, images)
+    np.testing.assert_array_equal(ruled, jax.jit(apply)(state, images))
     kinds = {row.kind for row in layers(apply, state, images)}
     assert kinds == {"conv", "norm", "relu", "add", "pool", "dense"}
 
@@ -179,13 +190,13 @@ def test_linen_normalization_in_training_mode_keeps_its_names(key):
             return nn.Dense(5)(x.mean((1, 2)))
 
     net, images = Net(), jnp.ones(SHAPE)
-    variables = net.init(key, images)
+    variables = jax.jit(net.init)(key, images)
     apply = lambda v, x: net.apply(v, x, mutable=["batch_stats"])  # noqa: E731
     table = layers(apply, variables, images)
     names = "Conv_0 BatchNorm_0 relu_1 Conv_1 BatchNorm_1 relu_2 pool_1 Dense_0"
     assert table.names == tuple(names.split())
     assert [row.batch_axis for row in table][:2] == [0, None]
-    with_rules(apply, GUIDED)(variables, images)
+    jax.eval_shape(with_rules(apply, GUIDED), variables, images)
 
 
 @pytest.mark.parametrize(

@@ -100,11 +100,13 @@ def test_what_is_not_linear_is_refused_by_name(name, images):
     with pytest.raises(ValueError, match=rf'GUIDED says nothing of .*\b{kind}.*on_uncovered="gradient"'):
         with_rules(apply, GUIDED)(KERNEL, images)
 
-    def pulled_back(fn):
-        return jax.grad(lambda x: fn(KERNEL, x).sum())(images)
+    @jax.jit
+    def pulled_back(images):
+        networks = (with_rules(apply, GUIDED, on_uncovered="gradient"), apply)
+        return [jax.grad(lambda x, fn=fn: fn(KERNEL, x).sum())(images) for fn in networks]
 
-    kept = pulled_back(with_rules(apply, GUIDED, on_uncovered="gradient"))
-    np.testing.assert_allclose(kept, pulled_back(apply), rtol=1e-4, atol=1e-5)  # one ReLU, of what comes last
+    kept, plain = pulled_back(images)
+    np.testing.assert_allclose(kept, plain, rtol=1e-4, atol=1e-5)  # one ReLU, of what comes last
 
 
 @jax.custom_vjp
@@ -154,13 +156,14 @@ CLIPPED = {
 @pytest.mark.parametrize("name", CLIPPED)
 def test_clipped_activations_are_guided_between_their_bounds(name, images):
     (low, high), clipped = CLIPPED[name]
-    sent = jax.random.normal(jax.random.key(4), (*SHAPE[:3], 8))
-    x = 6 * conv(KERNEL, images) - 1
+    sent = np.random.default_rng(4).normal(size=(*SHAPE[:3], 8)).astype(np.float32)
+    x = 6 * np.asarray(conv(KERNEL, images)) - 1
     for rule, passes in [(GUIDED, True), (DECONVNET, False)]:
         ruled = with_rules(lambda v, x: clipped(x), rule)
         inside = (x > low) & (x < high) if passes else True
         slope = 1 / 6 if (name, passes) == ("hard_sigmoid", True) else 1
-        found = jax.vjp(lambda x, ruled=ruled: ruled(None, x), x)[1](sent)[0]
+        pull = jax.jit(lambda x, sent, ruled=ruled: jax.vjp(lambda x: ruled(None, x), x)[1](sent)[0])
+        found = pull(x, sent)
         np.testing.assert_allclose(found, slope * sent * inside * (sent > 0), rtol=1e-6)
 
 
@@ -195,11 +198,15 @@ SECANT = Rule("SECANT", lambda layer, table: layer.kind in SECANT_KINDS, _secant
 def test_a_rule_is_handed_the_whole_activation(activation):
     """A secant rule sends back f(x)/x, so that what arrives times the input is the output: to 1e-12."""
     with jax.enable_x64(True):
-        x = jax.random.normal(jax.random.key(5), (2, 5, 4, 3), jnp.float64)
-        w = jax.random.normal(jax.random.key(6), (3, 4), jnp.float64)
+        x, w = (np.random.default_rng(5).normal(size=shape) for shape in ((2, 5, 4, 3), (3, 4)))
         apply = lambda w, x: activation(activation(x @ w) @ w.T)  # noqa: E731
-        out, send = jax.vjp(lambda x: with_rules(apply, SECANT)(w, x), x)
-        relevance = send(jnp.ones_like(out))[0] * x
+
+        @jax.jit
+        def explained(x):
+            out, send = jax.vjp(lambda x: with_rules(apply, SECANT)(w, x), x)
+            return out, send(jnp.ones_like(out))[0] * x
+
+        out, relevance = explained(x)
         np.testing.assert_allclose(relevance.sum(), out.sum(), rtol=1e-12)
 
 
@@ -282,5 +289,5 @@ NORMALIZED = {
 @pytest.mark.parametrize("name", NORMALIZED)
 def test_pooled_numbers_can_be_normalized(name, pool, images):
     apply = summed(lambda x: NORMALIZED[name](POOLED[pool](x)) - 0.3)
-    found = with_rules(apply, GUIDED)(KERNEL, images)
-    np.testing.assert_allclose(found, apply(KERNEL, images), rtol=1e-5, atol=1e-6)
+    found, plain = jax.jit(lambda v, x: (with_rules(apply, GUIDED)(v, x), apply(v, x)))(KERNEL, images)
+    np.testing.assert_allclose(found, plain, rtol=1e-5, atol=1e-6)

@@ -1,6 +1,7 @@
 """The translator: shapes, sharing, what a discriminator sees, and translation as a call."""
 
 import dataclasses
+import functools
 import types
 
 import jax
@@ -20,16 +21,32 @@ def translator(request):
     return Translator(dataclasses.replace(SMALL, latent=request.param, num_blocks=1))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def encode(translator, generator, images, domain):
+    return translator.encode(generator, images, domain)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def decode(translator, generator, latents, domain):
+    return translator.decode(generator, latents, domain)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def discriminate(translator, discriminator, images, domain):
+    return translator.discriminate(discriminator, images, domain)
+
+
 def test_shapes_and_ranges(translator, key):
     variables = translator.init(key)
-    images = jax.random.uniform(key, (3, 16, 16, 3))
-    mean, log_variance = translator.encode(variables.generator, images, "a")
-    assert mean.shape == log_variance.shape == (3, *LATENTS[translator.settings.latent])
+    images = jax.random.uniform(key, (2, 16, 16, 3))
+    mean, log_variance = encode(translator, variables.generator, images, "a")
+    assert mean.shape == log_variance.shape == (2, *LATENTS[translator.settings.latent])
     for direction in ("ab", "ba"):
         made = translator.translate(variables.generator, images, direction=direction)
         assert made.shape == images.shape
-        assert ((made >= 0) & (made <= 1)).all()
-    assert translator.discriminate(variables.discriminator, images, "b").shape == (3,)
+        assert np.min(made) >= 0
+        assert np.max(made) <= 1
+    assert discriminate(translator, variables.discriminator, images, "b").shape == (2,)
 
 
 def test_weights_are_drawn_with_the_variance_of_their_layer(key):
@@ -47,7 +64,7 @@ def test_a_fine_grid_on_larger_images(key):
         NetworkSettings(image_size=64, width=4, latent="16x16", latent_size=3, num_blocks=2)
     )
     variables = translator.init(key)
-    mean, _ = translator.encode(variables.generator, jnp.zeros((1, 64, 64, 3)), "b")
+    mean, _ = encode(translator, variables.generator, jnp.zeros((1, 64, 64, 3)), "b")
     assert mean.shape == (1, 16, 16, 3)
 
 
@@ -66,31 +83,30 @@ def test_a_shared_encoder_reads_both_domains_alike(key):
     for sharing, are_equal in (("nothing", False), ("middle", False), ("encoder", True)):
         translator = Translator(dataclasses.replace(SMALL, sharing=sharing))
         generator = translator.init(key).generator
-        a, b = (translator.encode(generator, images, d)[0] for d in "ab")
+        a, b = (encode(translator, generator, images, d)[0] for d in "ab")
         assert np.array_equal(a, b) == are_equal
 
 
 def test_the_log_variance_is_bounded(key):
     translator = Translator(SMALL)
     generator = jax.tree.map(lambda w: 100 * w, translator.init(key).generator)
-    _, log_variance = translator.encode(generator, jax.random.uniform(key, (4, 16, 16, 3)), "a")
-    assert jnp.abs(log_variance).max() <= 8
+    _, log_variance = encode(translator, generator, jax.random.uniform(key, (2, 16, 16, 3)), "a")
+    assert np.abs(log_variance).max() <= 8
 
 
 def test_domains_have_their_own_networks(translator, key):
     variables, images = translator.init(key), jax.random.uniform(key, (2, 16, 16, 3))
-    a, _ = translator.encode(variables.generator, images, "a")
-    assert not np.allclose(
-        translator.decode(variables.generator, a, "a"), translator.decode(variables.generator, a, "b")
-    )
-    scores = [translator.discriminate(variables.discriminator, images, d) for d in "ab"]
+    a, _ = encode(translator, variables.generator, images, "a")
+    assert not np.allclose(*(decode(translator, variables.generator, a, d) for d in "ab"))
+    scores = [discriminate(translator, variables.discriminator, images, d) for d in "ab"]
     assert not np.allclose(*scores)
 
 
-def test_rearrangements_are_inverse_and_keep_neighbors(key):
-    x = jax.random.normal(key, (2, 6, 4, 3))
-    np.testing.assert_array_equal(to_space(to_depth(x)), x)
-    np.testing.assert_array_equal(to_depth(x)[0, 1, 1], x[0, 2:4, 2:4].reshape(-1))
+def test_rearrangements_are_inverse_and_keep_neighbors():
+    x = np.random.default_rng(0).normal(size=(2, 6, 4, 3)).astype(np.float32)
+    deep = jax.jit(to_depth)(x)
+    np.testing.assert_array_equal(jax.jit(to_space)(deep), x)
+    np.testing.assert_array_equal(np.asarray(deep)[0, 1, 1], x[0, 2:4, 2:4].reshape(-1))
 
 
 @pytest.mark.parametrize(("stages", "expected"), [(2, 16), (0, 32)])
@@ -99,7 +115,8 @@ def test_the_stated_receptive_field_is_what_one_nan_pixel_reaches(stages, expect
     translator = Translator(settings)
     assert settings.receptive_field == expected
     row = 16 if stages else 0
-    images = jnp.stack([jnp.zeros((32, 32, 3)).at[row, column].set(jnp.nan) for column in range(32)])
+    images = np.zeros((32, 32, 32, 3), np.float32)
+    images[np.arange(32), row, np.arange(32)] = np.nan
     score = jax.jit(lambda x: translator.discriminate(translator.init(key).discriminator, x, "a"))
     scores = score(images)[:, 4, 4] if stages else score(images)
     assert int(jnp.isnan(scores).sum()) == expected
@@ -127,8 +144,10 @@ def test_equal_settings_make_equal_translators_and_compile_once(key):
 
 def test_interpolation_goes_from_one_reconstruction_to_the_other(translator, key):
     generator = translator.init(key).generator
-    first, second = jax.random.uniform(key, (2, 3, 16, 16, 3))
-    path = translator.interpolate(generator, first, second, domain="b", num_steps=5)
+    first, second = np.random.default_rng(0).uniform(size=(2, 3, 16, 16, 3)).astype(np.float32)
+    path = jax.jit(functools.partial(translator.interpolate, domain="b", num_steps=5))(
+        generator, first, second
+    )
     assert path.shape == (3, 5, 16, 16, 3)
     for end, images in ((0, first), (-1, second)):
         expected = translator.reconstruct(generator, images, domain="b")
@@ -144,7 +163,7 @@ def test_no_noise_where_none_is_wanted(key):
 
 
 def test_bfloat16_computes_nearly_the_same_and_returns_float32(key):
-    images = jax.random.uniform(key, (2, 16, 16, 3))
+    images = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype(np.float32)
     fine, coarse = Translator(SMALL), Translator(dataclasses.replace(SMALL, precision="bfloat16"))
     generator = fine.init(key).generator
     made = coarse.translate(generator, images, direction="ab")
@@ -160,7 +179,7 @@ def test_a_white_image_in_bfloat16_can_become_darker(key):
     last = generator["decoders"]["a"]["last"]
     last["bias"] = jnp.full_like(last["bias"], 8.0)  # rounds to a white image in 8 bits
     latents = jnp.zeros((1, SMALL.latent_size))
-    slopes = jax.grad(lambda g: translator.decode(g, latents, "a").sum())(generator)
+    slopes = jax.jit(jax.grad(lambda g: translator.decode(g, latents, "a").sum()))(generator)
     assert (slopes["decoders"]["a"]["last"]["bias"] > 0).all()
 
 

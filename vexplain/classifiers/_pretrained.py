@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -72,7 +71,7 @@ def build(name: str, *, num_classes: int = 1000, seed: int = 0, **options: Any) 
 
     Example:
         >>> apply, variables, resizing = build("resnet18", num_classes=10, width=4)
-        >>> jax.eval_shape(apply, variables, jnp.zeros((2, 32, 32, 3))).shape
+        >>> jax.eval_shape(apply, variables, np.zeros((2, 32, 32, 3), np.float32)).shape
         (2, 10)
     """
     module = _network(name)(num_classes, rngs=nnx.Rngs(seed), **options)
@@ -103,7 +102,8 @@ def pretrained(
     """
     make = _network(name)
     arrays = read_weights(weights)
-    dialect = best_dialect(_abstract(make, 1, options), arrays)
+    unfilled = _abstract(make, 1, options)
+    dialect = best_dialect(unfilled, arrays)
     resizing, mean, std = _preprocessing(name, dialect)
     given = {"mean": mean, "std": std} if mean is not None else {}
     given |= {"normalization": param} if (param := _normalization(name, arrays)) else {}
@@ -112,7 +112,7 @@ def pretrained(
         mean = tuple(average.reshape(-1, 3).mean(0) / 255) if average is not None else IMAGENET_MEAN
         given |= {"mean": tuple(map(float, mean)), "std": (1 / 255,) * 3}
     given |= options
-    names = getattr(_abstract(make, 1, given), f"{dialect}_names")()
+    names = getattr(unfilled, f"{dialect}_names")()
     scores = names["fc"] if "fc" in names else names["fc8"]
     known = len(arrays.get(f"{scores}.bias", range(1000)))
     if num_classes is not None and num_classes != known:
@@ -135,7 +135,14 @@ def _preprocessing(name: str, dialect: str) -> tuple[Resizing, Any, Any]:
 
 def _abstract(make: Callable[..., nnx.Module], num_classes: int, options: Any) -> Any:
     """The module with abstract weights, as drawing them takes seconds."""
-    return nnx.eval_shape(lambda: make(num_classes, rngs=nnx.Rngs(0), **options))
+    return nnx.eval_shape(lambda: make(num_classes, rngs=_SameKey(0), **options))
+
+
+class _SameKey(nnx.Rngs):
+    """One key for all parameters: only shapes are wanted, and tracing new keys takes most of the time."""
+
+    def params(self) -> jax.Array:
+        return self["default"].key[...]
 
 
 def _with_new_scores(arrays: Any, scores: str, num_classes: int, seed: int) -> dict[str, Any]:
@@ -161,5 +168,5 @@ def _normalization(name: str, arrays: Any) -> tuple[int, float, float, float] | 
 
 def _concrete(leaf: Any) -> Any:
     if isinstance(leaf, jax.ShapeDtypeStruct):  # VGG-F's mean, which a file may leave out
-        return jnp.broadcast_to(jnp.asarray(IMAGENET_MEAN, leaf.dtype), leaf.shape)
-    return jnp.asarray(leaf)
+        leaf = np.broadcast_to(np.asarray(IMAGENET_MEAN, leaf.dtype), leaf.shape)
+    return jax.device_put(leaf)  # jnp.asarray compiles a program for each shape

@@ -26,7 +26,7 @@ class Translator:
     Two translators of the same settings are equal, so that what was compiled for one serves the other.
 
     Example:
-        >>> translator = Translator(NetworkSettings(image_size=16, width=4, latent_size=8))
+        >>> translator = Translator(NetworkSettings(image_size=16, width=4, latent_size=6))
         >>> variables = translator.init(jax.random.key(0))
         >>> images = jnp.full((2, 16, 16, 3), 0.5)
         >>> translator.translate(variables.generator, images, direction="ab").shape

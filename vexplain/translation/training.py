@@ -175,7 +175,7 @@ def train_translator(
 
     Example:
         >>> from vexplain.translation import NetworkSettings
-        >>> translator = Translator(NetworkSettings(image_size=16, width=4, latent_size=8))
+        >>> translator = Translator(NetworkSettings(image_size=16, width=4, latent_size=6))
         >>> batch = {domain: jnp.full((2, 16, 16, 3), 0.5) for domain in ("a", "b")}
         >>> state = train_translator(translator, VAES, lambda t: batch, optax.adam(1e-3), num_steps=2)
         >>> int(state.step), sorted(state.losses)

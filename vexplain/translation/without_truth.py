@@ -107,6 +107,8 @@ def kept_scores(images: _Images, outputs: _Images) -> dict[str, tuple[float, flo
     distances = {"color": color_distance, "tilt and size": pose_distance, "middle": offset_distance}
     found = {}
     for name, distance in distances.items():
-        own, others = (in_batches(distance, images, made) for made in (outputs, np.roll(outputs, 1, axis=0)))
+        own, others = (
+            in_batches(jax.jit(distance), images, made) for made in (outputs, np.roll(outputs, 1, axis=0))
+        )
         found[name] = (float(np.mean(own)), float(np.mean(others)))
     return found
