@@ -17,7 +17,7 @@ Data = Literal["shape_swap", "try_on"]
 
 @dataclasses.dataclass(frozen=True)
 class ShapeSwap:
-    """Objects in the same pose before plain backgrounds; in 8 bits the images of a domain are all."""
+    """Objects in the same pose before plain backgrounds: nothing but their images is needed."""
 
     options: Mapping[str, Any]  # variant and size
     level: int

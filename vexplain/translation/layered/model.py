@@ -122,6 +122,29 @@ class LayeredTranslator:
         module = self._generator(generator)
         return module.display(count, self.settings.image_size) if scene is None else module.fitted(scene)
 
+    def placed(
+        self,
+        generator: Variables,
+        codes: Codes,
+        texture: Images,
+        places: Array,
+        to: Fitted,
+        domains: str | Array,
+    ) -> Layers:
+        """Returns a texture where it belongs: moved there and cut out in the shape of a domain.
+
+        Args:
+            codes: of the images that the texture is of.
+            texture: from `texture`, as it lies in these images.
+            places: from `coordinates`, of these images.
+            to: from `fitted`.
+            domains: whose shape is drawn.
+        """
+        codes = codes._replace(shape=to.shape)
+        new_places = self.coordinates(generator, codes, domains)
+        coverage = self.coverage(generator, codes, new_places, domains)
+        return Layers(moved(texture, places, new_places), coverage, to.background)
+
     def layers(
         self,
         generator: Variables,
@@ -216,10 +239,8 @@ def _layers(
     texture = translator.texture(generator, codes, places)
     background = filled_background(images, codes.pixels[..., 3])
     if translator.settings.has_scenes and source != target:
-        shape, background = translator.fitted(generator, scene, len(images))
-        codes = codes._replace(shape=shape)
-        new_places = translator.coordinates(generator, codes, target)
-        texture, places = moved(texture, places, new_places), new_places
+        to = translator.fitted(generator, scene, len(images))
+        return translator.placed(generator, codes, texture, places, to, target)
     return Layers(texture, translator.coverage(generator, codes, places, target), background)
 
 

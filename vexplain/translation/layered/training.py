@@ -18,8 +18,7 @@ from vexplain.translation.layered.compositing import (
 )
 from vexplain.translation.layered.losses import LOSSES, SAME_POSE, LayeredWeights, Made, Truth
 from vexplain.translation.layered.model import LayeredTranslator, Layers
-from vexplain.translation.layered.networks import Codes
-from vexplain.translation.layered.scenes import Fitted, Scene, moved
+from vexplain.translation.layered.scenes import Fitted, Scene
 from vexplain.translation.losses import adversarial_loss, gradient_penalty
 from vexplain.translation.model import TranslatorVariables
 from vexplain.translation.networks import DOMAINS
@@ -131,9 +130,7 @@ def _made(
     translation = Layers(texture, across, background)
     if fitted is not None:  # products go into the scenes, and what is worn among the products
         to = Fitted(*(jnp.roll(x, len(x) // 2, 0) for x in fitted))
-        translation = _drawn(translator, generator, codes._replace(shape=to.shape), domains[:, ::-1])(
-            texture, places, to.background
-        )
+        translation = translator.placed(generator, codes, texture, places, to, domains[:, ::-1])
     noise = weights.cycle_noise * jax.random.normal(noise_key, images.shape)
     back_codes = translator.encode(generator, translation.image + noise, translation.coverage)
     back_places = translator.coordinates(generator, back_codes, domains[:, ::-1])
@@ -143,11 +140,9 @@ def _made(
         back = Layers(back_texture, back_coverage, background)
     else:  # what a product looked like is not seen in a scene, what belongs into the scene is
         half = len(images) // 2
-        shape = jnp.concatenate([codes.shape[:half], fitted.shape[half:]])
-        behind = jnp.concatenate([background[:half], fitted.background[half:]])
-        back = _drawn(translator, generator, back_codes._replace(shape=shape), domains)(
-            back_texture, back_places, behind
-        )
+        looked = Fitted(codes.shape, background)
+        to = Fitted(*(jnp.concatenate([a[:half], b[half:]]) for a, b in zip(looked, fitted, strict=True)))
+        back = translator.placed(generator, back_codes, back_texture, back_places, to, domains)
     return Made(
         codes,
         Layers(texture, own, background),
@@ -164,17 +159,6 @@ def _fitted(translator: LayeredTranslator, generator: PyTree, scene: Scene) -> F
     """Where images belong: half of them among the products, half of them in the scenes."""
     halves = (translator.fitted(generator, to, len(scene.holes)) for to in (None, scene))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *halves)
-
-
-def _drawn(translator: LayeredTranslator, generator: PyTree, codes: Codes, domains: Array):
-    """A function that draws a texture with other shape codes than those of its image."""
-    new_places = translator.coordinates(generator, codes, domains)
-
-    def draw(texture: Images, places: Array, background: Images) -> Layers:
-        coverage = translator.coverage(generator, codes, new_places, domains)
-        return Layers(moved(texture, places, new_places), coverage, background)
-
-    return draw
 
 
 def _visible(key: Key, places: Array, other: Masks) -> Masks:
