@@ -172,15 +172,13 @@ def answers(
     (inputs, 1 + answers, height, width, 3); the frame of the right answer is colored, that of others white.
     """
     some = patterned(pairs)
-    chosen = {name: values[:NUM_QUERIES] for name, values in some._asdict().items() if name != "factors"}
-    factors = type(some.factors)(*(np.asarray(leaf)[:NUM_QUERIES] for leaf in some.factors))
-    some = some._replace(**chosen, factors=factors)
-    gallery = data.galleries(some, direction, "colors")
+    gallery = data.galleries(some, direction, "colors")  # of all, for they are chosen among all
     embed = functools.partial(translator.appearance, generator)
-    queries, codes = _embedded(embed, some, direction, data, gallery)
+    queries, codes = (x[:NUM_QUERIES] for x in _embedded(embed, some, direction, data, gallery))
+    gallery, images = gallery[:NUM_QUERIES], in_direction(some, direction)[0][:NUM_QUERIES]
     order = np.argsort(-np.einsum("nd,nkd->nk", queries, codes), axis=1)[:, :NUM_ANSWERS]
     ranked = np.take_along_axis(gallery, order[:, :, None, None, None], axis=1)
-    shown = np.concatenate([in_direction(some, direction)[0][:, None], ranked], axis=1)
+    shown = np.concatenate([images[:, None], ranked], axis=1)
     is_right = np.concatenate([np.zeros((len(order), 1), bool), order == 0], axis=1)
     frames = np.where(is_right[..., None, None, None], np.array(FRAME, np.float32), np.float32(1))
     edge = shown.shape[2] // 16
