@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +11,8 @@ import tyro
 
 from vexplain.classifiers.names import NAMES
 from vexplain.command.names import DEFAULT_METHODS, check_methods, check_score, method_names
+
+Say = Callable[[str], object]  # shows the user a line
 
 _MODEL = f"""The network: one of {", ".join(NAMES)}; or package.module:function of your own, which is called
 with the path of --weights as text, or None, and returns a Flax NNX module, a Keras 3 or an Equinox model, or

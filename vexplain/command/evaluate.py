@@ -7,7 +7,7 @@ these, so that all methods are scored on the same images.
 import functools
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from vexplain._files import digest_of_file, read_json, read_npz, write_json, wri
 from vexplain._text import aligned
 from vexplain.attribution import logit, probability
 from vexplain.catalog import METHODS, MethodFn, title_of
-from vexplain.command.arguments import Evaluate
+from vexplain.command.arguments import Evaluate, Say
 from vexplain.command.masks import MaskedImages, masked_images
 from vexplain.command.methods import Chosen, has_named_methods, label_probability, problems_of, shared_size
 from vexplain.command.pictures import relative_file, spread
@@ -35,7 +35,6 @@ from vexplain.relevance import num_features
 from vexplain.streaming import Checkpoint, agree_on, data_mesh, fold_epoch, is_writer
 from vexplain.streaming.processes import wait_for_all
 
-Say = Callable[[str], object]
 Means = dict[str, dict[str, list[float]]]  # by method and score: mean and standard error
 _AREAS = ("deletion", "insertion")
 _VERSION = 1

@@ -7,7 +7,6 @@ it agrees, the result is read instead of computed again.
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 
 from vexplain import relevance
-from vexplain._files import digest_of_file, read_json, sweep, write_json, write_whole
+from vexplain._files import digest_of_file, read_json, sweep, write_json
 from vexplain.catalog import METHODS
 from vexplain.command.arguments import (
     Arguments,
@@ -26,6 +25,7 @@ from vexplain.command.arguments import (
     Interpret,
     Layers,
     Methods,
+    Say,
     Translate,
 )
 from vexplain.command.evaluate import evaluate_methods
@@ -49,13 +49,19 @@ from vexplain.command.methods import (
 from vexplain.command.model import Model, load_model
 from vexplain.command.pictures import explain_images, save_class_sheets
 from vexplain.command.report import is_done, write_results
+from vexplain.command.searched_layers import (
+    searched,
+    show_layers,
+    size_of_search,
+    table_of,
+    write_layers,
+)
 from vexplain.relevance import Relevance, interpret
 from vexplain.streaming import Checkpoint, agree_on, data_mesh, is_writer
 from vexplain.streaming.checkpoints import remove_folder, used_alone
-from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, LayerTable, layers, with_rules
+from vexplain.transforms import GUIDED, RESAMPLED_STRIDE, LayerTable, with_rules
 from vexplain.transforms.fingerprint import program_fingerprint
 
-Say = Callable[[str], object]
 _VERSION = 3  # of the files of results
 _UNFINISHED = ".unfinished"  # folder of the checkpoints of passes
 
@@ -145,22 +151,12 @@ def _say_what_is_left_out(found: Found, say: Say) -> None:
             say(f"Left out: {len(names)} of {count} {what}: {shown}")
 
 
-def show_layers(arguments: Layers, say: Say) -> None:
-    """Shows the table of layers, and writes it where a folder is given."""
-    model = load_model(arguments.model, arguments.weights, arguments.size)
-    table = _table(model)
-    say(str(table))
-    say(_size_of_search(table, relevance.default_layers(table)))
-    if arguments.out is not None and is_writer():
-        _write_layers(arguments.out, table)
-
-
 def open_inputs(arguments: Features, say: Say) -> Opened:
     """Returns what a command line names, after it is known to go together."""
     model = load_model(arguments.model, arguments.weights, arguments.size)
     folder = open_folder(arguments.images, model, arguments.classes)
-    table = _table(model)
-    rows = _searched(table, arguments.layers)
+    table = table_of(model)
+    rows = searched(table, arguments.layers)
     methods = ()
     if isinstance(arguments, Explaining):
         if isinstance(arguments, Explain) or RECIPE in arguments.method:
@@ -182,7 +178,7 @@ def find_features(arguments: Features, opened: Opened, say: Say) -> Found:
     for name, problem in problems_of(methods, model, rows, folder.source.class_names).items():
         if has_named_methods(arguments):
             raise ValueError(f"--method {name}: {problem}")
-    say(_size_of_search(table, rows))
+    say(size_of_search(table, rows))
     mesh = data_mesh(arguments.devices or jax.process_count())
     predictions = predict(
         model, folder, arguments.batch_size, mesh, passes.below("features/predictions"), arguments.multi_label
@@ -202,7 +198,7 @@ def find_features(arguments: Features, opened: Opened, say: Say) -> Found:
         description="Relevant features",
     )
     if is_writer():
-        _write_layers(arguments.out, table)
+        write_layers(arguments.out, table)
         _write_features(arguments.out, learned, predictions, arguments.images, fingerprint)
     passes.below("features").remove()
     say(_summary(learned, predictions))
@@ -261,30 +257,6 @@ def passes_of(out: Path, fingerprint: str) -> Checkpoint:
         if other.name != fingerprint:
             remove_folder(other)
     return Checkpoint(folder / fingerprint)
-
-
-def _table(model: Model) -> LayerTable:
-    size = model.resizing.size
-    return layers(model.apply, model.variables, jax.ShapeDtypeStruct((2, size, size, 3), np.float32))
-
-
-def _searched(table: LayerTable, names: tuple[str, ...]) -> list[Any]:
-    try:
-        return [table[name] for name in names] or list(relevance.default_layers(table))
-    except KeyError as error:
-        raise ValueError(f"--layers: {error.args[0]}") from error
-
-
-def _size_of_search(table: LayerTable, rows: Any) -> str:
-    count = sum(row.num_channels for row in rows)
-    every = relevance.candidate_layers(table)
-    scope = "all layers" if len(rows) == len(every) else f"{len(rows)} of {len(every)} layers"
-    size = relevance.gram_bytes(rows)
-    large = f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
-    return (
-        f"The search is among {count:,} features of {scope}: a Gram matrix of {large}, and about four "
-        "times as much memory for the pass"
-    )
 
 
 def _check_covered(model: Model, on_uncovered: str) -> None:
@@ -365,19 +337,3 @@ def _summary(learned: Relevance, predictions: Predictions) -> str:
     counts = relevance.num_features(learned)
     text = f"{int((counts > 0).sum())} of {num_classes} classes have features, {int(counts.sum())} together"
     return f"{text}; no image is predicted as the other {len(absent)}" if absent else text
-
-
-def _write_layers(out: Path, table: LayerTable) -> None:
-    write_whole(out / "layers.txt", f"{table}\n".encode())
-    rows = [
-        {
-            "name": row.name,
-            "kind": row.kind,
-            "shape": [n for axis, n in enumerate(row.shape) if axis != row.batch_axis],
-            "channels": row.num_channels,
-            "receptive_field": list(row.receptive_field),
-            "sees_whole_image": row.sees_whole_image,
-        }
-        for row in table
-    ]
-    write_json(out / "layers.json", rows)
