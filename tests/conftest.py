@@ -47,10 +47,13 @@ _FIRST = ("tests/experiments/", "tests/streaming/", "tests/translation/", "tests
 
 def _one_context_a_thread():
     from jax._src.interpreters import mlir
+    from jax._src.lib.mlir import ir
 
     make, of_thread = mlir.make_ir_context, threading.local()
 
     def context():
+        if ir.Context.current is not None:  # a program within one that is being lowered stands beside it
+            return make()
         if not hasattr(of_thread, "context"):
             of_thread.context = make()
         return of_thread.context

@@ -12,6 +12,11 @@ from flax import nnx
 from jax import lax
 
 
+def made_once(make):
+    """`make`, called once, also where a trace of the caller's is under way: values, never tracers."""
+    return functools.cache(jax.ensure_compile_time_eval()(make))
+
+
 class Blocks(nnx.Module):
     """Convolution, normalization, residual branch with stride, dense head, in NNX."""
 
@@ -30,7 +35,7 @@ class Blocks(nnx.Module):
         return self.head(x.mean((1, 2)))
 
 
-@functools.cache
+@made_once
 def nnx_network():
     graph, state = nnx.split(Blocks(nnx.Rngs(0)))
     return (lambda variables, images: nnx.merge(graph, variables)(images)), state
@@ -48,13 +53,13 @@ class LinenNet(nn.Module):
         return nn.Dense(5)(x.reshape(x.shape[0], -1))
 
 
-@functools.cache
+@made_once
 def linen_network():
     net = LinenNet()
     return net.apply, jax.jit(net.init)(jax.random.key(1), jnp.zeros((1, 13, 11, 3)))
 
 
-@functools.cache
+@made_once
 def plain_network():
     """One strided convolution, ReLU, pooling, in bare `lax`."""
     kernel = jax.random.normal(jax.random.key(2), (4, 3, 3, 6)) / 3
@@ -72,7 +77,7 @@ def plain_network():
     return apply, (kernel, jnp.linspace(-0.1, 0.1, 6), dense)
 
 
-@functools.cache
+@made_once
 def gated_network():
     """A squeeze-and-excite gate on a cropped and flipped map, an inner jit and a remat."""
     k1, k2, k3 = jax.random.split(jax.random.key(4), 3)
