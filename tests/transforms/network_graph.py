@@ -161,12 +161,13 @@ def operation(role: str, draw: Callable[..., Any], weight: float = 1.0) -> Calla
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
-    """A ReLU of a network: at which operation it is, what left it, and whether a rule may not know it."""
+    """A ReLU of a network: at which operation it is, what left it, and what a rule may do with it instead."""
 
     place: str
     array: Any
     is_relu6: bool
     may_be_refused: bool
+    is_gate: bool = False  # known as one, it keeps its derivative
 
 
 class Building:
@@ -227,11 +228,13 @@ class Building:
         self.relus.append(Activation(self.place, found, upper is not None, may))
         return found
 
-    def clipped(self, x: Any, fn: Callable[[Any], Any], low: float, high: float, slope: float) -> Any:
+    def clipped(
+        self, x: Any, fn: Callable[[Any], Any], low: float, high: float, slope: float, is_gate: bool = False
+    ) -> Any:
         """A function that is linear between two bounds and constant beyond them."""
         is_ruled = "guided" in self.mode and self.place not in self.plain_at
         found = guided_between(low, high, slope, fn)(x) if is_ruled else fn(x)
-        self.relus.append(Activation(self.place, found, True, True))
+        self.relus.append(Activation(self.place, found, True, True, is_gate))
         return found
 
     def conv(self, x, kernel, strides, padding, dilation, numbers, groups) -> Any:

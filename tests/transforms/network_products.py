@@ -47,8 +47,8 @@ def squeeze_excite(net: Building, v: Value, gate, spelling):
     hidden_layout = "nhwc" if keeps else "nc"
     squeezed = x.to(net.relu(pooled, "jax.nn.relu"), hidden_layout, local=(False, False), moved=True)
     weights = net.mark(squeezed).array @ up
-    if gate == "hard_sigmoid":  # where the gate is not known as one, it is an activation
-        weights = net.clipped(weights, jax.nn.hard_sigmoid, -3, 3, 1 / 6)
+    if gate == "hard_sigmoid":
+        weights = net.clipped(weights, jax.nn.hard_sigmoid, -3, 3, 1 / 6, is_gate=True)
     else:
         weights = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}[gate](weights)
     weights = weights if keeps else weights[:, None, None, :]
