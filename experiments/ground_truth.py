@@ -2,17 +2,17 @@
 
 Paper: J. Oramas, K. Wang, T. Tuytelaars, Visual Explanation by Interpretation, ICLR 2019, Section 4.3 and
 Table 1. Ours: graded difficulties, interventions as a second truth, controls, sanity checks, a deeper network
-with strides, and an own method. It was developed on `single_6c`, plain alone. Its first version (361cc72) was
-frozen before it was scored anywhere else; the present one (2b93660), which also holds the evidence against
-that of the other classes, was chosen on `single_6c`, plain too, but after the first had been scored on all.
+with strides, objects whose class is a shape or a texture, and an own method. That was chosen on `single_6c`,
+plain, and on cue objects of other sizes (a8f7207), but after earlier versions had been scored on all flowers.
 
-    python -m experiments.ground_truth laptop             64 px, 12 cells of 2 folds; see the README for times
-    python -m experiments.ground_truth accelerator        112 px, 1,000 images a class, 5 folds, 28 cells
+    python -m experiments.ground_truth laptop             64 px, 24 cells of 2 folds
+    python -m experiments.ground_truth accelerator        112 px, 1,000 images a class, 5 folds, 40 cells
     python -m experiments.ground_truth laptop --study     what decides the rank of the paper's recipe
 
-It renders an8Flower, trains a network for each variant, difficulty and fold (kept, and gone on with), scores
-every method on held-out images, checks whether the maps explain the network, and leaves `report.html`,
-`metrics.json`, figures and one file a cell in `runs/ground_truth`. Call it again after an interruption.
+It renders flowers and cue objects, trains a network for each variant, difficulty and fold (kept, and gone on
+with), scores every method on held-out images, checks whether the maps explain the network, and leaves
+`report.html`, `metrics.json`, figures and one file a cell in `runs/ground_truth`. Call it again after an
+interruption.
 
 What to expect (Table 1 of the paper, IoU area in percent as recalled, unchecked; original data, 112 px): see
 `RECALLED`. The numbers of this code are in the README.
@@ -31,20 +31,23 @@ import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
+from experiments import cue_tasks
 from experiments.classifier_job import checked_mesh
-from experiments.flowers import FlowerSettings, flower_task, rendered_flowers
+from experiments.flowers import flower_task, rendered_flowers
 from experiments.ground_truth_cells import Cell, Key, load_cell, save_cell
 from experiments.ground_truth_methods import methods_named
 from experiments.ground_truth_metrics import OURS, PAPER, plain_checks, summary
 from experiments.ground_truth_report import write_figures_and_report
 from experiments.ground_truth_study import study_recipe
 from experiments.job import fingerprint, plain_settings, say, step
+from experiments.trained_tasks import TaskSettings
 from vexplain._files import write_json
 from vexplain.catalog import MethodFn, title_of, with_options
 from vexplain.classifiers import SMALL_NAMES
 from vexplain.datasets import Source
 from vexplain.datasets.an8flower import DIFFICULTIES, VARIANTS
 from vexplain.datasets.an8flower.source import NUM_FOLDS
+from vexplain.datasets.cue_objects import CUES
 from vexplain.evaluation import (
     CEILING,
     CONTROLS,
@@ -59,6 +62,7 @@ from vexplain.streaming import Checkpoint, is_writer
 from vexplain.streaming.processes import exists, wait_for_all
 
 STUDIED = ("plain", "textured")  # difficulties of the study
+_DIFFICULTIES = dict.fromkeys(VARIANTS, DIFFICULTIES) | {c: tuple(cue_tasks.DIFFICULTIES) for c in CUES}
 _VERSION = 4  # of the methods and truths: files of older ones are not read
 
 
@@ -67,8 +71,8 @@ class Config:
     """Settings of the benchmark."""
 
     out: Path = Path("runs/ground_truth")
-    variants: tuple[str, ...] = ("single_6c", "double_12c")
-    difficulties: tuple[str, ...] = ("plain", "textured", "distractors")
+    variants: tuple[str, ...] = ("single_6c", "double_12c", "shape", "texture")  # flowers; cue objects
+    difficulties: tuple[str, ...] = ("plain", "textured", "distractors", "clutter")  # where a variant has it
     networks: tuple[str, ...] = ("flower_net", "all_conv_net")
     folds: tuple[int, ...] = (0, 1)
     size: int = 64  # height and width of the images, in pixels
@@ -99,7 +103,8 @@ class Config:
         for name in ("num_test", "num_checked", "num_draws", "num_shown", "num_scored_at_once", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
-        known = {"variants": VARIANTS, "difficulties": DIFFICULTIES, "networks": SMALL_NAMES}
+        every = tuple(dict.fromkeys(itertools.chain(*_DIFFICULTIES.values())))
+        known = {"variants": tuple(_DIFFICULTIES), "difficulties": every, "networks": SMALL_NAMES}
         known |= {"folds": range(NUM_FOLDS), "checked": self.difficulties}
         for name, expected in known.items():
             values = self.all_checked if name == "checked" else getattr(self, name)
@@ -110,7 +115,16 @@ class Config:
                     raise ValueError(f"{name}: {value!r} is none of {', '.join(map(str, expected))}")
         if "flower_net" in self.networks and self.size % 4:
             raise ValueError(f"size is {self.size}: expected a multiple of 4, for flower_net pools twice")
+        if empty := [v for v in self.variants if not set(_DIFFICULTIES[v]) & set(self.difficulties)]:
+            expected = ", ".join(_DIFFICULTIES[empty[0]])
+            raise ValueError(f"difficulties: {empty[0]} has none of them; expected some of {expected}")
         _check_methods(self.methods)
+
+    @property
+    def kinds(self) -> tuple[tuple[str, str], ...]:
+        """Variants with their difficulties."""
+        pairs = itertools.product(self.variants, self.difficulties)
+        return tuple((variant, name) for variant, name in pairs if name in _DIFFICULTIES[variant])
 
     @property
     def all_checked(self) -> tuple[str, ...]:
@@ -124,18 +138,18 @@ class Config:
         options |= {"on_uncovered": "gradient", "on_unmatched": "ignore"}
         return with_options(methods_named(self.methods), **options)
 
-    def flowers(self, key: Key, fold: int, **changes: Any) -> FlowerSettings:
+    def task(self, key: Key, fold: int, **changes: Any) -> TaskSettings:
         """The task of a cell and fold.
 
         Args:
             key: variant, difficulty, network.
             fold: which is held out.
-            **changes: other fields of `FlowerSettings`.
+            **changes: other fields of `TaskSettings`.
         """
         shared = ("size", "num_per_class", "num_test", "samples", "width", "epochs", "batch_size")
         fields = {name: getattr(self, name) for name in (*shared, "learning_rate", "mu", "seed")}
         variant, difficulty, network = key
-        return FlowerSettings(variant, difficulty, network, fold, **(fields | changes))
+        return TaskSettings(variant, difficulty, network, fold, **(fields | changes))
 
 
 def _check_methods(names: tuple[str, ...] | None) -> None:
@@ -169,7 +183,7 @@ _SMOKE = Config(
     num_shown=2,
     study=True,
 )
-_ALL = ("plain", "textured", "distractors", "occluded", "context", "low_contrast", "shortcut")
+_ALL = tuple(dict.fromkeys(itertools.chain(*_DIFFICULTIES.values())))
 PRESETS = {
     "smoke": ("Minutes: does everything run?", _SMOKE),
     "laptop": ("64 px, two folds: training and scoring on 2 CPU cores.", Config()),
@@ -209,9 +223,9 @@ def main(config: Config) -> dict[str, Any]:
     started, timings, found = time.monotonic(), {}, _Found({}, {}, {})
     mesh = _mesh(config)
     config.out.mkdir(parents=True, exist_ok=True)
-    say(f"vexplain: all methods against ground truth on an8Flower, {config.size} px; results in {config.out}")
-    for variant, difficulty in itertools.product(config.variants, config.difficulties):
-        _run(config, _Flowers(config, variant, difficulty, mesh), found, timings)
+    say(f"vexplain: all methods against ground truth, {config.size} px; results in {config.out}")
+    for variant, difficulty in config.kinds:
+        _run(config, _Tasks(config, variant, difficulty, mesh), found, timings)
     metrics = summary(found.cells, found.checks) | {
         "study": found.studies,
         "seconds": timings | {"total": time.monotonic() - started},
@@ -234,26 +248,26 @@ def _mesh(config: Config) -> Any:
     return mesh
 
 
-def _run(config: Config, flowers: "_Flowers", found: _Found, timings: dict[str, float]) -> None:
+def _run(config: Config, tasks: "_Tasks", found: _Found, timings: dict[str, float]) -> None:
     """Scores, checks and studies the networks of one variant and difficulty."""
-    name, difficulty = ", ".join(flowers.kind), flowers.kind[1]
+    name, difficulty = ", ".join(tasks.kind), tasks.kind[1]
     with step(name, timings):
-        for key, fold in flowers.all:
-            found.cells.setdefault(key, []).append(scored_cell(config, flowers, key, fold))
+        for key, fold in tasks.all:
+            found.cells.setdefault(key, []).append(scored_cell(config, tasks, key, fold))
             say(_line(key, fold, found.cells[key][-1]))
     if difficulty in config.all_checked:
         with step(f"Checks on {name}", timings):
             for network in config.networks:
-                key = (*flowers.kind, network)
-                found.checks[key] = checked_cell(config, flowers, key, found.cells[key][0])
+                key = (*tasks.kind, network)
+                found.checks[key] = checked_cell(config, tasks, key, found.cells[key][0])
     if config.study and difficulty in STUDIED:
         with step(f"Study of the recipe on {name}", timings):
-            key = (*flowers.kind, config.networks[0])
-            found.studies[name] = study_recipe(flowers.task(key, config.folds[0]))
+            key = (*tasks.kind, config.networks[0])
+            found.studies[name] = study_recipe(tasks.task(key, config.folds[0]))
 
 
-class _Flowers:
-    """The images of one variant and difficulty, rendered when the first network asks for them."""
+class _Tasks:
+    """The networks of one variant and difficulty; flowers are rendered once, for all folds of all of them."""
 
     def __init__(self, config: Config, variant: str, difficulty: str, mesh: Any):
         self.config, self.kind, self.mesh = config, (variant, difficulty), mesh
@@ -269,26 +283,24 @@ class _Flowers:
 
     def task(self, key: Key, fold: int, **changes: Any) -> Task:
         """The network of a cell and fold, trained if it is not there."""
-        settings = self.config.flowers(key, fold, **changes)
-        if self._images is None:
-            self._images = rendered_flowers(settings, progress=lambda r: tqdm(r, desc="Rendering"))
-        if settings not in self._tasks:
-            self._tasks[settings] = flower_task(
-                settings,
-                images=self._images,
-                directory=self.config.out,
-                mesh=self.mesh,
-                description=f"Training, {settings.name}, fold {fold}",
-            )
+        settings = self.config.task(key, fold, **changes)
+        options = {"directory": self.config.out, "mesh": self.mesh}
+        options |= {"description": f"Training, {settings.name}, fold {fold}"}
+        if settings not in self._tasks and self.kind[0] in CUES:
+            self._tasks[settings] = cue_tasks.cue_task(settings, **options)
+        elif settings not in self._tasks:
+            if self._images is None:
+                self._images = rendered_flowers(settings, progress=lambda r: tqdm(r, desc="Rendering"))
+            self._tasks[settings] = flower_task(settings, images=self._images, **options)
         return self._tasks[settings]
 
 
-def scored_cell(config: Config, flowers: _Flowers, key: Key, fold: int) -> Cell:
+def scored_cell(config: Config, tasks: _Tasks, key: Key, fold: int) -> Cell:
     """The scores of a cell and fold, from its file if there is one."""
     path = _path(config, "cells", key, fold, ".npz", also=("num_checked", "num_draws"))
     if exists(path):
         return load_cell(path)
-    task = flowers.task(key, fold)
+    task = tasks.task(key, fold)
     started, checkpoint = time.monotonic(), Checkpoint(path.with_suffix(".scores"))
     scores = score_task(
         task,
@@ -296,7 +308,7 @@ def scored_cell(config: Config, flowers: _Flowers, key: Key, fold: int) -> Cell:
         has_hindsight=config.methods is None,
         batch_size=config.num_scored_at_once,
         seed=config.seed,
-        mesh=flowers.mesh,
+        mesh=tasks.mesh,
         checkpoint=checkpoint,
         description="Scoring heatmaps",
     )
@@ -320,7 +332,7 @@ def gallery(config: Config, task: Task, scores: Any) -> tuple[dict[str, np.ndarr
     return {name: np.asarray(batch[name]) for name in ("images", "masks")}, found
 
 
-def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dict[str, Any]:
+def checked_cell(config: Config, tasks: _Tasks, key: Key, cell: Cell) -> dict[str, Any]:
     """Whether the maps explain the network of the first fold: sanity checks, deletion, insertion."""
     path = _path(config, "checks", key, config.folds[0], ".json", also=("num_scored_at_once",))
     if exists(path):
@@ -328,10 +340,10 @@ def checked_cell(config: Config, flowers: _Flowers, key: Key, cell: Cell) -> dic
     fold = config.folds[0]
     signs = {name: score.sign for name, score in cell.scores.items()}
     found = check_task(
-        flowers.task(key, fold),
+        tasks.task(key, fold),
         config.chosen,
         signs=signs,
-        random_labels=flowers.task(key, fold, has_random_labels=True),
+        random_labels=tasks.task(key, fold, has_random_labels=True),
         num_images=config.num_checked,
         num_draws=config.num_draws,
         batch_size=min(config.num_scored_at_once, config.num_checked),

@@ -117,7 +117,7 @@ def _key_figures(cells: Any, checks: Any) -> list[tuple[str, str, str]]:
 
 
 def _as_in_the_paper(network: str, cells: Mapping[Key, Sequence[Cell]]) -> list[Section]:
-    plain = {key[0]: folds for key, folds in cells.items() if key[1] == "plain"}
+    plain = {key[0]: folds for key, folds in cells.items() if key[1] == "plain" and key[0] in _VARIANTS}
     if not plain:
         return []
     variants = list(plain)
@@ -146,15 +146,16 @@ def _of_relevant_features(methods: Iterable[str]) -> list[int]:
 def _over_cells(network: str, cells: Mapping[Key, Sequence[Cell]]) -> list[Section]:
     sections = []
     for score in ("IoU area", "best IoU", "part-effect correlation"):
-        if any(score not in c.scores[OURS].values for folds in cells.values() for c in folds):
+        measured = {k: folds for k, folds in cells.items() if score in folds[0].scores[OURS].values}
+        if not measured:
             continue
-        order = ranked_methods(cells, score)
+        order = ranked_methods(measured, score)
         rows = []
         for method in order:
-            found = [mean_and_deviation(folds, method, score) for folds in cells.values()]
+            found = [mean_and_deviation(folds, method, score) for folds in measured.values()]
             mean = float(np.mean([value for value, _ in found]))
             rows.append([title_of(method), _number(score, mean), *(_number(score, *f) for f in found)])
-        header = ["method", "mean", *(f"{variant[:6]} {difficulty}" for variant, difficulty, _ in cells)]
+        header = ["method", "mean", *(f"{variant[:6]} {difficulty}" for variant, difficulty, _ in measured)]
         table = Table(header, rows, bold_rows=_of_relevant_features(order))
         sections.append(Section(f"{score} in all cells: {network}", (_MEANINGS[score],), (), table))
     return sections

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from experiments import flowers as flowers_module
-from experiments.flowers import FlowerSettings, flower_task, rendered_flowers
+from experiments import trained_tasks
+from experiments.cue_tasks import cue_task
+from experiments.flowers import flower_task, rendered_flowers
+from experiments.trained_tasks import TaskSettings
 from vexplain.attribution import gradient
 from vexplain.catalog import title_of
 from vexplain.classifiers import training
@@ -18,7 +21,7 @@ from vexplain.datasets.an8flower import fold_indices, part_names
 from vexplain.evaluation import CEILING, CONTROLS, Benchmark, benchmark, score_task
 from vexplain.streaming.devices import data_mesh
 
-SETTINGS = FlowerSettings(
+SETTINGS = TaskSettings(
     size=16, num_per_class=12, num_test=10, samples=1, width=4, epochs=2, batch_size=16, learning_rate=0.01
 )
 
@@ -85,7 +88,7 @@ def test_a_second_call_reads_what_the_first_one_kept(task, flowers, folder, monk
     def unexpected(*args, **options):
         raise AssertionError("was made again")
 
-    monkeypatch.setattr(flowers_module, "learn_relevance", unexpected)
+    monkeypatch.setattr(trained_tasks, "learn_relevance", unexpected)
     monkeypatch.setattr(training, "shuffled_batches", lambda source, size, seed: (unexpected, 3))
     assert len(task.train) // SETTINGS.batch_size == 3  # steps an epoch, as above
     again = flower_task(SETTINGS, images=flowers, directory=folder, mesh=data_mesh(2))
@@ -222,3 +225,19 @@ def test_what_cannot_be_scored_is_named(task, looked_up):
         benchmark(of_colors, task, **options)
     with pytest.raises(TypeError, match=r"method is a str: expected a function \(apply, variables"):
         inspect.unwrap(benchmark)("gradient", task)
+
+
+def test_the_task_of_a_cue_shows_it_and_no_other_and_folds_share_no_image(tmp_path):
+    settings = dataclasses.replace(SETTINGS, variant="texture", difficulty="clutter", epochs=1)
+    task = cue_task(settings, directory=tmp_path)
+    batch = task.test[np.arange(12)]
+    assert task.name == "texture, clutter, flower_net"
+    assert (len(task.train), len(task.test), task.relevance.class_names[0]) == (72, 12, "stripes")
+    np.testing.assert_array_equal(batch["labels"], batch["textures"])
+    assert (batch["shapes"] != batch["labels"]).any()
+    assert 0.05 < batch["masks"].mean() < 0.4
+    other = cue_task(dataclasses.replace(settings, fold=1, epochs=1), directory=tmp_path)
+    assert (np.asarray(other.train[[0]]["images"]) != np.asarray(task.train[[0]]["images"])).any()
+    shown = score_task(task, ["gradient"], has_hindsight=False)
+    assert set(shown) >= {"gradient", CEILING}
+    assert "part-effect correlation" not in shown["gradient"].values
