@@ -55,6 +55,8 @@ from vexplain.transforms import layers
 # One of each kind, in minutes; `experiments.ground_truth` compares all of them.
 METHODS = (
     "relevant_features",
+    "resampled_relevant_features",
+    "relevant_evidence",
     "gradient",
     "guided_backprop",
     "grad_cam",

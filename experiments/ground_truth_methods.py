@@ -23,7 +23,8 @@ def methods_named(names: tuple[str, ...] | None) -> dict[str, MethodFn]:
         ['gradient', 'deconvnet, resampled pooling']
     """
     if names is None:
-        names = (*METHODS, *(f"{name}{RESAMPLED}" for name, method in METHODS.items() if method.rules))
+        guided = (name for name, m in METHODS.items() if m.rules and f"resampled_{name}" not in METHODS)
+        names = (*METHODS, *(f"{name}{RESAMPLED}" for name in guided))
     found = {}
     for name in names:
         method = METHODS[name.removesuffix(RESAMPLED)]

@@ -126,6 +126,8 @@ _GRADIENT, _CAM, _RELEVANT = "gradient", "class activation map", "relevant featu
 METHODS = Catalog([  # one row a method; the papers in full are in the documentation of the functions
     Method(relevance.relevant_features, "relevant features (paper)", _RELEVANT, "f + K b", "positive",
            "Oramas et al., ICLR 2019", ("relevance", "ReLUs")),
+    Method(relevance.resampled_relevant_features, "relevant features, resampled (ours)", _RELEVANT, "f + K b",
+           "positive", "Oramas et al., ICLR 2019; this library", ("relevance", "ReLUs")),
     Method(relevance.relevant_evidence, "relevant evidence (ours)", _RELEVANT, "f + 2 b", "positive",
            "this library", ("relevance",)),
     Method(attribution.gradient, "gradient", _GRADIENT, "f + b", "signed",

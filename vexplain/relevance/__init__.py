@@ -61,6 +61,7 @@ from vexplain.relevance.recipe import combined_maps as combined_maps
 from vexplain.relevance.recipe import explain as explain
 from vexplain.relevance.recipe import feature_name as feature_name
 from vexplain.relevance.recipe import relevant_features as relevant_features
+from vexplain.relevance.recipe import resampled_relevant_features as resampled_relevant_features
 from vexplain.relevance.scores import TopFeatures as TopFeatures
 from vexplain.relevance.scores import feature_scores as feature_scores
 from vexplain.relevance.scores import top_features as top_features

@@ -26,6 +26,7 @@ from vexplain.relevance.layout import layer_and_channel, split_features
 from vexplain.relevance.scores import TopFeatures, feature_scores, top_features
 from vexplain.transforms import (
     GUIDED,
+    RESAMPLED_POOL,
     RESAMPLED_STRIDE,
     Layer,
     Rule,
@@ -174,6 +175,46 @@ def relevant_features(
         >>> relevant_features(apply, jnp.eye(2), images, relevance=relevance, num_features=1).shape
         (2, 12, 12)
     """
+    options = {"on_uncovered": on_uncovered, "signal": signal, "combination": combination}
+    return _explanation(network, images, targets, relevance, num_features, rules, **options).heatmaps
+
+
+@attribution_method(after=check_classes_have_features)
+def resampled_relevant_features(
+    network: Network,
+    images: Array,
+    targets: Targets,
+    *,
+    relevance: Relevance,
+    num_features: int = 3,
+    on_uncovered: str = "raise",
+    signal: str = "activation",
+    combination: str = "maximum",
+) -> Heatmaps:
+    """Returns the heatmaps of the paper's recipe with resampled poolings too (*ours*).
+
+    What comes back to a pooling is enlarged to its input instead of sent to the winners, as Section 3.3 of
+    the paper has it for strides: `relevant_features` with `rules=GUIDED | RESAMPLED_STRIDE | RESAMPLED_POOL`.
+    A network without poolings has the maps of the paper's recipe.
+
+    Args:
+        relevance: what `learn_relevance` returned for this network.
+        num_features: K, see `explain`.
+        on_uncovered: see `with_rules`.
+        signal: see `explain`.
+        combination: see `explain`.
+
+    Example:
+        >>> from vexplain import ArraySource, learn_relevance
+        >>> apply = lambda variables, images: jax.nn.relu(images).mean((1, 2)) @ variables
+        >>> images = np.zeros((2, 12, 12, 2), np.float32)
+        >>> images[0, 3:9, 2:6, 0] = images[1, 5:, 5:, 1] = 1
+        >>> source = ArraySource(images, np.array([0, 1]), class_names=("red", "green"))
+        >>> relevance = learn_relevance(apply, jnp.eye(2), source, mu=2)
+        >>> resampled_relevant_features(apply, jnp.eye(2), images, relevance=relevance).shape
+        (2, 12, 12)
+    """
+    rules = GUIDED | RESAMPLED_STRIDE | RESAMPLED_POOL
     options = {"on_uncovered": on_uncovered, "signal": signal, "combination": combination}
     return _explanation(network, images, targets, relevance, num_features, rules, **options).heatmaps
 
