@@ -31,6 +31,7 @@ from vexplain.attribution.heatmaps import positive_heatmaps as positive_heatmaps
 from vexplain.attribution.perturbation import occlusion as occlusion
 from vexplain.attribution.propagation import Propagation as Propagation
 from vexplain.attribution.propagation import attn_lrp as attn_lrp
+from vexplain.attribution.propagation import deeplift as deeplift
 from vexplain.attribution.propagation import lrp as lrp
 from vexplain.attribution.propagation import propagate as propagate
 from vexplain.attribution.scores import Score as Score

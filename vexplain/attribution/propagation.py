@@ -12,8 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain.attribution.calling import Network, attribution_method
-from vexplain.transforms import Rule, Rules, attention_lrp, epsilon_plus_flat, lrp_composite
-from vexplain.typing import Array, Attributions, Shaped, Targets
+from vexplain.attribution.gradients import broadcast_baseline
+from vexplain.transforms import (
+    DIFFERENCES,
+    Rule,
+    Rules,
+    attention_lrp,
+    epsilon_plus_flat,
+    lrp_composite,
+    paired,
+    with_rules,
+)
+from vexplain.typing import AnyArray, Array, Attributions, Shaped, Targets
 
 
 class Propagation(NamedTuple):
@@ -138,6 +148,44 @@ def attn_lrp(
          [2.5 0. ]]
     """
     return _propagated(network, images, targets, composite, on_uncovered).attributions
+
+
+@attribution_method
+def deeplift(
+    network: Network,
+    images: Array,
+    targets: Targets,
+    *,
+    baseline: float | AnyArray = 0.0,
+) -> Attributions:
+    """Returns the difference of the score from that of a baseline, shared out among the pixels (DeepLIFT).
+
+    The rescale rule: what leaves a step differs by Δy from what leaves it for the baseline, and a function of
+    one number, y = f(x), hands on the multiplier Δy / Δx in place of its derivative. The attributions
+    m (x - x') of an image sum to y(x) - y(x'), exactly and for any baseline. `transforms.differences` has the
+    multipliers of maxima, products and quotients.
+
+    Args:
+        baseline: x', an image without information: a number, or an array that broadcasts to the images.
+
+    Raises:
+        ValueError: a step of the network has no multiplier, or its batch axis could not be followed.
+
+    References:
+        Shrikumar, Greenside, Kundaje, Learning Important Features Through Propagating Activation Differences,
+        ICML 2017, Equations 1 and 11.
+
+    Example:
+        >>> apply = lambda v, x: 2 * jax.nn.relu(x[:, 0, 0]) + 2 * jax.nn.relu(x[:, 0, 1] - 0.5)
+        >>> print(deeplift(apply, None, jnp.array([[[[0.25], [1.0]]]]), score=lambda y, t: y[:, 0])[0, 0, :, 0])
+        [0.5 1. ]
+    """
+    pairs = paired(images, broadcast_baseline(baseline, images))
+    doubled = jax.tree.map(lambda leaf: jnp.repeat(leaf, 2, axis=0), targets)
+    scored = lambda v, x, t: network.score(network.apply(v, x), t)  # noqa: E731
+    ruled = with_rules(scored, DIFFERENCES, on_unmatched="ignore")
+    multipliers = jax.grad(lambda x: ruled(network.variables, x, doubled)[::2].sum())(pairs)[::2]
+    return multipliers * (images - broadcast_baseline(baseline, images))
 
 
 def _propagated(network, images, targets, composite, on_uncovered) -> Propagation:

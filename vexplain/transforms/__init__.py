@@ -11,6 +11,8 @@ from vexplain.transforms.composites import epsilon_alpha2_beta1_flat as epsilon_
 from vexplain.transforms.composites import epsilon_gamma_box as epsilon_gamma_box
 from vexplain.transforms.composites import epsilon_plus_flat as epsilon_plus_flat
 from vexplain.transforms.composites import lrp_composite as lrp_composite
+from vexplain.transforms.differences import DIFFERENCES as DIFFERENCES
+from vexplain.transforms.differences import paired as paired
 from vexplain.transforms.layer import Layer as Layer
 from vexplain.transforms.layer_table import LayerTable as LayerTable
 from vexplain.transforms.layer_table import layers as layers

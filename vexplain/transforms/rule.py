@@ -17,6 +17,7 @@ class Step:
         kind: the primitive's name (`conv_general_dilated`, `dot_general`, `max`, ...).
         params: its parameters.
         operand: which of the inputs of the layer is the activation that enters it.
+        moving: which of the inputs depend on the images.
         batches: for each input, and last for what leaves, its batch axis, and how many positions this holds
             for each image; `None` of what does not depend on the images, and where it could not be followed;
             of a rule that `is_propagation` only.
@@ -27,6 +28,7 @@ class Step:
     kind: str
     params: Any
     operand: int
+    moving: tuple[int, ...] = ()
     batches: tuple[tuple[int, int] | None, ...] = ()
     take_apart: Callable[[Sequence[Any]], LinearParts] | None = None
 

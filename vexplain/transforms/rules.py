@@ -226,6 +226,7 @@ def _change(rule: Rule, layer: Layer, draft: Draft, traced: Traced) -> Change:
         draft.step.kind,
         draft.step.params,
         operand,
+        tuple(k for k, v in enumerate(inputs) if v.depends_on_images),
         tuple(draft.batches.get(v) for v in (*inputs, draft.leaving)),
         (lambda xs: parts_of(draft, inputs, xs)) if is_taken_apart else None,
     )
