@@ -100,8 +100,9 @@ def _of_product(step, original, inputs, moving, cotangent):
 def _of_quotient(step, inputs, cotangent):
     (a, b), (of_a, of_b) = inputs, step.batches[:2]
     inverse = 1 / b
-    to_a = cotangent * (inverse - _difference(inverse, of_b) / 2)
-    return to_a, -cotangent * (a - _difference(a, of_a) / 2) * inverse * _swapped(inverse, of_b)
+    means = a - _difference(a, of_a) / 2, inverse - _difference(inverse, of_b) / 2
+    to_a, to_inverse = jax.vjp(jnp.multiply, *means)[1](cotangent)
+    return to_a, -to_inverse * inverse * _swapped(inverse, of_b)
 
 
 def _swapped(x: Any, batch: Any) -> Any:
