@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.references.propagation_weights import CLASSES, MEAN, SCALE, drawn
+from tests.references.propagation_weights import MEAN, SCALE, drawn
 from tests.transforms import networks
 from vexplain import transforms as t
 from vexplain.attribution import attn_lrp, deeplift, lrp, propagate
@@ -152,7 +152,8 @@ def explicit_layer():
 
         def everything(v, x, slopes):
             maps = {
-                name: lrp(one_layer, v, x, slopes, score=score, composite=rule) for name, rule in RULES.items()
+                name: lrp(one_layer, v, x, slopes, score=score, composite=rule)
+                for name, rule in RULES.items()
             }
             flat = lambda p: one_layer(v, p.reshape(1, 5, 4, 2)).reshape(-1)  # noqa: E731
             zeros = jnp.zeros(40)
@@ -310,7 +311,9 @@ def by_gradients(f, x):
     return x * STOP(f(x) / x)
 
 
-def transformer(v, images, *, activation=lambda f, x: f(x), product=lambda f, a, b: f(a, b), held=lambda d: d):
+def transformer(
+    v, images, *, activation=lambda f, x: f(x), product=lambda f, a, b: f(a, b), held=lambda d: d
+):
     """Patches, a class token, layer norms without shift, attention, a gated MLP; no bias anywhere."""
 
     def norm(x):
@@ -352,9 +355,7 @@ def test_attn_lrp_is_input_times_gradient_of_a_network_written_for_it(tokens):
 
 def test_cp_lrp_conserves_through_attention(tokens):
     """Nothing goes through the attention weights, and so, without biases, nothing is lost."""
-    found = run(
-        lambda v, x: propagate(transformer, v, x, 2, composite=t.conservative_lrp(0.0)), *tokens
-    )
+    found = run(lambda v, x: propagate(transformer, v, x, 2, composite=t.conservative_lrp(0.0)), *tokens)
     np.testing.assert_allclose(found.absorbed, 0, atol=1e-11 * np.abs(found.scores).max())
 
 
@@ -384,7 +385,10 @@ def test_deeplift_is_complete_for_a_transformer(tokens):
 def test_networks_of_every_style(style):
     """Batch and group normalization, residual branches, gates, remat, poolings that overlap."""
     apply, variables = networks.ALL[style]()
-    variables, images = jax.tree.map(np.asarray, variables), np.random.default_rng(4).uniform(size=(2, 13, 11, 3))
+    variables, images = (
+        jax.tree.map(np.asarray, variables),
+        np.random.default_rng(4).uniform(size=(2, 13, 11, 3)),
+    )
 
     def parts(v, x):
         composite = t.epsilon_gamma_box() if style != "gated" else t.lrp_gamma()
@@ -413,7 +417,7 @@ def test_what_no_rule_is_for_is_refused_by_name():
         with pytest.raises(ValueError, match=rf'says nothing of 1 .*{name}.*on_uncovered="gradient"'):
             refused(lrp, apply, None, composite=LRP_0)
     refused(lrp, exponential, None, composite=LRP_0, on_uncovered="gradient")
-    with pytest.raises(ValueError, match="says nothing of 1 .*relu_1"):
+    with pytest.raises(ValueError, match=r"says nothing of 1 .*relu_1"):
         jax.eval_shape(t.with_rules(lambda v, x: jax.nn.relu(x @ w), LRP_0), None, jnp.zeros((1, 2, 2, 3)))
     with pytest.raises(ValueError, match=r"DIFFERENCES has no multiplier for layer .*cumprod"):
         refused(deeplift, lambda v, x: jnp.cumprod(x.mean((1, 2)), 1), None)
@@ -422,9 +426,9 @@ def test_what_no_rule_is_for_is_refused_by_name():
 def test_a_rule_of_pixels_is_refused_where_these_go_elsewhere_too():
     w = np.eye(3)
     around = lambda v, x: (jax.nn.relu(x @ w) + x).mean((1, 2))  # noqa: E731
-    with pytest.raises(ValueError, match="lrp_flat is for the first linear layer.* images also go to: add"):
+    with pytest.raises(ValueError, match=r"lrp_flat is for the first linear layer.* images also go to: add"):
         refused(lrp, around, None)
-    with pytest.raises(ValueError, match="lrp_flat .* none of this network takes pixels"):
+    with pytest.raises(ValueError, match=r"lrp_flat .* none of this network takes pixels"):
         refused(lrp, lambda v, x: jax.nn.relu(x).mean((1, 2)) @ w, None)
     refused(lrp, around, None, composite=LRP_0)
 
@@ -465,7 +469,10 @@ def test_cost_in_backward_passes(composite, most):
         return x.mean((1, 2))
 
     shapes = [(3, 3, 3, 16), *[(3, 3, 16, 16)] * 4]
-    given = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes], jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
+    given = (
+        [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes],
+        jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32),
+    )
     flops = lambda fn: jax.jit(fn).lower(*given).compile().cost_analysis()["flops"]  # noqa: E731
     forward = flops(apply)
     backward = flops(lambda v, x: jax.grad(lambda x: apply(v, x)[:, 0].sum())(x)) - forward

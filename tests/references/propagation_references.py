@@ -1,6 +1,6 @@
-"""Makes `propagation.npz`: a small network of PyTorch, explained by Zennit 0.5.1 and Captum 0.9.0, in float64.
+"""Makes `propagation.npz`: a small network of PyTorch, by Zennit 0.5.1 and Captum 0.9.0, in float64.
 
-    python -m tests.references.propagation_references     (with the extra `parity`; a part of `make references`)
+    python -m tests.references.propagation_references      (with the extra `parity`; in `make references`)
 
 A convolution with stride and padding, a batch normalization with some negative scales, ReLU, max pooling, a
 convolution, ReLU, the mean over the image, and a dense layer. Pixels are normalized before, outside of what

@@ -20,9 +20,9 @@ from vexplain.transforms import (
     attention_lrp,
     epsilon_plus_flat,
     lrp_composite,
-    paired,
     with_rules,
 )
+from vexplain.transforms.differences import paired
 from vexplain.typing import AnyArray, Array, Attributions, Shaped, Targets
 
 
@@ -137,7 +137,7 @@ def attn_lrp(
 
     References:
         Achtibat et al., AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers, ICML
-        2024, Equations 8, 13, 14, 15.
+        2024, Section 3.
         Ali et al., XAI for Transformers: Better Explanations through Conservative Propagation, ICML 2022.
 
     Example:
@@ -173,11 +173,12 @@ def deeplift(
 
     References:
         Shrikumar, Greenside, Kundaje, Learning Important Features Through Propagating Activation Differences,
-        ICML 2017, Equations 1 and 11.
+        ICML 2017, Equation 1 and Section 3.5.1.
 
     Example:
         >>> apply = lambda v, x: 2 * jax.nn.relu(x[:, 0, 0]) + 2 * jax.nn.relu(x[:, 0, 1] - 0.5)
-        >>> print(deeplift(apply, None, jnp.array([[[[0.25], [1.0]]]]), score=lambda y, t: y[:, 0])[0, 0, :, 0])
+        >>> images = jnp.array([[[[0.25], [1.0]]]])
+        >>> print(deeplift(apply, None, images, score=lambda y, t: y[:, 0])[0, 0, :, 0])
         [0.5 1. ]
     """
     pairs = paired(images, broadcast_baseline(baseline, images))

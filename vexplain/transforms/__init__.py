@@ -12,12 +12,11 @@ from vexplain.transforms.composites import epsilon_gamma_box as epsilon_gamma_bo
 from vexplain.transforms.composites import epsilon_plus_flat as epsilon_plus_flat
 from vexplain.transforms.composites import lrp_composite as lrp_composite
 from vexplain.transforms.differences import DIFFERENCES as DIFFERENCES
-from vexplain.transforms.differences import paired as paired
 from vexplain.transforms.layer import Layer as Layer
 from vexplain.transforms.layer_table import LayerTable as LayerTable
 from vexplain.transforms.layer_table import layers as layers
-from vexplain.transforms.loops import fast_in_loops as fast_in_loops
 from vexplain.transforms.linear_parts import LinearParts as LinearParts
+from vexplain.transforms.loops import fast_in_loops as fast_in_loops
 from vexplain.transforms.propagation import LRP_DEVIATION as LRP_DEVIATION
 from vexplain.transforms.propagation import LRP_HALVES as LRP_HALVES
 from vexplain.transforms.propagation import LRP_SECANT as LRP_SECANT

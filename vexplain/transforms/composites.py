@@ -97,7 +97,8 @@ def attention_lrp(epsilon: float = 1e-6) -> Rules:
         epsilon: of `lrp_epsilon`.
 
     References:
-        Achtibat et al., AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers, ICML 2024.
+        Achtibat et al., AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers, ICML
+        2024.
     """
     return lrp_epsilon(epsilon) | LRP_HALVES
 

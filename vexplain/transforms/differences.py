@@ -3,11 +3,11 @@
 The network runs on a batch in which every image is followed by its baseline. What is sent back through a step
 to an image is a multiplier m, so that m Δx shares out the difference Δy of what leaves exactly:
 
-    a function of one number       m = Δy / Δx, its derivative where Δx is 0     Shrikumar et al., 2017, Eq. 11
+    a function of one number       m = Δy / Δx, its derivative where Δx is 0         Shrikumar et al., 2017
     a maximum                      of an increase Δy / Δx to the winner of the image, of a decrease to that of
-                                   the baseline, and 0 to all others                              this library
-    a product a b                  the mean of b and its baseline to a, that of a to b            this library
-    a quotient a / b               as the product of a and 1 / b                                  this library
+                                   the baseline, and 0 to all others                            this library
+    a product a b                  the mean of b and its baseline to a, that of a to b          this library
+    a quotient a / b               as the product of a and 1 / b                                this library
 
 Linear steps keep their gradient. So Σ m Δx over the pixels is the difference of the scores, of any network.
 """

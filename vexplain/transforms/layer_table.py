@@ -194,10 +194,7 @@ def layers_of_program(program: Program, images: Any, *, as_spans: bool = False) 
     for step in flat.steps:
         if step.outputs and step.out.depends_on_images:
             flows.update(zip(step.outputs, flows_after(step, flows, image_shape), strict=True))
-    if as_spans:
-        drafts = find_spans(flat.steps, flows, image_shape[0])
-    else:
-        drafts = find_layers(flat.steps, flows)
+    drafts = find_spans(flat.steps, flows, image_shape[0]) if as_spans else find_layers(flat.steps, flows)
     obstacles = tuple(Obstacle(d.step.kind, d.step.path) for d in drafts if d.kind == OBSTACLE)
     drafts = [draft for draft in drafts if draft.kind != OBSTACLE]
     made = [

@@ -6,22 +6,22 @@ sums, residual connections, average pooling, reshapes, padding, and max pooling,
 winner. At the end R = images · c. With u what enters a linear layer and z = W u + b what leaves it (its bias,
 and a normalization with constant statistics, are a part of it), and a⁺, a⁻ the positive and negative parts:
 
-    lrp_epsilon(ε)          c_u = Wᵀ (c z / (z + ε sign z)); ε = 0 is LRP-0, c_u = Wᵀ c       Bach et al., 2015
-    lrp_gamma(γ)            W + γ W⁺ in place of W, and the same of z                   Montavon et al., 2019
-    lrp_alpha_beta(α, β)    α and β times the shares of the positive and the negative W u    Bach et al., 2015
+    lrp_epsilon(ε)          c_u = Wᵀ (c z / (z + ε sign z)); ε = 0 is LRP-0, c_u = Wᵀ c      Bach et al., 2015
+    lrp_gamma(γ)            W + γ W⁺ in place of W, and the same of z                  Montavon et al., 2019
+    lrp_alpha_beta(α, β)    α and β times the shares of the positive and the negative W u   Bach et al., 2015
     lrp_z_plus()            the same of α = 1, β = 0                                    Montavon et al., 2017
     lrp_box(low, high)      zB, for pixels that are bounded, at the first linear layer  Montavon et al., 2017
     lrp_w_squared()         shares of the squared weights, there too                    Montavon et al., 2017
     lrp_flat()              equal shares, there too                                        Bach et al., 2016
     LRP_SECANT              through an activation function f, c · f(x) / x, 0 at 0: R passes unchanged
     LRP_DEVIATION           through a layer, group or RMS normalization, the gradient with the deviation held
-                            constant                        Ali et al., 2022; Achtibat et al., 2024, Eq. 14
+                            constant                        Ali et al., 2022; Achtibat et al., 2024
     LRP_HALVES              through a product of two activations, half of the gradient to each
-                                                            Achtibat et al., 2024, Eq. 13
+                                                            Achtibat et al., 2024
     LRP_SIGNAL              the same, but all to what a softmax or a sigmoid scales: nothing goes through
                             attention weights and gates     Arras et al., 2017; Ali et al., 2022 (CP-LRP)
 
-The softmax keeps its gradient, which is the rule of AttnLRP (Achtibat et al., 2024, Eq. 15). That gamma and
+The softmax keeps its gradient, which is the rule of AttnLRP (Achtibat et al., 2024). That gamma and
 alpha-beta take inputs of both signs is the generalized rule of Andéol et al., 2021; that gamma then needs two
 linear passes back and one forward, by the absolute values of u and W, is ours.
 
@@ -37,8 +37,6 @@ import jax.numpy as jnp
 
 from vexplain.transforms.rule import Rule
 from vexplain.transforms.spellings import RECOGNIZED
-
-_SQUASHED = RECOGNIZED  # activation functions that are known by their values
 
 
 @functools.cache
@@ -60,7 +58,9 @@ def lrp_epsilon(epsilon: float = 1e-6) -> Rule:
     def backward(step, layer, original, inputs, cotangent):
         z = original(*inputs)
         shared = cotangent * _ratio(z, z + epsilon * _sign(z)) if epsilon else cotangent
-        return _only(step, inputs, jax.vjp(_of_entering(original, step, inputs), inputs[step.operand])[1](shared)[0])
+        return _only(
+            step, inputs, jax.vjp(_of_entering(original, step, inputs), inputs[step.operand])[1](shared)[0]
+        )
 
     return _linear_rule(f"lrp_epsilon({epsilon:g})", backward)
 
@@ -100,7 +100,8 @@ def lrp_gamma(gamma: float = 0.25) -> Rule:
 def lrp_alpha_beta(alpha: float = 2.0, beta: float = 1.0) -> Rule:
     """Returns the rule that takes positive and negative contributions apart, of linear layers.
 
-        R_i = Σ_j (α (u_i w_ij)⁺ / (Σ_i' (u_i' w_i'j)⁺ + b_j⁺) - β (u_i w_ij)⁻ / (Σ_i' (u_i' w_i'j)⁻ + b_j⁻)) R_j
+        R_i = Σ_j (α (u_i w_ij)⁺ / p_j - β (u_i w_ij)⁻ / n_j) R_j,
+        p_j = Σ_i (u_i w_ij)⁺ + b_j⁺,        n_j = Σ_i (u_i w_ij)⁻ + b_j⁻
 
     Args:
         alpha: α, 1 or more.
@@ -111,7 +112,9 @@ def lrp_alpha_beta(alpha: float = 2.0, beta: float = 1.0) -> Rule:
     """
     _check("beta", beta)
     if abs(alpha - beta - 1) > 1e-9:
-        raise ValueError(f"alpha is {alpha} and beta {beta}: expected alpha - beta = 1, as in (2, 1) or (1, 0)")
+        raise ValueError(
+            f"alpha is {alpha} and beta {beta}: expected alpha - beta = 1, as in (2, 1) or (1, 0)"
+        )
 
     def backward(step, layer, original, inputs, cotangent):
         parts = step.take_apart(inputs)
@@ -214,9 +217,7 @@ def _halved(step, layer, original, inputs, cotangent):
     return [None if sent is None else sent / 2 for sent in jax.vjp(original, *inputs)[1](cotangent)]
 
 
-LRP_SECANT = Rule(
-    "LRP_SECANT", lambda layer, table: layer.kind in _SQUASHED, _secant, is_propagation=True
-)
+LRP_SECANT = Rule("LRP_SECANT", lambda layer, table: layer.kind in RECOGNIZED, _secant, is_propagation=True)
 LRP_DEVIATION = Rule(
     "LRP_DEVIATION",
     lambda layer, table: layer.kind == "deviation",

@@ -28,7 +28,10 @@ from vexplain.transforms.rule import Rule, Rules, Step
 from vexplain.transforms.spans import STATISTIC, ways_around
 
 _MOST_NAMED = 3  # layers that a message names
-_OWN_DERIVATIVES = ("a custom_jvp function", "a custom_vjp function")  # which a propagation takes the place of
+_OWN_DERIVATIVES = (
+    "a custom_jvp function",
+    "a custom_vjp function",
+)  # which a propagation takes the place of
 
 
 def with_rules(

@@ -213,9 +213,7 @@ def _with_places(drafts: Sequence[Draft], moving: Sequence[Equation]) -> list[Dr
     for step in reversed(moving):
         if step in linear or not before.isdisjoint(step.outputs):
             before.update(v for v in step.inputs if v.depends_on_images)
-    return [
-        dataclasses.replace(d, is_last=d.step in linear and d.leaving not in before) for d in drafts
-    ]
+    return [dataclasses.replace(d, is_last=d.step in linear and d.leaving not in before) for d in drafts]
 
 
 # --------------------------------------------------------------------------- what is not linear
