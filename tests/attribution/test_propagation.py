@@ -324,7 +324,7 @@ def transformer(
     x = x.reshape(len(x), -1, 6)
     q, k, values = (norm(x) @ w for w in v["qkv"])
     logits = product(lambda a, b: jnp.einsum("nqc,nkc->nqk", a, b), q, k)
-    x = x + product(lambda a, b: a @ b, jax.nn.softmax(logits / 6**0.5), values)
+    x = x + product(lambda a, b: a @ b, jax.nn.softmax(logits / jnp.sqrt(6.0)), values)
     gate, up = (norm(x) @ w for w in v["mlp"])
     x = x + product(lambda a, b: a * b, activation(jax.nn.silu, gate), up) @ v["down"]
     return norm(x)[:, 1] @ v["head"]

@@ -143,7 +143,8 @@ def attn_lrp(
     Example:
         >>> apply = lambda w, images: (images[:, 0] * (images[:, 1] @ w)).sum(1)
         >>> images, w = jnp.array([[[[0.5, 1.0]], [[1.0, 0.0]]]]), jnp.array([[2.0, 4.0], [0.0, 1.0]])
-        >>> print(attn_lrp(apply, w, images, score=lambda outputs, targets: outputs.sum(1))[0, :, 0])
+        >>> found = attn_lrp(apply, w, images, score=lambda outputs, targets: outputs.sum(1))
+        >>> print(found[0, :, 0].round(3))
         [[0.5 2. ]
          [2.5 0. ]]
     """

@@ -75,7 +75,9 @@ def _of_function(step, original, inputs, k, y, cotangent):
     mean = x - dx / 2
     of_x = lambda v: original(*inputs[:k], v, *inputs[k + 1 :])  # noqa: E731
     (slope,) = jax.vjp(of_x, mean)[1](jnp.ones_like(y))
-    is_close = abs(dx) <= math.sqrt(jnp.finfo(x.dtype).eps) * abs(mean)
+    least, size = math.sqrt(jnp.finfo(x.dtype).eps), abs(y - dy / 2)
+    is_same = (abs(dy) <= least * size) & (abs(slope * dx) <= least * size)  # in the rounding of y
+    is_close = (abs(dx) <= least * abs(mean)) | is_same
     return {k: cotangent * jnp.where(is_close, slope, dy / jnp.where(is_close, 1, dx))}
 
 
