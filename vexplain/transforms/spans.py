@@ -135,12 +135,13 @@ def _linear_span(step: Equation, kinds: Mapping[Value, str]) -> Draft:
 
 
 def _folded_after(step: Equation) -> list[Equation]:
-    chain, kept, value = [], 0, step.out
+    chain, kept, value, here = [], 0, step.out, step.path[:-1]
     while len(value.consumers) == 1 and not value.is_output:
         (user,) = value.consumers
-        is_here = user.path[:-1] == step.path[:-1] and user.inside == step.inside
+        is_handed_out = value.handed_out is not None and value.handed_out[0] == here
+        here = here[:-1] if is_handed_out else here  # out of a function with a derivative of its own
         is_scale = _is_affine(user) and user.out.shape == value.shape
-        if not is_here or not (is_scale or user.kind in _TURNED):
+        if user.path[:-1] != here or not (is_scale or user.kind in _TURNED):
             break
         chain.append(user)
         kept, value = len(chain) if is_scale else kept, user.out
