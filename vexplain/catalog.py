@@ -47,8 +47,8 @@ class Method:
     Attributes:
         function: what is called.
         title: its name in tables and figures.
-        kind: "gradient", "class activation map", "perturbation", "relevant features", or "control": a map
-            that does not look at the network.
+        kind: "gradient", "propagation", "class activation map", "perturbation", "relevant features", or
+            "control": a map that does not look at the network.
         passes: how many passes through the network it costs; "f" forward, "b" backward.
         sign: "signed" attributions, or "positive" heatmaps.
         needs: of "layer", "relevance", "key", "baseline" and "ReLUs", what it needs or has a customary choice
@@ -121,6 +121,7 @@ class Catalog(Mapping[str, Method]):
 
 
 _GRADIENT, _CAM, _RELEVANT = "gradient", "class activation map", "relevant features"
+_PROPAGATION = "propagation"
 
 # fmt: off
 METHODS = Catalog([  # one row a method; the papers in full are in the documentation of the functions
@@ -142,6 +143,12 @@ METHODS = Catalog([  # one row a method; the papers in full are in the documenta
            "Zeiler and Fergus, ECCV 2014", ("ReLUs",)),
     Method(attribution.guided_backprop, "guided backprop", _GRADIENT, "f + b", "signed",
            "Springenberg et al., 2015", ("ReLUs",)),
+    Method(attribution.lrp, "LRP", _PROPAGATION, "f + b to f + 4 b", "signed",
+           "Bach et al., PLOS ONE 2015"),
+    Method(attribution.attn_lrp, "AttnLRP", _PROPAGATION, "f + b", "signed",
+           "Achtibat et al., ICML 2024"),
+    Method(attribution.deeplift, "DeepLIFT", _PROPAGATION, "2 (f + b)", "signed",
+           "Shrikumar et al., ICML 2017", ("baseline",)),
     Method(attribution.grad_cam, "Grad-CAM", _CAM, "f + b", "positive",
            "Selvaraju et al., ICCV 2017", ("layer",)),
     Method(attribution.grad_cam_plus_plus, "Grad-CAM++", _CAM, "f + b", "positive",

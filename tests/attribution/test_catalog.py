@@ -362,7 +362,11 @@ def test_no_public_method_is_missing_from_the_catalog():
         and list(inspect.signature(getattr(room, name)).parameters)[:4]
         == ["apply", "variables", "images", "targets"]
     }
-    assert found - set(vx.METHODS) == {"explain", "find_evidence"}  # what two of them know beside the map
+    assert found - set(vx.METHODS) == {
+        "explain",
+        "find_evidence",
+        "propagate",
+    }  # which know more than the map
 
 
 def test_the_catalog_is_a_table_and_names_what_is_near():

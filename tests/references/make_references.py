@@ -1,5 +1,7 @@
 """Makes `logits.npz` and `maps.npz`, of narrow networks in torchvision, timm, Captum and pytorch-grad-cam.
 
+`propagation.npz` is made by `propagation_references`.
+
     make references        (python -m tests.references.make_references, with the extra `parity`)
 
 Weights and images are drawn anew by both sides (`weights.py`); the files hold shapes and results only. Maps
@@ -14,6 +16,7 @@ import torch
 
 from benchmarks.parity import torch_networks
 from benchmarks.parity.peers import peers_maps
+from tests.references import propagation_references
 from tests.references.weights import seeded_images
 
 HERE = Path(__file__).parent
@@ -49,6 +52,7 @@ def main() -> None:
         maps |= {f"{name}/shapes": _shapes(network.network), f"{name}/targets": targets}
     np.savez_compressed(HERE / "logits.npz", **logits)
     np.savez_compressed(HERE / "maps.npz", **maps)
+    propagation_references.main()
 
 
 def _shapes(network: torch.nn.Module) -> np.ndarray:

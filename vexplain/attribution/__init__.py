@@ -29,6 +29,11 @@ from vexplain.attribution.heatmaps import absolute_heatmaps as absolute_heatmaps
 from vexplain.attribution.heatmaps import normalize_heatmaps as normalize_heatmaps
 from vexplain.attribution.heatmaps import positive_heatmaps as positive_heatmaps
 from vexplain.attribution.perturbation import occlusion as occlusion
+from vexplain.attribution.propagation import Propagation as Propagation
+from vexplain.attribution.propagation import attn_lrp as attn_lrp
+from vexplain.attribution.propagation import deeplift as deeplift
+from vexplain.attribution.propagation import lrp as lrp
+from vexplain.attribution.propagation import propagate as propagate
 from vexplain.attribution.scores import Score as Score
 from vexplain.attribution.scores import against as against
 from vexplain.attribution.scores import binary as binary

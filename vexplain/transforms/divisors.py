@@ -157,13 +157,20 @@ def is_statistic(value: Value) -> bool:
 
 def is_divided(step: Equation) -> bool:
     """A product or quotient of a value with a statistic of its own: the end of a normalization or softmax."""
+    return divisor_operand(step) is not None
+
+
+def divisor_operand(step: Equation) -> int | None:
+    """Which input the statistic is, of what `is_divided`; else `None`."""
+    if step.kind not in ("mul", "div"):
+        return None
     for k in (1,) if step.kind == "div" else (0, 1):
         other, value = step.inputs[k], step.inputs[1 - k]
         divides = is_statistic(other) and (step.kind == "div" or _has_divisor(other))
         summed = _above(other) - _since_sums(other)
         if divides and _has_power(other) and not summed.isdisjoint(scaled_from(value)):
-            return True
-    return False
+            return k
+    return None
 
 
 def is_square(step: Equation | None) -> bool:

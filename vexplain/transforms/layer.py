@@ -102,6 +102,8 @@ class Layer(Placement):
             zero.
         index: its place in the layer table.
         path: where its value is made in the program; `step_path`: where its operation is.
+        is_first: it is the first linear layer that pixels go through; known to rules of propagation only.
+        is_last: no other linear layer comes after it; known to rules of propagation only.
         inside: why it cannot be touched (`"a custom_vjp function"`, ...), or `None`.
         unreadable: why its channels cannot be told apart, image by image, or `None`.
     """
@@ -117,6 +119,8 @@ class Layer(Placement):
     path: Path
     step_path: Path
     inside: str | None
+    is_first: bool = False
+    is_last: bool = False
 
     @property
     def channel_axis(self) -> int | None:

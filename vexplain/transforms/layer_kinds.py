@@ -6,7 +6,7 @@ negative, is none. Nor do the axes decide: a layer whose batch axis cannot be fo
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 
@@ -29,6 +29,8 @@ class Draft:
 
     `step` is the operation itself, whose parameters a rule may want to know; `entering` the activation before
     the layer; `bounds` those between which the derivative of a clipped activation function is not zero.
+    The others are known for rules of propagation only (`spans`): a linear layer that takes pixels, one after
+    which no other comes, whether what enters is 0 or more, and where the batch axes of its values are.
     """
 
     kind: str
@@ -36,6 +38,10 @@ class Draft:
     entering: Value
     steps: tuple[Equation, ...]
     bounds: tuple[float, float] | None = None
+    is_first: bool = False
+    is_last: bool = False
+    is_nonnegative: bool = False
+    batches: Mapping[Value, tuple[int, int] | None] = dataclasses.field(default_factory=dict)
 
     @property
     def leaving(self) -> Value:
@@ -47,7 +53,7 @@ def find_layers(steps: Sequence[Equation], flows: dict[Value, Flow]) -> list[Dra
     moving = [step for step in steps if any(v.depends_on_images for v in step.inputs)]
     drafts: list[Draft] = []
     covered: set[Equation] = set()
-    used = _used(moving)
+    used = used_steps(moving)
     moving = [step for step in moving if step in used or not step.outputs]
     for step in moving:
         if step in covered or step.opaque:
@@ -65,7 +71,7 @@ def find_layers(steps: Sequence[Equation], flows: dict[Value, Flow]) -> list[Dra
     return sorted(drafts, key=lambda draft: (draft.step.order, draft.steps[-1].order))
 
 
-def _used(steps: Sequence[Equation]) -> set[Equation]:
+def used_steps(steps: Sequence[Equation]) -> set[Equation]:
     """Those whose results reach an output."""
     used: set[Equation] = set()
     for step in reversed(steps):

@@ -25,6 +25,7 @@ from vexplain.transforms.nonlinearities import OTHER
 from vexplain.transforms.placement import placement_of
 from vexplain.transforms.pooling import pooled_axes
 from vexplain.transforms.program import Equation, Flat, Path, Program, Value, equations, trace
+from vexplain.transforms.spans import find_spans
 from vexplain.transforms.spellings import kind_of_call
 
 _COLUMNS = ("name", "kind", "shape", "receptive field", "sees")
@@ -151,13 +152,16 @@ _KEPT: collections.OrderedDict[Any, Traced] = collections.OrderedDict()
 _MOST_KEPT = 32
 
 
-def traced_layers(fn: Callable[..., Any], args: Sequence[Any]) -> Traced:
-    """Returns the program of `fn(*args)` and its layers; found once for a function and its shapes."""
+def traced_layers(fn: Callable[..., Any], args: Sequence[Any], *, as_spans: bool = False) -> Traced:
+    """Returns the program of `fn(*args)` and its layers; found once for a function and its shapes.
+
+    With `as_spans` they are those that rules of propagation see (`spans`).
+    """
     check_images(args[1])
     program = trace(fn, args)
-    name = (id(program.jaxpr), program.image_leaves)
+    name = (id(program.jaxpr), program.image_leaves, as_spans)
     if name not in _KEPT:
-        found = layers_of_program(program, args[1])
+        found = layers_of_program(program, args[1], as_spans=as_spans)
         if any(isinstance(const, Tracer) for const in program.jaxpr.consts):
             return found  # of another trace, which must not be kept alive
         _KEPT[name] = found
@@ -182,7 +186,7 @@ def check_images(images: Any) -> None:
         )
 
 
-def layers_of_program(program: Program, images: Any) -> Traced:
+def layers_of_program(program: Program, images: Any, *, as_spans: bool = False) -> Traced:
     """Returns the layers of a traced program and what rules must not ignore."""
     flat = equations(program, kind_of_call)
     image_shape = tuple(images.shape)
@@ -190,7 +194,7 @@ def layers_of_program(program: Program, images: Any) -> Traced:
     for step in flat.steps:
         if step.outputs and step.out.depends_on_images:
             flows.update(zip(step.outputs, flows_after(step, flows, image_shape), strict=True))
-    drafts = find_layers(flat.steps, flows)
+    drafts = find_spans(flat.steps, flows, image_shape[0]) if as_spans else find_layers(flat.steps, flows)
     obstacles = tuple(Obstacle(d.step.kind, d.step.path) for d in drafts if d.kind == OBSTACLE)
     drafts = [draft for draft in drafts if draft.kind != OBSTACLE]
     made = [
@@ -223,6 +227,8 @@ def _layer(
         path=path,
         step_path=step.path,
         inside=inside,
+        is_first=draft.is_first,
+        is_last=draft.is_last,
     )
 
 

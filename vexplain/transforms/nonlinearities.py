@@ -21,7 +21,7 @@ OTHER = "other: "  # before the name of a primitive, the kind of a step that no 
 _BY_PRIMITIVE = frozenset("exp exp2 sin cos atan erf erfc expm1 integer_pow square".split())  # noqa: SIM905
 _CHOICES = {"max": "maximum", "min": "minimum", "select_n": "select"}
 ACTIVATION_KINDS = RECOGNIZED | _BY_PRIMITIVE | {"maximum", "minimum", "maxout", "select", "step"}
-_GATES = ("logistic", "tanh", "hard_sigmoid")
+GATES = ("logistic", "tanh", "hard_sigmoid")
 _MOVED = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type", "transpose")
 _SLICED = ("slice", "squeeze", "reshape", "transpose", "pad", "convert_element_type")
 
@@ -52,16 +52,16 @@ def span_of_nonlinearity(
     if is_linear(step):
         return None
     if step.is_call:
-        if step.kind in _GATES and _is_gate(step.out, flows):
+        if step.kind in GATES and _is_gate(step.out, flows):
             return None
         longer = span_of(step, taken)
         is_other = longer is not None and longer.spelling.bounds and longer.spelling.kind != step.kind
         return longer if is_other else span_of_call(step)
-    if _is_harmless(step, flows):
+    if is_harmless(step, flows):
         return None
     span = span_of(step, taken) if step.kind in ELEMENTWISE else None
     if span is not None:
-        return None if span.spelling.kind in _GATES and _is_gate(span.leaving, flows) else span
+        return None if span.spelling.kind in GATES and _is_gate(span.leaving, flows) else span
     entering = next(v for v in step.inputs if v.depends_on_images and _has_derivative(v))
     return Span(Spelling(_kind(step)), entering, (step,))
 
@@ -91,7 +91,8 @@ def _threshold(step: Equation) -> Span | None:
     return span or Span(Spelling("step"), moving[0], (step,))
 
 
-def _is_harmless(step: Equation, flows: dict[Value, Flow]) -> bool:
+def is_harmless(step: Equation, flows: dict[Value, Flow]) -> bool:
+    """A part of a normalization, softmax, pooling or gate, or a product with a softmax or a gate."""
     moving = [v for v in step.inputs if v.depends_on_images]
     if step.kind in ("max", "min") and _is_bound_at_infinity(step):
         return True
@@ -197,4 +198,4 @@ def _comes_from_gate(value: Value, other: Value, flows: dict[Value, Flow]) -> bo
     if maker is None or not _is_pooled(value, flows):
         return False
     span = span_of_call(maker) if maker.is_call else span_of(maker) if maker.kind in ELEMENTWISE else None
-    return span is not None and span.spelling.kind in _GATES and span.leaving is value
+    return span is not None and span.spelling.kind in GATES and span.leaving is value

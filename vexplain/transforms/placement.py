@@ -38,6 +38,12 @@ def placement_of(flow: Flow, image_shape: Sequence[int]) -> Placement:
     )
 
 
+def batch_of(flow: Flow, num_images: int) -> tuple[int, int] | None:
+    """The batch axis of a value and how many positions it holds for each image; `None` if not known."""
+    axis = _batch_axis(flow, flow.axes, num_images)
+    return None if axis is None else (axis, flow.axes[axis].size // num_images)
+
+
 def _reason(flow: Flow, axes: Sequence[Axis], num_images: int) -> str:
     first, last = flow.reach[IMAGE][0], -flow.reach[IMAGE][1]
     is_mixed = num_images > 1 and bool(((first < last) & (first != NOTHING)).any())

@@ -10,7 +10,6 @@ through the same kernel with stride 1. RESAMPLED_POOL (*ours*) takes the same to
 `Rule` has the formulas of the others.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,85 +21,17 @@ from vexplain.transforms.interpreter import Change, Operand, evaluate
 from vexplain.transforms.layer import Layer
 from vexplain.transforms.layer_kinds import LINEAR_KINDS, Draft
 from vexplain.transforms.layer_table import LayerTable, Traced, traced_layers
+from vexplain.transforms.linear_parts import parts_of, run
 from vexplain.transforms.pooling import send_resized
-from vexplain.transforms.program import IN_COND, Equation, Path, Value, bind, is_literal
+from vexplain.transforms.program import IN_COND, Equation, Path, Value, is_literal
+from vexplain.transforms.rule import Rule, Rules, Step
+from vexplain.transforms.spans import STATISTIC, ways_around
 
 _MOST_NAMED = 3  # layers that a message names
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """The operation of a layer, as a backward rule is handed it.
-
-    Attributes:
-        kind: the primitive's name (`conv_general_dilated`, `dot_general`, `max`, ...).
-        params: its parameters.
-        operand: which of the inputs of the layer is the activation that enters it.
-    """
-
-    kind: str
-    params: Any
-    operand: int
-
-
-Backward = Callable[[Step, Layer, Callable[..., Any], Sequence[Any], Any], Sequence[Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """One backward rule: what reverse-mode differentiation sends back through the layers that it matches.
-
-    With x the input of a layer and g what arrives at its output, where the gradient of a ReLU is g · [x > 0]:
-
-        GUIDED            through a ReLU, g · [x > 0] · [g > 0]      Springenberg et al., 2015
-        DECONVNET         through a ReLU, g · [g > 0]                Zeiler and Fergus, 2014
-        RESAMPLED_STRIDE  through a strided convolution, g enlarged by nearest neighbors, then the gradient of
-                          the same convolution with stride 1         Oramas et al., 2019, Section 3.3
-        RESAMPLED_POOL    through a max, min, average or sum pooling, g enlarged by linear interpolation
-                          between the centers of the windows, each position with the total that the gradient
-                          sends back; a global pooling is left alone   this library
-
-    Put them into a network by `with_rules(fn, GUIDED | RESAMPLED_STRIDE)`. ReLUs that are cut on both sides
-    (ReLU6, hard tanh, hard sigmoid, `clip`) are guided as what they are: [x > 0] becomes [low < x < high].
-
-    A layer is everything between the value that enters it and the value that leaves it: an activation
-    function in any spelling, a normalization with its statistics, a convolution or product with its bias. A
-    rule of your own is handed all of that. This one sends f(x) / x, the slope of the secant, through some:
-
-        def secant(step, layer, original, inputs, cotangent):
-            x, sent = inputs[step.operand], [None] * len(inputs)
-            sent[step.operand] = cotangent * jnp.where(x == 0, 0, original(*inputs) / jnp.where(x == 0, 1, x))
-            return sent
-
-        SECANT = Rule("SECANT", lambda layer, table: layer.kind in ("relu", "gelu", "silu", "tanh"), secant)
-
-    Attributes:
-        name: for messages.
-        matches: `(layer, table) -> bool`, which layers it is for; `layer.index` is the place in the table.
-        backward: `(step, layer, original, inputs, cotangent) -> cotangents of the inputs`, `None` for
-            zero. `original(*inputs)` is the layer itself, for instance for `jax.vjp`.
-        covers_activations: it stands for a derivative of *all* activation functions; a network with
-            others than it matches is refused.
-    """
-
-    name: str
-    matches: Callable[[Layer, LayerTable], bool] = dataclasses.field(repr=False)
-    backward: Backward = dataclasses.field(repr=False)
-    covers_activations: bool = False
-
-    def __or__(self, other: "Rule | Rules") -> "Rules":
-        return Rules((self,)) | other
-
-
-@dataclasses.dataclass(frozen=True)
-class Rules:
-    """Several rules, each for its own layers."""
-
-    rules: tuple[Rule, ...]
-
-    def __or__(self, other: "Rule | Rules") -> "Rules":
-        more = (other,) if isinstance(other, Rule) else other.rules
-        return Rules(tuple(dict.fromkeys((*self.rules, *more))))
+_OWN_DERIVATIVES = (
+    "a custom_jvp function",
+    "a custom_vjp function",
+)  # which a propagation takes the place of
 
 
 def with_rules(
@@ -157,10 +88,11 @@ def with_rules(
 
     def ruled(variables, images, *rest):
         args = (variables, images, *rest)
-        traced = traced_layers(fn, args)
+        traced = _seen(fn, args, chosen)
         matched = _match(traced, chosen)
         if on_uncovered == "raise":
             _check_covered(traced, chosen, matched)
+        _check_ways(traced, chosen, matched)
         if on_unmatched == "raise":
             _check_matched(traced.table, chosen)
         return evaluate(traced.program, args, _changes(traced, matched))[0]
@@ -185,10 +117,15 @@ def matched_layers(
         {'GUIDED': ('relu_1',), 'RESAMPLED_STRIDE': ()}
     """
     chosen = Rules((rules,)) if isinstance(rules, Rule) else rules
-    matched = _match(traced_layers(fn, (variables, images)), chosen).values()
+    matched = _match(_seen(fn, (variables, images), chosen), chosen).values()
     return {
         rule.name: tuple(layer.name for other, layer in matched if other is rule) for rule in chosen.rules
     }
+
+
+def _seen(fn: Callable[..., Any], args: Sequence[Any], rules: Rules) -> Traced:
+    """The network as its rules see it."""
+    return traced_layers(fn, args, as_spans=any(rule.is_propagation for rule in rules.rules))
 
 
 def _match(traced: Traced, rules: Rules) -> dict[int, tuple[Rule, Layer]]:
@@ -200,7 +137,7 @@ def _match(traced: Traced, rules: Rules) -> dict[int, tuple[Rule, Layer]]:
             if not rule.matches(layer, table):
                 continue
             inside = next((s.inside for s in traced.drafts[layer.index].steps if s.inside), None)
-            if inside not in (None, IN_COND):
+            if inside not in (None, IN_COND) and not (rule.is_propagation and inside in _OWN_DERIVATIVES):
                 raise ValueError(
                     f"rule {rule.name} matches layer {layer.name!r} inside {inside}, where no "
                     "rule can be put; write the layer outside of it"
@@ -223,11 +160,11 @@ def _check_matched(table: LayerTable, rules: Rules) -> None:
 
 
 def _check_covered(traced: Traced, rules: Rules, matched: dict[int, Any]) -> None:
-    covering = [rule.name for rule in rules.rules if rule.covers_activations]
+    covering = [rule.name for rule in rules.rules if rule.covers_activations or rule.is_propagation]
     left = [
         f"{layer.name} ({layer.kind})"
         for layer in traced.table
-        if layer.kind not in LINEAR_KINDS and layer.index not in matched
+        if layer.kind not in (*LINEAR_KINDS, STATISTIC) and layer.index not in matched
     ]
     left += [f"the call {o.what!r} (a program that cannot be looked into)" for o in traced.obstacles]
     if covering and left:
@@ -236,6 +173,29 @@ def _check_covered(traced: Traced, rules: Rules, matched: dict[int, Any]) -> Non
             f"{' | '.join(covering)} says nothing of {len(left)} of this network's non-linear steps: "
             f"{', '.join(left[:_MOST_NAMED])}{more}; "
             'pass on_uncovered="gradient" to keep their ordinary derivative'
+        )
+
+
+def _check_ways(traced: Traced, rules: Rules, matched: dict[int, tuple[Rule, Layer]]) -> None:
+    """Attributions of pixels, of one rule, cannot be added to what other rules send back to the pixels."""
+    sending = [rule.name for rule in rules.rules if rule.sends_attributions]
+    if not sending:
+        return
+    if not any(rule.sends_attributions for rule, _ in matched.values()):
+        raise ValueError(
+            f"rule {sending[0]} is for the first linear layer, and none of this network takes pixels that "
+            "were only moved, scaled and shifted; take a composite without it, such as lrp_epsilon()"
+        )
+    others = [
+        draft.step.kind
+        for index, draft in enumerate(traced.drafts)
+        if draft.is_first and not (index in matched and matched[index][0].sends_attributions)
+    ]
+    others += ways_around(traced.flat.steps, traced.drafts)
+    if others:
+        raise ValueError(
+            f"rule {sending[0]} is for the first linear layer, and in this network the images also go to: "
+            f"{', '.join(dict.fromkeys(others))}; take a composite without it, such as lrp_epsilon()"
         )
 
 
@@ -264,14 +224,18 @@ def _change(rule: Rule, layer: Layer, draft: Draft, traced: Traced) -> Change:
     """The steps of a layer as one function with a derivative of its own."""
     inputs, holds = _inputs_of(draft.steps, traced)
     operand = inputs.index(draft.entering)
-    step = Step(draft.step.kind, draft.step.params, operand)
+    is_taken_apart = rule.is_propagation and draft.kind in ("conv", "dense")
+    step = Step(
+        draft.step.kind,
+        draft.step.params,
+        operand,
+        tuple(k for k, v in enumerate(inputs) if v.depends_on_images),
+        tuple(draft.batches.get(v) for v in (*inputs, draft.leaving)),
+        (lambda xs: parts_of(draft, inputs, xs)) if is_taken_apart else None,
+    )
 
     def original(*values):
-        known = dict(zip(inputs, values, strict=True))
-        for inner in draft.steps:
-            outs = bind(inner.source, [known.get(v, v.constant) for v in inner.inputs])
-            known.update(zip(inner.outputs, outs, strict=True))
-        return known[draft.leaving]
+        return run(draft.steps, dict(zip(inputs, values, strict=True)))[draft.leaving]
 
     def replaced(of_last_step, inputs_of_last_step, held):
         ruled = jax.custom_vjp(original)

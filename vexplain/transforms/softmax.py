@@ -48,6 +48,12 @@ def is_softmax(value: Value) -> bool:
     return False
 
 
+def is_softmax_quotient(step: Equation, divisor: int) -> bool:
+    """Are exponentials divided here by their own sum, the input `divisor`?"""
+    above = scaled_from(step.inputs[1 - divisor])
+    return any(v.producer is not None and v.producer.kind == "exp" for v in above)
+
+
 def is_shift_of_softmax(step: Equation) -> bool:
     """A maximum that is subtracted before an exponential, and added after its logarithm."""
     waiting, seen, is_found = [step.out], {step.out}, False
