@@ -19,6 +19,7 @@ from vexplain.streaming.devices import data_mesh
 
 SHAPE, CLASSES = (13, 11, 3), 5
 FEW = {"num_samples": 3, "num_steps": 3, "window": (5, 4), "stride": (4, 3), "num_features": 2}
+FEW |= {"features": (2, 3), "num_masks": 12, "num_permutations": 2, "cells": 3}
 SEES_NO_TARGET = ("upsampled_activation", *vx.METHODS.of_kind("control"))
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 GENERATOR = np.random.default_rng(0)

@@ -1,0 +1,213 @@
+"""Linear models of the score as a function of which features are kept.
+
+They are fitted to the scores of many coalitions of features: see `vexplain.attribution.shapley` for v, N
+and S, and `vexplain.attribution.perturbation` for `features`, `baseline` and `num_at_once`. Every pixel
+carries the coefficient of its feature.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vexplain._checks import check_choice, check_positive
+from vexplain.attribution.calling import Network, attribution_method
+from vexplain.attribution.masking import Game, coalitions, game
+from vexplain.attribution.partitions import Features, known_features
+from vexplain.typing import AnyArray, Array, Float, Shaped, Targets
+
+_MOST_FEATURES = 2048  # of a regression, which solves equations for each image
+_SWEEPS = 100  # of coordinate descent
+_Maps = Float[Array, "batch height width _channels"]
+
+
+@attribution_method(before=known_features)
+def lime(
+    network: Network,
+    images: Array,
+    targets: Targets,
+    *,
+    key: Shaped[Array, " batch"],
+    features: Features = "superpixel",
+    num_masks: int = 1000,
+    kernel_width: float | None = 0.25,
+    penalty: str = "ridge",
+    alpha: float = 1.0,
+    baseline: float | AnyArray = 0.0,
+    num_at_once: int | None = None,
+) -> _Maps:
+    """Returns the coefficients of a linear model that was fitted to the scores around an image.
+
+    With z which of the d features are kept, each with probability 1/2, v(z) the score, and π(z) how close
+    z is to the whole image,
+
+        π(z) = exp(-D(z)² / (2 width²)),    D(z) = 1 - √(|z| / d), the cosine distance from z to all ones
+        ridge:  argmin over β_0, β of Σ_z π(z) (v(z) - β_0 - zᵀβ)² + α |β|²
+        lasso:  argmin over β_0, β of Σ_z π(z) (v(z) - β_0 - zᵀβ)² / (2 Σ_z π(z)) + α |β|_1
+
+    Where `num_masks` reaches 2^d, all z are taken once. Of a linear score without penalty (α = 0), β_j is
+    what covering the feature takes from it.
+
+    Args:
+        num_masks: values of z that are seen at most.
+        kernel_width: width of π; `None` weighs all z alike.
+        penalty: "ridge", as the authors' program has it, or "lasso", as Captum's, which is found by 100
+            sweeps of coordinate descent.
+        alpha: α, 0 or more, in the units of the score.
+
+    Raises:
+        ValueError: no such penalty, a negative `alpha`, a width that is not positive, or more than 2,048
+            features.
+
+    References:
+        Ribeiro, Singh, Guestrin, "Why Should I Trust You?", KDD 2016, Equation 1 and Section 3.4.
+
+    Example:
+        >>> apply = lambda variables, images: images.sum((1, 2))
+        >>> images, options = jnp.array([[[[0.5, 0.0], [1.0, 0.0]]]]), {"features": (1, 2), "alpha": 0.0}
+        >>> maps = lime(apply, None, images, targets=0, key=jax.random.key(0), **options)
+        >>> print(maps.ravel().round(5))
+        [0.5 1. ]
+    """
+    check_choice("penalty", penalty, ("ridge", "lasso"))
+    if alpha < 0 or (kernel_width is not None and kernel_width <= 0):
+        name, value = ("alpha", alpha) if alpha < 0 else ("kernel_width", kernel_width)
+        raise ValueError(f"{name} is {value}: expected a positive number")
+    played = game(network, images, targets, features, baseline)
+    check_positive(num_masks=num_masks)
+    d, width, whole = _few(played).count, kernel_width or math.inf, network.scores(images, targets)
+    is_all = 2**d <= num_masks
+
+    def term(n):
+        kept = (
+            _each(coalitions(d)(n), key)
+            if is_all
+            else _drawn(key, n, lambda k: jax.random.bernoulli(k, shape=(d,)))
+        )
+        z = kept.astype(whole.dtype)
+        weight = jnp.exp(-((1 - jnp.sqrt(z.mean(1))) ** 2) / (2 * width**2))[:, None]
+        lost = weight * (played.scores(kept) - whole)[:, None]
+        return weight, weight * z, lost, _outer(weight * z, z), lost * z
+
+    total, *sums = played.covered.total(term, 2**d if is_all else num_masks, num_at_once)
+    z, lost, gram, slopes = (found / _like(total, found) for found in sums)
+    gram, slopes = gram - _outer(z, z), slopes - lost * z
+    if penalty == "lasso":
+        return played.as_map(jax.vmap(_lasso, (0, 0, None))(gram, slopes, alpha))
+    ridge = alpha / total[:, :, None] * jnp.eye(d, dtype=gram.dtype)
+    return played.as_map(_solved(gram + ridge, slopes))
+
+
+@attribution_method(before=known_features)
+def kernel_shap(
+    network: Network,
+    images: Array,
+    targets: Targets,
+    *,
+    key: Shaped[Array, " batch"],
+    features: Features = "superpixel",
+    num_masks: int = 2048,
+    baseline: float | AnyArray = 0.0,
+    num_at_once: int | None = None,
+) -> _Maps:
+    """Returns Shapley values as the solution of a weighted regression on coalitions.
+
+    With z the indicator of a coalition S of s features, 0 < s < d,
+
+        φ = argmin Σ_z π(s) (v(∅) + zᵀφ - v(S))²    such that Σ_j φ_j = v(N) - v(∅),
+        π(s) = (d - 1) / (C(d, s) s (d - s))                                            Theorem 2
+
+    Over all coalitions, where `num_masks` reaches their number, these are the Shapley values; else coalitions
+    are drawn by π, in pairs of one and its complement, and count alike.
+
+    Args:
+        num_masks: coalitions that are seen at most; at least twice the number of features, or all.
+
+    Raises:
+        ValueError: `num_masks` is too small, or there are more than 2,048 features.
+
+    References:
+        Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS 2017; Covert and Lee,
+        Improving KernelSHAP, AISTATS 2021, for the pairs.
+
+    Example:
+        >>> apply = lambda variables, images: images.prod((1, 2))
+        >>> images, options = jnp.array([[[[0.5, 1.0], [1.0, 1.0]]]]), {"features": (1, 2)}
+        >>> maps = kernel_shap(apply, None, images, targets=0, key=jax.random.key(0), **options)
+        >>> print(maps.ravel().round(6))
+        [0.25 0.25]
+    """
+    played = game(network, images, targets, features, baseline)
+    d, (empty, whole) = _few(played).count, played.ends()
+    share = (whole - empty)[:, None] / d
+    if d == 1:
+        return played.as_map(share)
+    is_all = 2**d - 2 <= num_masks
+    if not is_all and num_masks < 2 * d:
+        raise ValueError(f"num_masks is {num_masks}: expected at least {2 * d} for {d} features")
+    sizes = np.arange(1, d)
+    of_size = (d - 1) / (sizes * (d - sizes))  # π times the number of coalitions
+
+    def drawn(k):
+        of_sizes, of_places = jax.random.split(k)
+        size = jax.random.choice(of_sizes, sizes, p=jnp.asarray(of_size / of_size.sum()))
+        return jax.random.permutation(of_places, d) < size
+
+    def term(n):
+        if is_all:
+            kept = _each(coalitions(d)(n + 1), key)
+            weight = jnp.asarray(of_size / [math.comb(d, s) for s in sizes], share.dtype)[kept.sum(1) - 1]
+        else:
+            kept, weight = _drawn(key, n // 2, drawn) ^ (n % 2 == 1), jnp.ones(len(images), share.dtype)
+        size = kept.sum(1, keepdims=True)
+        z = kept - size / d  # of all ones nothing is left: their share is known
+        rest = (played.scores(kept) - empty)[:, None] - size * share
+        return _outer(weight[:, None] * z, z), weight[:, None] * z * rest
+
+    return played.as_map(
+        share + _solved(*played.covered.total(term, 2**d - 2 if is_all else num_masks, num_at_once))
+    )
+
+
+def _few(played: Game) -> Game:
+    if played.count > _MOST_FEATURES:
+        raise ValueError(
+            f"features are {played.count}: expected at most {_MOST_FEATURES}, as a regression solves so many "
+            "equations for each image; take fewer, or feature_ablation or shapley_sampling"
+        )
+    return played
+
+
+def _each(coalition: Array, key: Array) -> Array:
+    return jnp.broadcast_to(coalition, (len(key), len(coalition)))
+
+
+def _drawn(key: Array, n: Any, draw: Any) -> Array:
+    return jax.vmap(lambda k: draw(jax.random.fold_in(k, n)))(key)
+
+
+def _outer(first: Array, second: Array) -> Array:
+    return first[:, :, None] * second[:, None, :]
+
+
+def _like(values: Array, other: Array) -> Array:
+    return values.reshape(-1, *[1] * (other.ndim - 1))
+
+
+def _solved(gram: Array, slopes: Array) -> Array:
+    """The shortest solution of gram · x = slopes, of each image."""
+    return (jnp.linalg.pinv(gram, hermitian=True) @ slopes[..., None])[..., 0]
+
+
+def _lasso(gram: Array, slopes: Array, alpha: float) -> Array:
+    """argmin over x of xᵀ gram x / 2 - xᵀ slopes + alpha |x|_1."""
+
+    def step(n, x):
+        j = n % len(x)
+        rest = slopes[j] - gram[j] @ x + gram[j, j] * x[j]
+        shrunk = jnp.sign(rest) * jnp.maximum(jnp.abs(rest) - alpha, 0)
+        return x.at[j].set(jnp.where(gram[j, j] > 0, shrunk / jnp.where(gram[j, j] > 0, gram[j, j], 1), 0))
+
+    return jax.lax.fori_loop(0, _SWEEPS * len(slopes), step, jnp.zeros_like(slopes))
