@@ -127,10 +127,11 @@ def test_every_method_on_eight_devices_without_a_collective(name, network, metho
     assert not [word for word in ("all-gather", "all-reduce", "all-to-all") if word in text]
 
 
-@pytest.mark.parametrize("option", ["num_samples", "num_steps", "window"])
+@pytest.mark.parametrize("option", ["num_samples", "num_steps", "window", "num_masks"])
 def test_memory_is_flat_in_the_number_of_copies(option, network):
     apply, variables = network
-    name = {"num_samples": "smooth_grad", "num_steps": "integrated_gradients", "window": "occlusion"}[option]
+    names = {"num_steps": "integrated_gradients", "window": "occlusion", "num_masks": "rise"}
+    name = names.get(option, "smooth_grad")
 
     def scratch(**options):
         maps = jax.jit(functools.partial(vx.attribute, name, apply, **keys_of(name), **options))

@@ -44,7 +44,8 @@ class Covered(NamedTuple):
             num_at_once: terms in one step; memory is in proportion. By default 16 of one image, and one of
                 several: images that are split over devices stay where they are.
         """
-        num_at_once = _FILLED if num_at_once is None and len(self.images) == 1 else num_at_once or 1
+        if num_at_once is None:
+            num_at_once = _FILLED if len(self.images) == 1 else 1
         check_positive(num_at_once=num_at_once)
         size = min(num_at_once, count)
 

@@ -97,9 +97,23 @@ def grid_labels(height: int, width: int, rows: int, columns: int) -> np.ndarray:
 
 
 def known_features(options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the options of a method, with labels of `features` counted while their values are known."""
+    """Returns the options of a method, with labels of `features` counted while their values are known.
+
+    Args:
+        options: as a caller gave them.
+
+    Raises:
+        ValueError: the labels are no integers, are not below the count that was given, or are traced.
+    """
     features = options.get("features")
     features = np.asarray(features) if isinstance(features, list) else features
+    if isinstance(features, Partition) and not isinstance(features.labels, Tracer):
+        low, high = np.min(features.labels), np.max(features.labels)
+        if not 0 <= low <= high < features.count:
+            raise ValueError(
+                f"features has labels from {low} to {high}: expected from 0 to {features.count - 1}, as its "
+                f"count is {features.count}"
+            )
     if not hasattr(features, "dtype"):
         return options
     if isinstance(features, Tracer):
@@ -124,8 +138,10 @@ def partition_of(features: Features, images: Array) -> Partition:
         ValueError: there is no such partition of these images.
     """
     height, width = images.shape[1:3]
-    if callable(features):
-        features = features(images)
+    if callable(features) and not isinstance(features := features(images), Partition):
+        raise ValueError(
+            f"features returned a {type(features).__name__}: expected a vexplain.attribution.Partition"
+        )
     if isinstance(features, str):
         partition = _named(features, images)
     elif isinstance(features, Partition):

@@ -158,13 +158,13 @@ def rise(
     check_positive(num_masks=num_masks)
     if not 0 < keep_probability < 1:
         raise ValueError(f"keep_probability is {keep_probability}: expected a number between 0 and 1")
-    grid, size, dtype = _pair("cells", cells), images.shape[1:3], images.dtype
+    grid, size = _pair("cells", cells), images.shape[1:3]
     parts = covered(network, images, targets, baseline)
 
     def drawn(key):
-        of_grid, *of_shifts = jax.random.split(key, 3)
-        is_kept = jax.random.bernoulli(of_grid, keep_probability, grid).astype(dtype)
-        down, across = (_stretched(*given, dtype) for given in zip(of_shifts, size, grid, strict=True))
+        uniform = jax.random.uniform(key, (grid[0] * grid[1] + 2,), images.dtype)
+        is_kept = (uniform[2:].reshape(grid) < keep_probability).astype(images.dtype)
+        down, across = (_stretched(uniform[axis], size[axis], grid[axis]) for axis in (0, 1))
         return (down @ is_kept @ across.T)[..., None]
 
     def term(n):
@@ -181,14 +181,14 @@ def _inside(top: Any, left: Any, window: tuple[int, int], size: tuple[int, int])
     return is_row[:, None] & is_column
 
 
-def _stretched(key: Array, length: int, cells: int, dtype: Any) -> Float[Array, "length cells"]:
-    """Weights of linear interpolation from cells to pixels, cut out at a random place of a cell.
+def _stretched(shift: Array, length: int, cells: int) -> Float[Array, "length cells"]:
+    """Weights of linear interpolation from cells to pixels, cut out where `shift` in [0, 1) says.
 
     The cells fill (cells + 1) times the pixels of one, of which the image sees a part.
     """
     pixels = -(-length // cells)  # of a cell
-    places = jnp.arange(length) + jax.random.randint(key, (), 0, pixels)
-    centers = (places.astype(dtype) + 0.5) * cells / ((cells + 1) * pixels) - 0.5
+    places = jnp.arange(length) + jnp.floor(shift * pixels)
+    centers = (places + 0.5) * cells / ((cells + 1) * pixels) - 0.5
     distances = jnp.clip(centers, 0, cells - 1)[:, None] - jnp.arange(cells)
     return jnp.maximum(1 - jnp.abs(distances), 0)
 

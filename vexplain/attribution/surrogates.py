@@ -152,7 +152,7 @@ def kernel_shap(
 
     def drawn(k):
         of_sizes, of_places = jax.random.split(k)
-        size = jax.random.choice(of_sizes, sizes, p=jnp.asarray(of_size / of_size.sum()))
+        size = 1 + jax.random.categorical(of_sizes, jnp.log(of_size))
         return jax.random.permutation(of_places, d) < size
 
     def term(n):
