@@ -167,7 +167,7 @@ METHODS = Catalog([  # one row a method; the papers in full are in the documenta
            "Lundberg and Lee, NeurIPS 2017", ("key", "baseline")),
     Method(attribution.shapley_sampling, "Shapley sampling", _PERTURBATION,
            "(num_permutations × features + 1) f", "signed", "Castro et al., 2009", ("key", "baseline")),
-    Method(attribution.exact_shapley, "exact Shapley values", _PERTURBATION, "2^features f", "signed",
+    Method(attribution.exact_shapley, "exact Shapley values", _PERTURBATION, "(2^features + 1) f", "signed",
            "Shapley, 1953", ("baseline",)),
     Method(attribution.random_map, "random map", "control", "none", "positive",
            "uniform noise", ("key",)),

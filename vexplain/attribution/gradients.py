@@ -184,11 +184,11 @@ def expected_gradients(
         [0.25 1.  ]
     """
     _check_count("num_samples", num_samples)
-    given = None if baselines is None else _checked_baselines(baselines, images)
+    given = images[:0] if baselines is None else _checked_baselines(baselines, images)
 
     def sample(n):
         keys = jax.vmap(lambda k: jax.random.fold_in(k, n // 2))(key)
-        if given is None:
+        if baselines is None:
             start = jax.vmap(lambda k: jax.random.uniform(k, images.shape[1:], images.dtype))(keys)
         else:
             rounds, place = jnp.divmod(n // 2, len(given))

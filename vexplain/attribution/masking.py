@@ -77,17 +77,18 @@ class Game(NamedTuple):
 
     covered: Covered
     labels: Array  # of four axes
-    count: int
+    num_features: int
 
     def scores(self, kept: Array) -> Float[Array, " batch"]:
-        """v of the features that are kept: (count,) booleans for all images, or (batch, count)."""
+        """v of the features that are kept: booleans (features,) for all images, or (batch,
+        features)."""
         return self.covered.scores(kept[self.labels] if kept.ndim == 1 else self._of_each(kept))
 
     def ends(self) -> tuple[Array, Array]:
         """v of no feature and of all, (batch,) each."""
-        return self.scores(jnp.zeros(self.count, bool)), self.scores(jnp.ones(self.count, bool))
+        return self.scores(jnp.zeros(self.num_features, bool)), self.scores(jnp.ones(self.num_features, bool))
 
-    def as_map(self, values: Float[Array, "batch count"]) -> Float[Array, "batch height width _channels"]:
+    def as_map(self, values: Float[Array, "batch features"]) -> Float[Array, "batch height width _channels"]:
         """The value of the feature that each pixel belongs to."""
         height, width = self.covered.images.shape[1:3]
         found = self._of_each(values)
@@ -106,13 +107,13 @@ def game(
     Raises:
         ValueError: the images have no such features, or the baseline does not broadcast to them.
     """
-    labels, count = (partition := partition_of(features, images)).labels, partition.count
-    return Game(covered(network, images, targets, baseline), labels, count)
+    partition = partition_of(features, images)
+    return Game(covered(network, images, targets, baseline), partition.labels, partition.count)
 
 
-def coalitions(count: int) -> Callable[[Any], Array]:
-    """Returns the function of a number from 0 to 2^count - 1 to the coalition that its bits are, (count,)."""
-    return lambda n: (n >> jnp.arange(count)) % 2 == 1
+def coalition(number: Any, num_features: int) -> Array:
+    """Returns the features whose bits are set in a number below 2^num_features, booleans (features,)."""
+    return (number >> jnp.arange(num_features)) % 2 == 1
 
 
 def _like(values: Array, other: Array) -> Array:

@@ -75,7 +75,7 @@ def superpixels(
         points = jnp.concatenate([image, jnp.asarray(places, image.dtype)], -1)
 
         def step(_, state):
-            centers = _means(points, *state, rows * columns)
+            centers = _means(points, state[0], state[1], rows * columns)
             return _nearest(points, centers, cells, rows, columns), centers
 
         start = (jnp.asarray(cells), jnp.zeros((rows * columns, points.shape[-1]), image.dtype))
@@ -105,7 +105,7 @@ def known_features(options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: the labels are no integers, are not below the count that was given, or are traced.
     """
-    features = options.get("features")
+    features: Any = options.get("features")
     features = np.asarray(features) if isinstance(features, list) else features
     if isinstance(features, Partition) and not isinstance(features.labels, Tracer):
         low, high = np.min(features.labels), np.max(features.labels)

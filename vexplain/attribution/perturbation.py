@@ -110,10 +110,10 @@ def feature_ablation(
     whole = network.scores(images, targets)
 
     def term(n):
-        is_kept = jnp.arange(played.count) != n
+        is_kept = jnp.arange(played.num_features) != n
         return (whole - played.scores(is_kept))[:, None] * ~is_kept
 
-    return played.as_map(played.covered.total(term, played.count, num_at_once))
+    return played.as_map(played.covered.total(term, played.num_features, num_at_once))
 
 
 @attribution_method
@@ -165,7 +165,7 @@ def rise(
         uniform = jax.random.uniform(key, (grid[0] * grid[1] + 2,), images.dtype)
         is_kept = (uniform[2:].reshape(grid) < keep_probability).astype(images.dtype)
         down, across = (_stretched(uniform[axis], size[axis], grid[axis]) for axis in (0, 1))
-        return (down @ is_kept @ across.T)[..., None]
+        return jnp.einsum("hi,ij,wj->hw", down, is_kept, across, precision="highest")[..., None]
 
     def term(n):
         masks = jax.vmap(lambda k: drawn(jax.random.fold_in(k, n)))(key)

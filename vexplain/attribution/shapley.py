@@ -17,7 +17,7 @@ import numpy as np
 
 from vexplain._checks import check_positive
 from vexplain.attribution.calling import Network, attribution_method
-from vexplain.attribution.masking import coalitions, game
+from vexplain.attribution.masking import coalition, game
 from vexplain.attribution.partitions import Features, known_features
 from vexplain.typing import AnyArray, Array, Float, Shaped, Targets
 
@@ -55,17 +55,17 @@ def exact_shapley(
         [0.25 0.25]
     """
     played = game(network, images, targets, features, baseline)
-    if (d := played.count) > _MOST_EXACT:
+    if (d := played.num_features) > _MOST_EXACT:
         raise ValueError(
             f"features are {d}, which have 2^{d} coalitions: expected at most {_MOST_EXACT}; take fewer, or "
             "kernel_shap or shapley_sampling"
         )
     with_j = np.array([0, *(1 / (d * math.comb(d - 1, s - 1)) for s in range(1, d + 1))])
     without_j = np.array([*(1 / (d * math.comb(d - 1, s)) for s in range(d)), 0])
-    (empty, _), coalition = played.ends(), coalitions(d)
+    empty, _ = played.ends()
 
     def term(n):
-        is_kept = coalition(n)
+        is_kept = coalition(n, d)
         size, value = is_kept.sum(), (played.scores(is_kept) - empty)[:, None]
         gained, lost = (jnp.asarray(w, value.dtype)[size] for w in (with_j, without_j))
         return value * jnp.where(is_kept, gained, -lost)
@@ -108,7 +108,7 @@ def shapley_sampling(
     """
     check_positive(num_permutations=num_permutations)
     played = game(network, images, targets, features, baseline)
-    (empty, _), total, d = played.ends(), played.covered.total, played.count
+    (empty, _), total, d = played.ends(), played.covered.total, played.num_features
 
     def of_permutation(n):
         places = jax.vmap(lambda k: jax.random.permutation(jax.random.fold_in(k, n), d))(key)

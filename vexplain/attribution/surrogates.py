@@ -14,7 +14,7 @@ import numpy as np
 
 from vexplain._checks import check_choice, check_positive
 from vexplain.attribution.calling import Network, attribution_method
-from vexplain.attribution.masking import Game, coalitions, game
+from vexplain.attribution.masking import Game, coalition, game
 from vexplain.attribution.partitions import Features, known_features
 from vexplain.typing import AnyArray, Array, Float, Shaped, Targets
 
@@ -47,8 +47,8 @@ def lime(
         ridge:  argmin over β_0, β of Σ_z π(z) (v(z) - β_0 - zᵀβ)² + α |β|²
         lasso:  argmin over β_0, β of Σ_z π(z) (v(z) - β_0 - zᵀβ)² / (2 Σ_z π(z)) + α |β|_1
 
-    Where `num_masks` reaches 2^d, all z are taken once. Of a linear score without penalty (α = 0), β_j is
-    what covering the feature takes from it.
+    Where `num_masks` reaches 2^d, all z are taken once; else the first is the whole image. Of a linear score
+    without penalty (α = 0), β_j is what covering the feature takes from it.
 
     Args:
         num_masks: values of z that are seen at most.
@@ -72,28 +72,28 @@ def lime(
         [0.5 1. ]
     """
     check_choice("penalty", penalty, ("ridge", "lasso"))
-    if alpha < 0 or (kernel_width is not None and kernel_width <= 0):
-        name, value = ("alpha", alpha) if alpha < 0 else ("kernel_width", kernel_width)
-        raise ValueError(f"{name} is {value}: expected a positive number")
-    played = game(network, images, targets, features, baseline)
     check_positive(num_masks=num_masks)
-    d, width, whole = _few(played).count, kernel_width or math.inf, network.scores(images, targets)
+    if alpha < 0:
+        raise ValueError(f"alpha is {alpha}: expected 0 or more")
+    if kernel_width is not None and kernel_width <= 0:
+        raise ValueError(f"kernel_width is {kernel_width}: expected a positive number, or None")
+    played = game(network, images, targets, features, baseline)
+    d, width, whole = _few(played), kernel_width or math.inf, network.scores(images, targets)
     is_all = 2**d <= num_masks
 
     def term(n):
-        kept = (
-            _each(coalitions(d)(n), key)
-            if is_all
-            else _drawn(key, n, lambda k: jax.random.bernoulli(k, shape=(d,)))
-        )
+        if is_all:
+            kept = _of_each(coalition(n, d), key)
+        else:
+            kept = _drawn(key, n, lambda k: jax.random.bernoulli(k, shape=(d,))) | (n == 0)
         z = kept.astype(whole.dtype)
-        weight = jnp.exp(-((1 - jnp.sqrt(z.mean(1))) ** 2) / (2 * width**2))[:, None]
-        lost = weight * (played.scores(kept) - whole)[:, None]
-        return weight, weight * z, lost, _outer(weight * z, z), lost * z
+        weight = jnp.exp(-((1 - jnp.sqrt(z.mean(1, keepdims=True))) ** 2) / (2 * width**2))
+        change = weight * (played.scores(kept) - whole)[:, None]
+        return weight, weight * z, change, change * z, _outer(weight * z, z)
 
-    total, *sums = played.covered.total(term, 2**d if is_all else num_masks, num_at_once)
-    z, lost, gram, slopes = (found / _like(total, found) for found in sums)
-    gram, slopes = gram - _outer(z, z), slopes - lost * z
+    total, *sums, gram = played.covered.total(term, 2**d if is_all else num_masks, num_at_once)
+    z, change, slopes = (found / total for found in sums)
+    gram, slopes = gram / total[:, :, None] - _outer(z, z), slopes - change * z
     if penalty == "lasso":
         return played.as_map(jax.vmap(_lasso, (0, 0, None))(gram, slopes, alpha))
     ridge = alpha / total[:, :, None] * jnp.eye(d, dtype=gram.dtype)
@@ -140,48 +140,47 @@ def kernel_shap(
         [0.25 0.25]
     """
     played = game(network, images, targets, features, baseline)
-    d, (empty, whole) = _few(played).count, played.ends()
-    share = (whole - empty)[:, None] / d
+    d, (empty, whole) = _few(played), played.ends()
+    share, sizes = (whole - empty)[:, None] / d, np.arange(1, d)
     if d == 1:
         return played.as_map(share)
     is_all = 2**d - 2 <= num_masks
     if not is_all and num_masks < 2 * d:
         raise ValueError(f"num_masks is {num_masks}: expected at least {2 * d} for {d} features")
-    sizes = np.arange(1, d)
     of_size = (d - 1) / (sizes * (d - sizes))  # π times the number of coalitions
 
     def drawn(k):
         of_sizes, of_places = jax.random.split(k)
-        size = 1 + jax.random.categorical(of_sizes, jnp.log(of_size))
-        return jax.random.permutation(of_places, d) < size
+        return jax.random.permutation(of_places, d) <= jax.random.categorical(of_sizes, jnp.log(of_size))
 
     def term(n):
         if is_all:
-            kept = _each(coalitions(d)(n + 1), key)
-            weight = jnp.asarray(of_size / [math.comb(d, s) for s in sizes], share.dtype)[kept.sum(1) - 1]
+            kept = _of_each(coalition(n + 1, d), key)
+            weights = jnp.asarray(of_size / [math.comb(d, s) for s in sizes], share.dtype)
+            weight = weights[kept.sum(1, keepdims=True) - 1]
         else:
-            kept, weight = _drawn(key, n // 2, drawn) ^ (n % 2 == 1), jnp.ones(len(images), share.dtype)
-        size = kept.sum(1, keepdims=True)
-        z = kept - size / d  # of all ones nothing is left: their share is known
+            kept, weight = _drawn(key, n // 2, drawn) ^ (n % 2 == 1), 1
+        size = kept.sum(1, keepdims=True).astype(share.dtype)
+        z = kept - size / d  # without the part along (1, ..., 1), which the sum of all values fixes
         rest = (played.scores(kept) - empty)[:, None] - size * share
-        return _outer(weight[:, None] * z, z), weight[:, None] * z * rest
+        return _outer(weight * z, z), weight * z * rest
 
-    return played.as_map(
-        share + _solved(*played.covered.total(term, 2**d - 2 if is_all else num_masks, num_at_once))
-    )
+    count = 2**d - 2 if is_all else num_masks
+    return played.as_map(share + _solved(*played.covered.total(term, count, num_at_once)))
 
 
-def _few(played: Game) -> Game:
-    if played.count > _MOST_FEATURES:
+def _few(played: Game) -> int:
+    """The number of features, which is not too large for a regression."""
+    if (d := played.num_features) > _MOST_FEATURES:
         raise ValueError(
-            f"features are {played.count}: expected at most {_MOST_FEATURES}, as a regression solves so many "
-            "equations for each image; take fewer, or feature_ablation or shapley_sampling"
+            f"features are {d}: expected at most {_MOST_FEATURES}, as a regression solves so many equations "
+            "for each image; take fewer, or feature_ablation or shapley_sampling"
         )
-    return played
+    return d
 
 
-def _each(coalition: Array, key: Array) -> Array:
-    return jnp.broadcast_to(coalition, (len(key), len(coalition)))
+def _of_each(values: Array, key: Array) -> Array:
+    return jnp.broadcast_to(values, (len(key), len(values)))
 
 
 def _drawn(key: Array, n: Any, draw: Any) -> Array:
@@ -192,13 +191,9 @@ def _outer(first: Array, second: Array) -> Array:
     return first[:, :, None] * second[:, None, :]
 
 
-def _like(values: Array, other: Array) -> Array:
-    return values.reshape(-1, *[1] * (other.ndim - 1))
-
-
 def _solved(gram: Array, slopes: Array) -> Array:
     """The shortest solution of gram · x = slopes, of each image."""
-    return (jnp.linalg.pinv(gram, hermitian=True) @ slopes[..., None])[..., 0]
+    return jnp.einsum("bij,bj->bi", jnp.linalg.pinv(gram, hermitian=True), slopes, precision="highest")
 
 
 def _lasso(gram: Array, slopes: Array, alpha: float) -> Array:
@@ -206,8 +201,9 @@ def _lasso(gram: Array, slopes: Array, alpha: float) -> Array:
 
     def step(n, x):
         j = n % len(x)
-        rest = slopes[j] - gram[j] @ x + gram[j, j] * x[j]
+        rest = slopes[j] - jnp.vdot(gram[j], x, precision="highest") + gram[j, j] * x[j]
         shrunk = jnp.sign(rest) * jnp.maximum(jnp.abs(rest) - alpha, 0)
-        return x.at[j].set(jnp.where(gram[j, j] > 0, shrunk / jnp.where(gram[j, j] > 0, gram[j, j], 1), 0))
+        is_seen = gram[j, j] > 0  # else the feature was always kept, or always covered
+        return x.at[j].set(jnp.where(is_seen, shrunk / jnp.where(is_seen, gram[j, j], 1), 0))
 
     return jax.lax.fori_loop(0, _SWEEPS * len(slopes), step, jnp.zeros_like(slopes))

@@ -24,7 +24,8 @@ _METHOD = f"""Methods of explanation, one or more: {", ".join(method_names())}. 
 they need and cost."""
 _SCORE = """What gradients, class activation maps and perturbations explain: logit, probability, margin (the
 class less the mean of the others), against:CLASS (less that class, by name or number), or
-package.module:function of your own, which is called with (outputs, targets) and returns one number an image."""
+package.module:function of your own, which is called with (outputs, targets) and returns one number an
+image."""
 
 
 @dataclasses.dataclass(frozen=True)
