@@ -33,7 +33,7 @@ Features: TypeAlias = int | tuple[int, int] | str | AnyArray | Partition | Calla
 
 
 def superpixels(
-    images: AnyArray, count: int = 50, *, compactness: float = 0.1, num_steps: int = 10
+    images: AnyArray, *, count: int = 50, compactness: float = 0.1, num_steps: int = 10
 ) -> Partition:
     """Returns about `count` superpixels an image: regions of similar color, by SLIC.
 
@@ -58,7 +58,7 @@ def superpixels(
 
     Example:
         >>> images = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0]).reshape(1, 1, 5, 1)
-        >>> print(superpixels(images, 2).labels.ravel())
+        >>> print(superpixels(images, count=2).labels.ravel())
         [0 0 0 1 1]
     """
     check_positive(count=count, num_steps=num_steps)
@@ -108,13 +108,8 @@ def known_features(options: dict[str, Any]) -> dict[str, Any]:
     features: Any = options.get("features")
     features = np.asarray(features) if isinstance(features, list) else features
     if isinstance(features, Partition) and not isinstance(features.labels, Tracer):
-        low, high = np.min(features.labels), np.max(features.labels)
-        if not 0 <= low <= high < features.count:
-            raise ValueError(
-                f"features has labels from {low} to {high}: expected from 0 to {features.count - 1}, as its "
-                f"count is {features.count}"
-            )
-    if not hasattr(features, "dtype"):
+        _check_labels(np.asarray(features.labels), features.count)
+    if isinstance(features, Partition) or not hasattr(features, "dtype"):
         return options
     if isinstance(features, Tracer):
         raise ValueError(
@@ -163,6 +158,16 @@ def partition_of(features: Features, images: Array) -> Partition:
             f"height, width) or what broadcasts to the images, {images.shape}"
         )
     return Partition(labels, partition.count)
+
+
+def _check_labels(labels: np.ndarray, count: int) -> None:
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"features has labels of dtype {labels.dtype}: expected integers")
+    if not 0 <= labels.min() <= labels.max() < count:
+        raise ValueError(
+            f"features has labels from {labels.min()} to {labels.max()}: expected from 0 to {count - 1}, as "
+            f"its count is {count}"
+        )
 
 
 def _named(name: str, images: Array) -> Partition:

@@ -5,8 +5,14 @@ the baseline covers, the Shapley value of feature j is
 
     φ_j = Σ over S without j of |S|! (d - |S| - 1)! / d! (v(S with j) - v(S)),        Σ_j φ_j = v(N) - v(∅)
 
-Every pixel carries the value of its feature. `features`, `baseline` and `num_at_once` are as in
-`vexplain.attribution.perturbation`.
+Every pixel carries the value of its feature.
+
+In all functions:
+    features: what is kept or covered as one, see `vexplain.attribution.perturbation`: a grid of patches, by
+        its (rows, columns) or one number for both; "pixel", "channel" or "superpixel"; labels of the pixels.
+    baseline: what covers: a number, (channels,), or an array that broadcasts to the images.
+    num_at_once: perturbed copies of each image in a pass; by default 16 of one image, else one.
+Features or a baseline that do not fit the images, or a count less than 1, raise ValueError.
 """
 
 import math

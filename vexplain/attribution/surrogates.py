@@ -1,8 +1,14 @@
 """Linear models of the score as a function of which features are kept.
 
 They are fitted to the scores of many coalitions of features: see `vexplain.attribution.shapley` for v, N
-and S, and `vexplain.attribution.perturbation` for `features`, `baseline` and `num_at_once`. Every pixel
-carries the coefficient of its feature.
+and S. Every pixel carries the coefficient of its feature.
+
+In all functions:
+    features: what is kept or covered as one, see `vexplain.attribution.perturbation`: a grid of patches, by
+        its (rows, columns) or one number for both; "pixel", "channel" or "superpixel"; labels of the pixels.
+    baseline: what covers: a number, (channels,), or an array that broadcasts to the images.
+    num_at_once: perturbed copies of each image in a pass; by default 16 of one image, else one.
+Features or a baseline that do not fit the images, or a count less than 1, raise ValueError.
 """
 
 import math
