@@ -85,8 +85,10 @@ class Config:
     learning_rate: float = 1e-3
     mu: float = 5.0
     seed: int = 0
-    num_samples: int = 15  # of SmoothGrad
+    num_samples: int = 15  # of SmoothGrad and expected gradients
     num_steps: int = 15  # of integrated gradients
+    num_masks: int = 250  # of RISE, LIME and KernelSHAP
+    num_permutations: int = 2  # of 64 patches, whose Shapley values are sampled
     window: int = 8  # of occlusion, in pixels
     stride: int = 8
     num_scored_at_once: int = 20
@@ -134,7 +136,8 @@ class Config:
     @property
     def chosen(self) -> dict[str, MethodFn]:
         """The methods, at the cost that this run allows."""
-        options = {name: getattr(self, name) for name in ("num_samples", "num_steps", "window", "stride")}
+        names = ("num_samples", "num_steps", "num_masks", "num_permutations", "window", "stride")
+        options = {name: getattr(self, name) for name in names}
         options |= {"on_uncovered": "gradient", "on_unmatched": "ignore"}
         return with_options(methods_named(self.methods), **options)
 
@@ -177,6 +180,8 @@ _SMOKE = Config(
     batch_size=16,
     num_samples=2,
     num_steps=2,
+    num_masks=100,
+    num_permutations=1,
     num_scored_at_once=8,
     num_checked=4,
     num_draws=2,
@@ -199,6 +204,8 @@ PRESETS = {
             batch_size=128,
             num_samples=50,
             num_steps=50,
+            num_masks=2000,
+            num_permutations=25,
             window=14,
             stride=7,
             num_scored_at_once=64,

@@ -122,6 +122,7 @@ class Catalog(Mapping[str, Method]):
 
 _GRADIENT, _CAM, _RELEVANT = "gradient", "class activation map", "relevant features"
 _PROPAGATION = "propagation"
+_PERTURBATION = "perturbation"
 
 # fmt: off
 METHODS = Catalog([  # one row a method; the papers in full are in the documentation of the functions
@@ -139,6 +140,8 @@ METHODS = Catalog([  # one row a method; the papers in full are in the documenta
            "Smilkov et al., 2017", ("key",)),
     Method(attribution.integrated_gradients, "integrated gradients", _GRADIENT, "num_steps (f + b)", "signed",
            "Sundararajan et al., ICML 2017", ("baseline",)),
+    Method(attribution.expected_gradients, "expected gradients", _GRADIENT, "num_samples (f + b)", "signed",
+           "Erion et al., 2021", ("key",)),
     Method(attribution.deconvnet, "deconvnet", _GRADIENT, "f + b", "signed",
            "Zeiler and Fergus, ECCV 2014", ("ReLUs",)),
     Method(attribution.guided_backprop, "guided backprop", _GRADIENT, "f + b", "signed",
@@ -161,8 +164,20 @@ METHODS = Catalog([  # one row a method; the papers in full are in the documenta
            "Selvaraju et al., ICCV 2017", ("layer", "ReLUs")),
     Method(attribution.guided_grad_cam_plus_plus, "guided Grad-CAM++", _CAM, "2 (f + b)", "signed",
            "Chattopadhay et al., WACV 2018", ("layer", "ReLUs")),
-    Method(attribution.occlusion, "occlusion", "perturbation", "(windows + 1) f", "signed",
+    Method(attribution.occlusion, "occlusion", _PERTURBATION, "(windows + 1) f", "signed",
            "Zeiler and Fergus, ECCV 2014", ("baseline",)),
+    Method(attribution.feature_ablation, "feature ablation", _PERTURBATION, "(features + 1) f", "signed",
+           "Zeiler and Fergus, ECCV 2014", ("baseline",)),
+    Method(attribution.rise, "RISE", _PERTURBATION, "num_masks f", "signed",
+           "Petsiuk et al., BMVC 2018", ("key", "baseline")),
+    Method(attribution.lime, "LIME", _PERTURBATION, "(num_masks + 1) f", "signed",
+           "Ribeiro et al., KDD 2016", ("key", "baseline")),
+    Method(attribution.kernel_shap, "KernelSHAP", _PERTURBATION, "(num_masks + 2) f", "signed",
+           "Lundberg and Lee, NeurIPS 2017", ("key", "baseline")),
+    Method(attribution.shapley_sampling, "Shapley sampling", _PERTURBATION,
+           "(num_permutations × features + 1) f", "signed", "Castro et al., 2009", ("key", "baseline")),
+    Method(attribution.exact_shapley, "exact Shapley values", _PERTURBATION, "(2^features + 1) f", "signed",
+           "Shapley, 1953", ("baseline",)),
     Method(attribution.random_map, "random map", "control", "none", "positive",
            "uniform noise", ("key",)),
     Method(attribution.sobel_edges, "Sobel edges", "control", "none", "positive",

@@ -19,6 +19,7 @@ from vexplain.streaming.devices import data_mesh
 
 SHAPE, CLASSES = (13, 11, 3), 5
 FEW = {"num_samples": 3, "num_steps": 3, "window": (5, 4), "stride": (4, 3), "num_features": 2}
+FEW |= {"features": (2, 3), "num_masks": 12, "num_permutations": 2, "cells": 3}
 SEES_NO_TARGET = ("upsampled_activation", *vx.METHODS.of_kind("control"))
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 GENERATOR = np.random.default_rng(0)
@@ -126,10 +127,11 @@ def test_every_method_on_eight_devices_without_a_collective(name, network, metho
     assert not [word for word in ("all-gather", "all-reduce", "all-to-all") if word in text]
 
 
-@pytest.mark.parametrize("option", ["num_samples", "num_steps", "window"])
+@pytest.mark.parametrize("option", ["num_samples", "num_steps", "window", "num_masks"])
 def test_memory_is_flat_in_the_number_of_copies(option, network):
     apply, variables = network
-    name = {"num_samples": "smooth_grad", "num_steps": "integrated_gradients", "window": "occlusion"}[option]
+    names = {"num_steps": "integrated_gradients", "window": "occlusion", "num_masks": "rise"}
+    name = names.get(option, "smooth_grad")
 
     def scratch(**options):
         maps = jax.jit(functools.partial(vx.attribute, name, apply, **keys_of(name), **options))

@@ -19,6 +19,7 @@ from vexplain.attribution.controls import center_gaussian as center_gaussian
 from vexplain.attribution.controls import object_segmentation as object_segmentation
 from vexplain.attribution.controls import random_map as random_map
 from vexplain.attribution.controls import sobel_edges as sobel_edges
+from vexplain.attribution.gradients import expected_gradients as expected_gradients
 from vexplain.attribution.gradients import gradient as gradient
 from vexplain.attribution.gradients import input_x_gradient as input_x_gradient
 from vexplain.attribution.gradients import integrated_gradients as integrated_gradients
@@ -28,7 +29,11 @@ from vexplain.attribution.guided import guided_backprop as guided_backprop
 from vexplain.attribution.heatmaps import absolute_heatmaps as absolute_heatmaps
 from vexplain.attribution.heatmaps import normalize_heatmaps as normalize_heatmaps
 from vexplain.attribution.heatmaps import positive_heatmaps as positive_heatmaps
+from vexplain.attribution.partitions import Partition as Partition
+from vexplain.attribution.partitions import superpixels as superpixels
+from vexplain.attribution.perturbation import feature_ablation as feature_ablation
 from vexplain.attribution.perturbation import occlusion as occlusion
+from vexplain.attribution.perturbation import rise as rise
 from vexplain.attribution.propagation import Propagation as Propagation
 from vexplain.attribution.propagation import attn_lrp as attn_lrp
 from vexplain.attribution.propagation import deeplift as deeplift
@@ -40,3 +45,7 @@ from vexplain.attribution.scores import binary as binary
 from vexplain.attribution.scores import logit as logit
 from vexplain.attribution.scores import margin as margin
 from vexplain.attribution.scores import probability as probability
+from vexplain.attribution.shapley import exact_shapley as exact_shapley
+from vexplain.attribution.shapley import shapley_sampling as shapley_sampling
+from vexplain.attribution.surrogates import kernel_shap as kernel_shap
+from vexplain.attribution.surrogates import lime as lime

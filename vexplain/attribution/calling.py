@@ -24,6 +24,8 @@ from vexplain._keeping import Store, avals, identity, kept
 from vexplain.attribution.scores import Score, logit, num_classes_of, predicted_targets
 from vexplain.transforms import Rule, Rules, with_rules
 
+_Before = Callable[[dict[str, Any]], dict[str, Any]]
+
 _MAX_PARTS = 8  # of a batch that is larger than what was compiled
 _MAX_FILL = 8  # times as many images as asked for, of a batch that is smaller
 
@@ -70,9 +72,14 @@ class Method(Protocol):
 @overload
 def attribution_method(function: Callable[..., Any]) -> Method: ...
 @overload
-def attribution_method(*, after: Callable[..., None]) -> Callable[[Callable[..., Any]], Method]: ...
 def attribution_method(
-    function: Callable[..., Any] | None = None, *, after: Callable[..., None] | None = None
+    *, before: _Before | None = None, after: Callable[..., None] | None = None
+) -> Callable[[Callable[..., Any]], Method]: ...
+def attribution_method(
+    function: Callable[..., Any] | None = None,
+    *,
+    before: _Before | None = None,
+    after: Callable[..., None] | None = None,
 ) -> Any:
     """Returns the method that users call, `method(apply, variables, images, targets=None, *, score, key)`.
 
@@ -81,6 +88,8 @@ def attribution_method(
             array, (batch,) classes unless the score takes something else), and `key` (one an image; a call
             without a key is an error then), and options of its own, keyword-only. What it returns has a
             leading batch axis in every array, and depends on no other image of the batch.
+        before: `before(options)` returns what the function gets of the options that were given; arrays among
+            them have values unless the caller traces them.
         after: `after(targets, **options)` may raise, once the targets are known; not within a trace.
 
     Example:
@@ -91,10 +100,13 @@ def attribution_method(
         >>> print(saliency(apply, -jnp.eye(2), np.array([[[[0.5, 1.0]]]])))
         [[[[1. 0.]]]]
     """
-    return functools.partial(_method, after=after) if function is None else _method(function, after)
+    made = functools.partial(_method, before=before, after=after)
+    return made if function is None else made(function)
 
 
-def _method(function: Callable[..., Any], after: Callable[..., None] | None) -> Method:
+def _method(
+    function: Callable[..., Any], before: _Before | None, after: Callable[..., None] | None
+) -> Method:
     parameters = inspect.signature(function).parameters
     needs = frozenset(parameters) & {"network", "images", "targets", "key"}
 
@@ -102,6 +114,7 @@ def _method(function: Callable[..., Any], after: Callable[..., None] | None) -> 
     def method(apply, variables, images, targets=None, *, score=logit, key=None, **options):
         check_image_form(images)
         key = _checked_key(function.__name__, key, "key" in needs, len(images))
+        options = options if before is None else before(options)
         call = _Call(function, needs, apply, score, options)
         given = (apply, variables, images, targets, score, key, options)
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):

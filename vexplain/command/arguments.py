@@ -22,9 +22,10 @@ tuple, as a vexplain.datasets.Resizing. One logit is that of the second of two c
 channel gets the luma of the images."""
 _METHOD = f"""Methods of explanation, one or more: {", ".join(method_names())}. vexplain methods says what
 they need and cost."""
-_SCORE = """What gradients, class activation maps and occlusion explain: logit, probability, margin (the class
-less the mean of the others), against:CLASS (less that class, by name or number), or package.module:function
-of your own, which is called with (outputs, targets) and returns one number an image."""
+_SCORE = """What gradients, class activation maps and perturbations explain: logit, probability, margin (the
+class less the mean of the others), against:CLASS (less that class, by name or number), or
+package.module:function of your own, which is called with (outputs, targets) and returns one number an
+image."""
 
 
 @dataclasses.dataclass(frozen=True)
