@@ -12,7 +12,8 @@ def methods_named(names: tuple[str, ...] | None) -> dict[str, MethodFn]:
     """Returns the methods of the catalog by name; with `RESAMPLED` behind it, with RESAMPLED_POOL too.
 
     Args:
-        names: of methods. If left out, all of the catalog, and those that have backward rules in both ways.
+        names: of methods. If left out, all of the catalog but those that need attention, and those that have
+            backward rules in both ways.
 
     Raises:
         KeyError: there is no method of a name.
@@ -23,7 +24,8 @@ def methods_named(names: tuple[str, ...] | None) -> dict[str, MethodFn]:
         ['gradient', 'deconvnet, resampled pooling']
     """
     if names is None:
-        names = (*METHODS, *(f"{name}{RESAMPLED}" for name, method in METHODS.items() if method.rules))
+        names = METHODS.without("attention")
+        names = (*names, *(f"{name}{RESAMPLED}" for name, method in METHODS.items() if method.rules))
     found = {}
     for name in names:
         method = METHODS[name.removesuffix(RESAMPLED)]
