@@ -27,8 +27,9 @@ def superpixels(images: Array, num_segments: int, num_rounds: int = 5) -> Int[Ar
         (the idea; in the colors of the image, and without a step that joins stray pixels).
 
     Example:
-        >>> print(superpixels(jnp.array([[[0.0, 0.0, 0.0, 1.0]]])[..., None], 2))
-        [[[0 0 0 1]]]
+        >>> print(superpixels(jnp.array([[[0.0, 0.0, 0.0, 1.0]] * 2])[..., None], 2))
+        [[[0 0 0 1]
+          [0 0 0 1]]]
     """
     images = jax.lax.stop_gradient(images)
     rows, columns = grid_of(num_segments, images.shape[1], images.shape[2])

@@ -142,7 +142,7 @@ def blur_integrated_gradients(
     return jax.lax.fori_loop(0, num_steps, step, (first, jnp.zeros_like(images)))[1]
 
 
-def blurred(images: Array, sigma: Float[Array, ""]) -> Array:
+def blurred(images: Array, sigma: float | Float[Array, ""]) -> Array:
     """Returns images after a Gaussian blur, as if they were reflected at their borders.
 
     Args:
