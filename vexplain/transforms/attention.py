@@ -106,37 +106,44 @@ def _softmax_operands(step: Equation) -> list[int]:
 
 def _place(step: Equation, k: int, flows: dict[Value, Flow], num_images: int) -> _Place:
     value, axes = step.inputs[k], flows[step.inputs[k]].axes
-    contract, batch = ([int(a) for a in dims[k]] for dims in step.params["dimension_numbers"])
-    free = [a for a in range(len(axes)) if a not in (*contract, *batch)]
-    maker = value.producer
-    path, inside = value.handed_out or ((maker.path, maker.inside) if maker is not None else ((), None))
-    named = f"the attention of shape {value.shape}" + (f" in {'/'.join(step.scope)}" if step.scope else "")
-    tokens = [
-        a for a in range(len(axes)) if {ROW, COLUMN} <= set(axes[a].places) and IMAGE not in axes[a].places
-    ]
-    images = [a for a in range(len(axes)) if IMAGE in axes[a].places]
-    if inside is not None or not path:
-        raise ValueError(f"{named} is inside {inside or 'a loop'}, where it cannot be read")
+    (keys, _), named = (
+        (tuple(map(int, dims[k])) for dims in step.params["dimension_numbers"]),
+        _named(step, k),
+    )
+    tokens = [a for a, axis in enumerate(axes) if {ROW, COLUMN} <= set(axis.places)]
+    queries = [a for a in tokens if a not in keys]
+    images = [a for a, axis in enumerate(axes) if IMAGE in axis.places and a not in tokens]
     has_images = len(images) == 1 or (not images and num_images == 1)
-    if not (has_images and all(axis.is_known for axis in axes)) or len(contract) != 1:
+    if not (has_images and all(axis.is_known for axis in axes)):
         raise ValueError(f"{named} cannot be followed: its images, queries or keys are not known")
-    if contract[0] not in tokens or len(free) != 1 or free[0] not in tokens:
-        raise ValueError(
-            f"{named} is not one of the tokens of an image to each other, but along channels, or of queries "
-            "that have no place in the image"
-        )
-    query, key, image = free[0], contract[0], images[0] if images else None
+    image = images[0] if images else None
+    is_of_tokens = len(keys) == 1 == len(queries) and keys[0] in tokens
     is_whole = image is None or _is_batch(axes[image], num_images)
-    if axes[query].size != axes[key].size or len(tokens) != 2 or not is_whole:
+    if not (is_of_tokens and is_whole and axes[queries[0]].size == axes[keys[0]].size):
         raise ValueError(
-            f"{named} is one within windows, or of {axes[query].size} tokens to {axes[key].size}: only "
-            "attention of all tokens to all is followed from layer to layer"
+            f"{named} is not one of all tokens of an image to all, but within windows, along channels, to "
+            "fewer tokens, or of queries that have no place in the image: it is not followed through layers"
         )
-    grid, cells = grid_of([axes[key]], False, 1) or ((None, None), np.arange(0))
+    grid, cells = grid_of([axes[keys[0]]], False, 1) or ((None, None), np.arange(0))
     if grid[0] is None or grid[1] is None:
         raise ValueError(f"{named} is one of tokens whose rows and columns cannot be followed")
     order = tuple(int(c) for c in cells)
-    return _Place(path, (image, query, key), value.shape, value.dtype, (grid[0], grid[1]), order)
+    axes_of = (image, queries[0], keys[0])
+    return _Place(_path(value, named), axes_of, value.shape, value.dtype, (grid[0], grid[1]), order)
+
+
+def _named(step: Equation, k: int) -> str:
+    where = f" in {'/'.join(step.scope)}" if step.scope else ""
+    return f"the attention of shape {step.inputs[k].shape}{where}"
+
+
+def _path(value: Value, named: str) -> Path:
+    """Where the probabilities are made."""
+    maker = value.producer
+    path, inside = value.handed_out or ((maker.path, maker.inside) if maker is not None else ((), None))
+    if inside is not None or not path:
+        raise ValueError(f"{named} is inside {inside or 'a loop'}, where it cannot be read")
+    return path
 
 
 def _is_batch(axis: Axis, num_images: int) -> bool:
