@@ -12,7 +12,8 @@ def methods_named(names: tuple[str, ...] | None) -> dict[str, MethodFn]:
     """Returns the methods of the catalog by name; with `RESAMPLED` behind it, with RESAMPLED_POOL too.
 
     Args:
-        names: of methods. If left out, all of the catalog, and those that have backward rules in both ways.
+        names: of methods. If left out, all of the catalog but those that need attention, and those that have
+            backward rules in both ways.
 
     Raises:
         KeyError: there is no method of a name.
@@ -24,7 +25,7 @@ def methods_named(names: tuple[str, ...] | None) -> dict[str, MethodFn]:
     """
     if names is None:
         guided = (name for name, m in METHODS.items() if m.rules and f"resampled_{name}" not in METHODS)
-        names = (*METHODS, *(f"{name}{RESAMPLED}" for name in guided))
+        names = (*METHODS.without("attention"), *(f"{name}{RESAMPLED}" for name in guided))
     found = {}
     for name in names:
         method = METHODS[name.removesuffix(RESAMPLED)]

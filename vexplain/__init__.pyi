@@ -18,6 +18,7 @@ from .attribution import guided_backprop as guided_backprop
 from .attribution import logit as logit
 from .attribution import margin as margin
 from .attribution import probability as probability
+from .attribution import similarity as similarity
 from .catalog import METHODS as METHODS
 from .catalog import attribute as attribute
 from .datasets import ArraySource as ArraySource

@@ -47,12 +47,12 @@ class Method:
     Attributes:
         function: what is called.
         title: its name in tables and figures.
-        kind: "gradient", "propagation", "class activation map", "perturbation", "relevant features", or
-            "control": a map that does not look at the network.
+        kind: "gradient", "propagation", "class activation map", "attention", "perturbation", "relevant
+            features", or "control": a map that does not look at the network.
         passes: how many passes through the network it costs; "f" forward, "b" backward.
         sign: "signed" attributions, or "positive" heatmaps.
-        needs: of "layer", "relevance", "key", "baseline" and "ReLUs", what it needs or has a customary choice
-            for.
+        needs: of "layer", "relevance", "key", "baseline", "ReLUs" and "attention", what it needs or has a
+            customary choice for.
         reference: authors and year of the paper.
     """
 
@@ -111,18 +111,28 @@ class Catalog(Mapping[str, Method]):
                 raise ValueError(f"kind is {kind!r}: expected one of {list(known)}")
         return tuple(name for name, method in self.items() if method.kind in kinds)
 
+    def without(self, *needs: str) -> tuple[str, ...]:
+        """The names of the methods that need none of some things.
+
+        Example:
+            >>> "attention_rollout" in METHODS.without("attention")
+            False
+        """
+        return tuple(name for name, method in self.items() if not set(needs) & set(method.needs))
+
     def __repr__(self) -> str:
         rows = [
             (name, m.title, m.kind, m.passes, m.sign, ", ".join(m.needs), m.reference)
             for name, m in self.items()
         ]
         table = aligned(("name", "title", "kind", "passes", "sign", "needs", "reference"), rows)
-        return f"{table}\n(passes through the network: f forward, b backward; K features, three as a rule)"
+        return (
+            f"{table}\n(passes: f forward, b backward; K features, three as a rule; C channels of the layer)"
+        )
 
 
-_GRADIENT, _CAM, _RELEVANT = "gradient", "class activation map", "relevant features"
-_PROPAGATION = "propagation"
-_PERTURBATION = "perturbation"
+_GRADIENT, _CAM, _ATTENTION, _RELEVANT = "gradient", "class activation map", "attention", "relevant features"
+_PROPAGATION, _PERTURBATION = "propagation", "perturbation"
 
 # fmt: off
 METHODS = Catalog([  # one row a method; the papers in full are in the documentation of the functions
@@ -138,10 +148,22 @@ METHODS = Catalog([  # one row a method; the papers in full are in the documenta
            "Shrikumar et al., 2016"),
     Method(attribution.smooth_grad, "SmoothGrad", _GRADIENT, "num_samples (f + b)", "signed",
            "Smilkov et al., 2017", ("key",)),
+    Method(attribution.square_grad, "SquareGrad", _GRADIENT, "num_samples (f + b)", "signed",
+           "Hooker et al., NeurIPS 2019", ("key",)),
+    Method(attribution.var_grad, "VarGrad", _GRADIENT, "num_samples (f + b)", "signed",
+           "Adebayo et al., 2018", ("key",)),
     Method(attribution.integrated_gradients, "integrated gradients", _GRADIENT, "num_steps (f + b)", "signed",
            "Sundararajan et al., ICML 2017", ("baseline",)),
     Method(attribution.expected_gradients, "expected gradients", _GRADIENT, "num_samples (f + b)", "signed",
            "Erion et al., 2021", ("key",)),
+    Method(attribution.guided_integrated_gradients, "guided integrated gradients", _GRADIENT,
+           "num_steps (f + b)", "signed", "Kapishnikov et al., CVPR 2021", ("baseline",)),
+    Method(attribution.blur_integrated_gradients, "blur integrated gradients", _GRADIENT,
+           "num_steps (f + b)", "signed", "Xu et al., CVPR 2020"),
+    Method(attribution.xrai, "XRAI", _GRADIENT, "2 num_steps (f + b)", "signed",
+           "Kapishnikov et al., ICCV 2019"),
+    Method(attribution.full_grad, "FullGrad", _GRADIENT, "f + b", "positive",
+           "Srinivas and Fleuret, NeurIPS 2019"),
     Method(attribution.deconvnet, "deconvnet", _GRADIENT, "f + b", "signed",
            "Zeiler and Fergus, ECCV 2014", ("ReLUs",)),
     Method(attribution.guided_backprop, "guided backprop", _GRADIENT, "f + b", "signed",
@@ -158,12 +180,26 @@ METHODS = Catalog([  # one row a method; the papers in full are in the documenta
            "Chattopadhay et al., WACV 2018", ("layer",)),
     Method(attribution.layer_cam, "LayerCAM", _CAM, "f + b", "positive",
            "Jiang et al., TIP 2021", ("layer",)),
+    Method(attribution.hires_cam, "HiResCAM", _CAM, "f + b", "positive",
+           "Draelos and Carin, 2020", ("layer",)),
+    Method(attribution.xgrad_cam, "XGrad-CAM", _CAM, "f + b", "positive",
+           "Fu et al., BMVC 2020", ("layer",)),
+    Method(attribution.score_cam, "Score-CAM", _CAM, "(C + 2) f", "positive",
+           "Wang et al., CVPR Workshops 2020", ("layer",)),
+    Method(attribution.ablation_cam, "Ablation-CAM", _CAM, "(C + 1) f", "positive",
+           "Desai and Ramaswamy, WACV 2020", ("layer",)),
+    Method(attribution.eigen_cam, "Eigen-CAM", _CAM, "f", "positive",
+           "Muhammad and Yeasin, IJCNN 2020", ("layer",)),
     Method(attribution.upsampled_activation, "upsampled activation", _CAM, "f", "positive",
            "Oramas et al., ICLR 2019", ("layer",)),
     Method(attribution.guided_grad_cam, "guided Grad-CAM", _CAM, "2 (f + b)", "signed",
            "Selvaraju et al., ICCV 2017", ("layer", "ReLUs")),
     Method(attribution.guided_grad_cam_plus_plus, "guided Grad-CAM++", _CAM, "2 (f + b)", "signed",
            "Chattopadhay et al., WACV 2018", ("layer", "ReLUs")),
+    Method(attribution.attention_rollout, "attention rollout", _ATTENTION, "f + b", "positive",
+           "Abnar and Zuidema, ACL 2020", ("attention",)),
+    Method(attribution.generic_attention, "generic attention", _ATTENTION, "f + b", "positive",
+           "Chefer et al., ICCV 2021", ("attention",)),
     Method(attribution.occlusion, "occlusion", _PERTURBATION, "(windows + 1) f", "signed",
            "Zeiler and Fergus, ECCV 2014", ("baseline",)),
     Method(attribution.feature_ablation, "feature ablation", _PERTURBATION, "(features + 1) f", "signed",
@@ -231,7 +267,7 @@ def as_methods(methods: Methods | None = None, **options: Any) -> dict[str, Meth
 
     Args:
         methods: names of the catalog, functions of the same signature, or both, one or several; or these by
-            name. All of the catalog if left out.
+            name. All of the catalog if left out, but for those that need attention, which few networks have.
         **options: for all methods that have an option of the name; `num_samples=25` is for SmoothGrad.
 
     Raises:
@@ -244,7 +280,7 @@ def as_methods(methods: Methods | None = None, **options: Any) -> dict[str, Meth
         ['gradient', 'smooth_grad']
     """
     if methods is None:
-        methods = list(METHODS)
+        methods = METHODS.without("attention")
     if isinstance(methods, str) or callable(methods):
         methods = [methods]
     named = methods.items() if isinstance(methods, Mapping) else [(_name_of(m), m) for m in methods]

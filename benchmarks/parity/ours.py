@@ -28,6 +28,9 @@ OF_LAYERS: dict[str, Callable[..., Array]] = {
     "pytorch-grad-cam/grad_cam": scaled(attribution.grad_cam),
     "pytorch-grad-cam/grad_cam_plus_plus": scaled(_PLUS_PLUS),
     "pytorch-grad-cam/layer_cam": scaled(attribution.layer_cam),
+    "pytorch-grad-cam/hires_cam": scaled(attribution.hires_cam),
+    "pytorch-grad-cam/xgrad_cam": scaled(attribution.xgrad_cam),
+    "pytorch-grad-cam/ablation_cam": scaled(attribution.ablation_cam),
     "pytorch-grad-cam/guided_grad_cam_plus_plus": _GUIDED_PLUS_PLUS,
 }
 OF_PIXELS: dict[str, Callable[..., Array]] = {

@@ -11,7 +11,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from captum import attr
-from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, GuidedBackpropReLUModel, LayerCAM
+from pytorch_grad_cam import (
+    AblationCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    GuidedBackpropReLUModel,
+    HiResCAM,
+    LayerCAM,
+    XGradCAM,
+)
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
@@ -90,5 +98,8 @@ METHODS: dict[str, Method] = {
     "pytorch-grad-cam/grad_cam": _scaled_cam(GradCAM),
     "pytorch-grad-cam/grad_cam_plus_plus": _scaled_cam(GradCAMPlusPlus),
     "pytorch-grad-cam/layer_cam": _scaled_cam(LayerCAM),
+    "pytorch-grad-cam/hires_cam": _scaled_cam(HiResCAM),
+    "pytorch-grad-cam/xgrad_cam": _scaled_cam(XGradCAM),
+    "pytorch-grad-cam/ablation_cam": _scaled_cam(AblationCAM),
     "pytorch-grad-cam/guided_grad_cam_plus_plus": _guided_plus_plus,
 }

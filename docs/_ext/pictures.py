@@ -33,10 +33,15 @@ def draw(methods: Mapping[str, Any], folder: Path, *, say: Callable[[str], None]
     folder.mkdir(parents=True, exist_ok=True)
     say("training a network on rendered flowers")
     apply, variables, relevance, images = trained_network()
+    transformer = None
     _tile(images[-1]).save(folder / "image_small.png")
     for method in missing:
         say(f"drawing {method.title}")
-        maps = heatmaps_of(method, apply, variables, images, relevance)
+        if "attention" in method.needs:
+            transformer = transformer or trained_transformer()
+            maps = heatmaps_of(method, *transformer, images, relevance)
+        else:
+            maps = heatmaps_of(method, apply, variables, images, relevance)
         _strip(images, maps).save(folder / f"{method.name}.png")
         _tile(maps[-1]).save(folder / f"{method.name}_small.png")
     return folder
@@ -44,21 +49,40 @@ def draw(methods: Mapping[str, Any], folder: Path, *, say: Callable[[str], None]
 
 def trained_network() -> tuple[Any, Any, Any, np.ndarray]:
     """Returns `apply`, its variables and relevant features, and two images."""
-    import optax
     from flax import nnx
+
+    import vexplain as vx
+    from vexplain import classifiers
+
+    model = classifiers.FlowerNet(6, image_size=SIZE, widths=(8, 16, 64), rngs=nnx.Rngs(0))
+    apply, variables, flowers = _trained(model, num_epochs=12)
+    relevance = vx.learn_relevance(apply, variables, flowers, mu=5)
+    return apply, variables, relevance, np.asarray(flowers[list(SHOWN)]["images"])
+
+
+def trained_transformer() -> tuple[Any, Any]:
+    """Returns `apply` and the variables of a small Vision Transformer, trained on the same flowers."""
+    from flax import nnx
+
+    from vexplain.classifiers.vit import VisionTransformer
+
+    size = {"image_size": SIZE, "patch_size": 8, "depth": 3, "width": 48, "num_heads": 3}
+    return _trained(VisionTransformer(6, **size, rngs=nnx.Rngs(0)), num_epochs=30)[:2]
+
+
+def _trained(model: Any, num_epochs: int) -> tuple[Any, Any, Any]:
+    import optax
 
     import vexplain as vx
     from vexplain import classifiers, datasets
     from vexplain.datasets.an8flower import RenderedSource
 
     flowers = datasets.in_memory(RenderedSource("single_6c", num_per_class=40, size=SIZE, samples=2))
-    model = classifiers.FlowerNet(6, image_size=SIZE, widths=(8, 16, 64), rngs=nnx.Rngs(0))
     apply, variables = classifiers.functionalize(model)
     batches, num_steps = datasets.shuffled_batches(flowers, 40, seed=0)
     init, update = classifiers.supervised(apply, optax.adam(3e-3))
-    variables = vx.fold(update, init(variables), batches, num_steps=12 * num_steps).variables
-    relevance = vx.learn_relevance(apply, variables, flowers, mu=5)
-    return apply, variables, relevance, np.asarray(flowers[list(SHOWN)]["images"])
+    variables = vx.fold(update, init(variables), batches, num_steps=num_epochs * num_steps).variables
+    return apply, variables, flowers
 
 
 def heatmaps_of(method: Any, apply: Any, variables: Any, images: np.ndarray, relevance: Any) -> np.ndarray:

@@ -18,9 +18,20 @@ from vexplain.relevance import Relevance, candidate_layers, layout_of
 from vexplain.streaming.devices import data_mesh
 
 SHAPE, CLASSES = (13, 11, 3), 5
-FEW = {"num_samples": 3, "num_steps": 3, "window": (5, 4), "stride": (4, 3), "num_features": 2}
-FEW |= {"features": (2, 3), "num_masks": 12, "num_permutations": 2, "cells": 3}
-SEES_NO_TARGET = ("upsampled_activation", *vx.METHODS.of_kind("control"))
+FEW = {
+    "num_samples": 3,
+    "num_steps": 3,
+    "window": (5, 4),
+    "stride": (4, 3),
+    "num_features": 2,
+    "num_segments": (3, 6),
+    "features": (2, 3),
+    "num_masks": 12,
+    "num_permutations": 2,
+    "cells": 3,
+    "is_softmaxed": True,  # masked images of noise lower most scores: all else would be cut at 0
+}
+SEES_NO_TARGET = ("upsampled_activation", "eigen_cam", "attention_rollout", *vx.METHODS.of_kind("control"))
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 GENERATOR = np.random.default_rng(0)
 
@@ -37,7 +48,12 @@ def network():
 @pytest.fixture(scope="module")
 def methods(network):
     """Every method of the catalog with options that make it cheap."""
-    return as_methods(relevance=made_relevance(*network), **FEW)
+    return as_methods(list(vx.METHODS), relevance=made_relevance(*network), **FEW)
+
+
+def network_of(name, network):
+    """One that the method is for."""
+    return networks.attention_network() if "attention" in vx.METHODS[name].needs else network
 
 
 def made_relevance(apply, variables):
@@ -53,7 +69,7 @@ def keys_of(name, seed=7):
 
 @pytest.mark.parametrize("name", vx.METHODS)
 def test_every_method_alike_plain_traced_and_mapped(name, network, methods):
-    (apply, variables), method = network, methods[name]
+    (apply, variables), method = network_of(name, network), methods[name]
     images, targets = uniform(3, *SHAPE), jnp.array([4, 0, 2])
     plain = method(apply, variables, images, targets, **keys_of(name))
     signed = vx.METHODS[name].sign == "signed"
@@ -81,7 +97,7 @@ def test_every_method_alike_plain_traced_and_mapped(name, network, methods):
 def test_every_method_has_a_derivative(name, network, methods):
     if name in ("relevant_features", "object_segmentation"):
         pytest.skip("a choice of features, and a threshold, have none")
-    (apply, variables), method = network, methods[name]
+    (apply, variables), method = network_of(name, network), methods[name]
     images = uniform(1, *SHAPE)
     slope = jax.grad(lambda x: (method(apply, variables, x, jnp.array([1]), **keys_of(name)) ** 2).sum())
     assert jax.eval_shape(slope, images).shape == images.shape
@@ -89,7 +105,7 @@ def test_every_method_has_a_derivative(name, network, methods):
 
 @pytest.mark.parametrize("name", vx.METHODS)
 def test_every_method_is_compiled_once(name, network, methods, compilations):
-    (apply, variables), method = network, methods[name]
+    (apply, variables), method = network_of(name, network), methods[name]
     for _ in range(2):
         first = method(apply, variables, uniform(3, *SHAPE), [4, 0, 2], **keys_of(name))
     images, targets = uniform(7, *SHAPE), [0, 1, 2, 3, 4, 0, 1]
@@ -107,7 +123,7 @@ def test_every_method_is_compiled_once(name, network, methods, compilations):
 
 @pytest.mark.parametrize("name", vx.METHODS)
 def test_every_method_on_eight_devices_without_a_collective(name, network, methods):
-    (apply, variables), method = network, methods[name]
+    (apply, variables), method = network_of(name, network), methods[name]
     images, targets = uniform(8, *SHAPE), jnp.arange(8) % CLASSES
     mesh = data_mesh()
     split, whole = jax.NamedSharding(mesh, jax.P("data")), jax.NamedSharding(mesh, jax.P())

@@ -44,6 +44,6 @@ def test_maps_are_those_of_the_peers(name, references):
         if key.startswith(f"{name}/") and key.count("/") == 2
     }
     assert set(found) == set(expected)
-    assert len(expected) == 9
+    assert len(expected) == 12
     errors = {m: relative_error(found[m][:, ::STEP, ::STEP], expected[m]) for m in expected}
     assert max(errors.values()) <= 1e-4, errors

@@ -7,6 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import nnx
 from jax import lax
@@ -99,6 +100,27 @@ def gated_network():
         gate = jax.nn.sigmoid(x.mean((1, 2)) @ variables["gate"])
         x = jax.nn.relu(x * gate[:, None, None, :])
         return x.sum((1, 2)) @ variables["dense"]
+
+    return apply, variables
+
+
+@made_once
+def attention_network():
+    """Two layers of attention of two heads over a class token and 4 × 3 patches, in bare `jnp`."""
+    generator = np.random.default_rng(5)
+    shapes = {"patch": (4, 4, 3, 6), "qkv": (2, 6, 18), "out": (2, 6, 6), "token": (1, 1, 6), "dense": (6, 5)}
+    variables = {name: jnp.asarray(generator.normal(size=s) / 2, jnp.float32) for name, s in shapes.items()}
+
+    def apply(variables, images):
+        x = lax.conv_general_dilated(images, variables["patch"], (4, 4), "SAME", dimension_numbers=NHWC)
+        x = x.reshape(len(x), -1, 6)
+        first = jnp.broadcast_to(variables["token"], (len(x), 1, 6))
+        x = jnp.concatenate([first, x], 1)
+        for qkv, out in zip(variables["qkv"], variables["out"], strict=True):
+            query, key, value = jnp.moveaxis((x @ qkv).reshape(len(x), -1, 3, 2, 3), 2, 0)
+            shares = jax.nn.softmax(jnp.einsum("nqhd,nkhd->nhqk", query, key) / 3**0.5)
+            x = x + jnp.einsum("nhqk,nkhd->nqhd", shares, value).reshape(x.shape) @ out
+        return x[:, 0] @ variables["dense"]
 
     return apply, variables
 

@@ -58,7 +58,7 @@ def activation_of(network: Network, images: Any, layer: str | Layer | None) -> M
     Raises:
         ValueError: the layer has no spatial axes, or no batch.
     """
-    row = _spatial_layer(network, images, layer)
+    row = spatial_layer(network, images, layer)
     return channels_last(read(network.apply, [row.name])(network.variables, images)[1][row.name], row)
 
 
@@ -70,7 +70,7 @@ def activation_and_gradient(
     Raises:
         ValueError: the layer has no spatial axes, or no batch.
     """
-    row = _spatial_layer(network, images, layer)
+    row = spatial_layer(network, images, layer)
 
     def perturbed(delta):
         moved = read(edit(network.apply, {row.name: lambda a: a + delta}), [row.name])
@@ -99,7 +99,28 @@ def enlarged(maps: Map, images: Any, interpolation: str | None) -> Map:
     return jax.image.resize(maps, (*images.shape[:3], maps.shape[-1]), interpolation)
 
 
-def _spatial_layer(network: Network, images: Any, layer: str | Layer | None) -> Layer:
+def rectified_sum(maps: Map, images: Any, interpolation: str | None, is_rectified: bool = True) -> Array:
+    """Returns the sum of maps over channels at the size of the images, its negative values 0.
+
+    Args:
+        maps: (batch, rows, columns, channels).
+        interpolation: see `enlarged`.
+        is_rectified: else the sum is signed, and keeps an axis of one channel.
+
+    Raises:
+        ValueError: another interpolation.
+    """
+    total = maps.sum(-1, keepdims=True)
+    total = enlarged(jax.nn.relu(total) if is_rectified else total, images, interpolation)
+    return total[..., 0] if is_rectified else total
+
+
+def spatial_layer(network: Network, images: Any, layer: str | Layer | None) -> Layer:
+    """Returns the layer of a class activation map, with its shape for these images.
+
+    Raises:
+        ValueError: the layer has no spatial axes, or no batch.
+    """
     table = layers(network.apply, network.variables, images)
     name = cam_layer(table) if layer is None else layer if isinstance(layer, str) else layer.name
     row = table[name]

@@ -5,6 +5,8 @@ With A_k the channels of the layer, y the score and g_k = ∂y/∂A_k, the map o
     Grad-CAM      max(0, Σ_k w_k A_k),   w_k = mean over positions of g_k
     Grad-CAM++    max(0, Σ_k w_k A_k),   w_k = Σ over positions of α_k max(0, g_k)
     LayerCAM      max(0, Σ_k max(0, g_k) A_k)
+    HiResCAM      max(0, Σ_k g_k A_k)
+    XGrad-CAM     max(0, Σ_k w_k A_k),   w_k = Σ over positions of g_k A_k / Σ over positions of A_k
 
 A guided map is guided backpropagation times the map, pixel by pixel. A layer without spatial axes, or another
 interpolation, raises ValueError.
@@ -20,13 +22,17 @@ In all functions:
     on_unmatched: what to do about a rule that matches no layer, see `with_rules`.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from vexplain.attribution.calling import Network, attribution_method
-from vexplain.attribution.cam_layers import LayerGradient, activation_and_gradient, activation_of, enlarged
+from vexplain.attribution.cam_layers import (
+    LayerGradient,
+    activation_and_gradient,
+    activation_of,
+    enlarged,
+    rectified_sum,
+)
 from vexplain.transforms import GUIDED, Layer, Rule, Rules
 from vexplain.typing import Array, Attributions, Float, Targets
 
@@ -67,9 +73,9 @@ def grad_cam(
         [[0.9 0.2]]
     """
     maps = _mean_weighted(activation_and_gradient(network, images, targets, layer))
-    maps = maps.sum(-1, keepdims=True) if is_summed else maps
-    maps = enlarged(jax.nn.relu(maps) if is_rectified else maps, images, interpolation)
-    return maps[..., 0] if is_rectified and is_summed else maps
+    if is_summed:
+        return rectified_sum(maps, images, interpolation, is_rectified)
+    return enlarged(jax.nn.relu(maps) if is_rectified else maps, images, interpolation)
 
 
 @attribution_method
@@ -105,7 +111,7 @@ def grad_cam_plus_plus(
         ['0.143', '0.429']
     """
     maps = _plus_plus_weighted(activation_and_gradient(network, images, targets, layer), epsilon)
-    return _enlarged_sum(maps, images, interpolation)
+    return rectified_sum(maps, images, interpolation)
 
 
 @attribution_method
@@ -132,7 +138,78 @@ def layer_cam(
         [1. 0.]
     """
     found = activation_and_gradient(network, images, targets, layer)
-    return _enlarged_sum(jax.nn.relu(found.gradients) * found.activations, images, interpolation)
+    return rectified_sum(jax.nn.relu(found.gradients) * found.activations, images, interpolation)
+
+
+@attribution_method
+def hires_cam(
+    network: Network,
+    images: Array,
+    targets: Targets,
+    *,
+    layer: str | Layer | None = None,
+    interpolation: str | None = "bilinear",
+    is_rectified: bool = True,
+) -> _Maps | _SignedMaps:
+    """Returns HiResCAM maps of a layer, (batch, height, width).
+
+    With A_k the channels of the layer and y the score, map = max(0, Σ_k ∂y/∂A_k ⊙ A_k): gradients are not
+    averaged over positions. Where all that follows the layer is linear, the signed map, before it is
+    enlarged, sums to the score less its bias, so that it shows what the score was made of. With a global
+    average before a linear classifier it is Grad-CAM.
+
+    Args:
+        is_rectified: negative values become 0; else the map is signed, (batch, height, width, 1).
+
+    References:
+        Draelos, Carin, Use HiResCAM instead of Grad-CAM for Faithful Explanations of Convolutional Neural
+        Networks, 2020, Section 3.3.
+
+    Example:
+        >>> apply = lambda w, images: (jax.nn.relu(images) * w).sum((1, 2))
+        >>> images, w = jnp.array([[[[0.5, 0.0], [1.0, 0.0]]]]), jnp.array([[[2.0, 1.0], [-2.0, 1.0]]])
+        >>> print(hires_cam(apply, w, images, targets=0, layer="relu_1", is_rectified=False)[0, 0, :, 0])
+        [ 1. -2.]
+    """
+    found = activation_and_gradient(network, images, targets, layer)
+    return rectified_sum(found.gradients * found.activations, images, interpolation, is_rectified)
+
+
+@attribution_method
+def xgrad_cam(
+    network: Network,
+    images: Array,
+    targets: Targets,
+    *,
+    layer: str | Layer | None = None,
+    interpolation: str | None = "bilinear",
+    is_rectified: bool = True,
+) -> _Maps | _SignedMaps:
+    """Returns XGrad-CAM maps of a layer, (batch, height, width).
+
+    With A_k the channels of the layer and y the score,
+
+        w_k = Σ over positions of A_k ∂y/∂A_k / Σ over positions of A_k,        map = max(0, Σ_k w_k A_k)
+
+    The mean of a gradient is weighted by where the channel is active. A channel whose sum is 0 gets nothing.
+
+    Args:
+        is_rectified: negative values become 0; else the map is signed, (batch, height, width, 1).
+
+    References:
+        Fu et al., Axiom-based Grad-CAM, BMVC 2020, Equation 8.
+
+    Example:
+        >>> apply = lambda w, images: (jax.nn.relu(images) * w).sum((1, 2))
+        >>> images, w = jnp.array([[[[0.25, 0.0], [0.75, 0.0]]]]), jnp.array([[[4.0, 1.0], [0.0, 1.0]]])
+        >>> print(xgrad_cam(apply, w, images, targets=0, layer="relu_1")[0, 0])
+        [0.25 0.75]
+    """
+    found = activation_and_gradient(network, images, targets, layer)
+    total = found.activations.sum((1, 2), keepdims=True)
+    weighted = (found.activations * found.gradients).sum((1, 2), keepdims=True)
+    weights = jnp.where(total == 0, 0, weighted / jnp.where(total == 0, 1, total))
+    return rectified_sum(weights * found.activations, images, interpolation, is_rectified)
 
 
 @attribution_method
@@ -153,7 +230,7 @@ def upsampled_activation(
         >>> print(upsampled_activation(apply, jnp.array(2.0), images, layer="relu_1")[0])
         [[2.  1.2]]
     """
-    return _enlarged_sum(jax.nn.relu(activation_of(network, images, layer)), images, interpolation)
+    return rectified_sum(jax.nn.relu(activation_of(network, images, layer)), images, interpolation)
 
 
 @attribution_method
@@ -184,7 +261,7 @@ def guided_grad_cam(
         ['0.00', '0.40']
     """
     maps = _mean_weighted(activation_and_gradient(network, images, targets, layer)).sum(-1, keepdims=True)
-    enlarged_maps = _enlarged_sum(maps, images, _for_product(interpolation))
+    enlarged_maps = rectified_sum(maps, images, _for_product(interpolation))
     ruled = network.with_rules(rules, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
     return ruled.gradient(images, targets) * enlarged_maps[..., None]
 
@@ -208,7 +285,7 @@ def guided_grad_cam_plus_plus(
         Chattopadhay et al., Grad-CAM++, WACV 2018, Section 3.3.
     """
     maps = _plus_plus_weighted(activation_and_gradient(network, images, targets, layer), epsilon)
-    enlarged_maps = _enlarged_sum(maps, images, _for_product(interpolation))
+    enlarged_maps = rectified_sum(maps, images, _for_product(interpolation))
     ruled = network.with_rules(rules, on_uncovered=on_uncovered, on_unmatched=on_unmatched)
     return ruled.gradient(images, targets) * enlarged_maps[..., None]
 
@@ -225,10 +302,6 @@ def _plus_plus_weighted(found: LayerGradient, epsilon: float) -> _SignedMaps:
     is_usable = (gradients > 0) & (denominator != 0)
     terms = jnp.where(is_usable, gradients / jnp.where(is_usable, denominator, 1), 0)
     return terms.sum((1, 2), keepdims=True) * found.activations
-
-
-def _enlarged_sum(maps: _SignedMaps, images: Any, interpolation: str | None) -> _Maps:
-    return enlarged(jax.nn.relu(maps.sum(-1, keepdims=True)), images, interpolation)[..., 0]
 
 
 def _for_product(interpolation: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vexplain.typing import Array, Float, Shaped
+from vexplain.typing import AnyArray, Array, Float, Shaped
 
 Score = Callable[[Any, Any], Float[Array, " batch"]]
 
@@ -79,6 +80,24 @@ def against(other: int | Shaped[Any, " batch"]) -> Score:
         [5.]
     """
     return _Against(other)
+
+
+def similarity(vector: AnyArray) -> Score:
+    """Returns the score: the cosine of the angle between the output of each image and a vector, in [-1, 1].
+
+    It explains encoders without classes: what of an image makes it similar to a text, or to another image. A
+    row of zeros is similar to nothing, 0. Targets are not looked at.
+
+    Args:
+        vector: the embedding to compare with, (size,), or one an image, (batch, size).
+
+    Example:
+        >>> print(similarity(jnp.array([1.0, 0.0]))(jnp.array([[3.0, 4.0], [-2.0, 0.0]]), None))
+        [ 0.6 -1. ]
+    """
+    if np.ndim(vector) not in (1, 2):
+        raise ValueError(f"vector has shape {np.shape(vector)}: expected (size,), or (batch, size)")
+    return _Similarity(vector)
 
 
 def binary(outputs: Any, targets: Any) -> Float[Array, " batch"]:
@@ -150,6 +169,28 @@ class _Against:
     def __call__(self, outputs: Any, targets: Any) -> Float[Array, " batch"]:
         others = jnp.broadcast_to(jnp.asarray(self.other), targets.shape)
         return logit(outputs, targets) - logit(outputs, others)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Similarity:
+    vector: Any
+
+    def __call__(self, outputs: Any, targets: Any) -> Float[Array, " batch"]:
+        shape, size = getattr(outputs, "shape", None), np.shape(self.vector)
+        if shape is None or len(shape) != 2 or shape[1] != size[-1] or size[:-1] not in ((), shape[:1]):
+            raise ValueError(
+                f"apply returned {_described(outputs)}, and vector has shape {size}: similarity is for "
+                "embeddings (batch, size) and a vector (size,), or one an image, (batch, size)"
+            )
+        return (_unit(outputs) * _unit(jnp.asarray(self.vector))).sum(-1)
+
+
+def _unit(vectors: Any) -> Any:
+    """Of length one; zeros, and their derivative, stay zero."""
+    is_zero = (vectors == 0).all(-1, keepdims=True)
+    safe = jnp.where(is_zero, 1, vectors)
+    return jnp.where(is_zero, 0, safe / jnp.linalg.norm(safe, axis=-1, keepdims=True))
 
 
 def _one_output(outputs: Any) -> Float[Array, " batch"]:

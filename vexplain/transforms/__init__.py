@@ -4,6 +4,10 @@ from vexplain.transforms.activations import as_layer_output as as_layer_output
 from vexplain.transforms.activations import channels_last as channels_last
 from vexplain.transforms.activations import edit as edit
 from vexplain.transforms.activations import read as read
+from vexplain.transforms.attention import Attention as Attention
+from vexplain.transforms.attention import read_attention as read_attention
+from vexplain.transforms.biases import BiasTerm as BiasTerm
+from vexplain.transforms.biases import bias_terms as bias_terms
 from vexplain.transforms.composites import attention_lrp as attention_lrp
 from vexplain.transforms.composites import conservative_lrp as conservative_lrp
 from vexplain.transforms.composites import epsilon_alpha2_beta1 as epsilon_alpha2_beta1

@@ -190,10 +190,7 @@ def layers_of_program(program: Program, images: Any, *, as_spans: bool = False) 
     """Returns the layers of a traced program and what rules must not ignore."""
     flat = equations(program, kind_of_call)
     image_shape = tuple(images.shape)
-    flows = {v: of_images(v.shape) for v in flat.inputs if v.depends_on_images}
-    for step in flat.steps:
-        if step.outputs and step.out.depends_on_images:
-            flows.update(zip(step.outputs, flows_after(step, flows, image_shape), strict=True))
+    flows = flows_of(flat, image_shape)
     drafts = find_spans(flat.steps, flows, image_shape[0]) if as_spans else find_layers(flat.steps, flows)
     obstacles = tuple(Obstacle(d.step.kind, d.step.path) for d in drafts if d.kind == OBSTACLE)
     drafts = [draft for draft in drafts if draft.kind != OBSTACLE]
@@ -203,6 +200,15 @@ def layers_of_program(program: Program, images: Any, *, as_spans: bool = False) 
     ]
     last = last_map(flat.steps, flows, list(zip(made, drafts, strict=True)))
     return Traced(program, flat, LayerTable(tuple(made), last), tuple(drafts), obstacles)
+
+
+def flows_of(flat: Flat, image_shape: Sequence[int]) -> dict[Value, Flow]:
+    """Returns what the axes of each value stand for that depends on the images."""
+    flows = {v: of_images(v.shape) for v in flat.inputs if v.depends_on_images}
+    for step in flat.steps:
+        if step.outputs and step.out.depends_on_images:
+            flows.update(zip(step.outputs, flows_after(step, flows, tuple(image_shape)), strict=True))
+    return flows
 
 
 def _layer(

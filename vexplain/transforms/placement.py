@@ -17,7 +17,7 @@ def placement_of(flow: Flow, image_shape: Sequence[int]) -> Placement:
     spatial = [a for a, axis in enumerate(axes) if _is_spatial(axis)]
     positional = [a for a in spatial if a != batch or fold > 1]
     channels = tuple(a for a, axis in enumerate(axes) if a not in spatial and IMAGE not in axis.places)
-    found = _grid([axes[a] for a in positional], batch in positional, fold) if is_known else None
+    found = grid_of([axes[a] for a in positional], batch in positional, fold) if is_known else None
     has_grid = found is not None and batch is not None and (fold == 1 or batch in spatial)
     grid, cells = found if found is not None else ((None, None), np.arange(1))
     which = tuple(
@@ -42,6 +42,37 @@ def batch_of(flow: Flow, num_images: int) -> tuple[int, int] | None:
     """The batch axis of a value and how many positions it holds for each image; `None` if not known."""
     axis = _batch_axis(flow, flow.axes, num_images)
     return None if axis is None else (axis, flow.axes[axis].size // num_images)
+
+
+def grid_of(
+    axes: Sequence[Axis], has_batch: bool, fold: int
+) -> tuple[tuple[int | None, int | None], np.ndarray] | None:
+    """Returns (rows, columns), and which of the flattened positions each cell is; `None` if they are no grid.
+
+    Args:
+        axes: those that hold rows or columns.
+        has_batch: the first of them is that of the batch, and holds `fold` positions of each image.
+    """
+    sizes = [fold if k == 0 and has_batch else axis.size for k, axis in enumerate(axes)]
+    found = [added(axes, d, sizes) for d in (ROW, COLUMN)]
+    rows, columns = (np.zeros(sizes) if n is None else n for n in found)
+    rows, columns = (np.broadcast_to(n, sizes).reshape(-1) for n in (rows, columns))
+    cells = np.flatnonzero(~np.isnan(rows + columns))
+    rows, columns = rows[cells], columns[cells]
+    steps = np.diff(rows), np.diff(columns)
+    if ((steps[0] < 0) | ((steps[0] == 0) & (steps[1] <= 0))).any():  # not row by row
+        order = np.lexsort((columns, rows))
+        cells, rows, columns = cells[order], rows[order], columns[order]
+    height = int(np.count_nonzero(np.diff(rows, prepend=np.nan)))
+    if not height or len(cells) % height:
+        return None
+    rows, columns = rows.reshape(height, -1), columns.reshape(height, -1)
+    is_grid = (rows == rows[:, :1]).all() and (columns == columns[:1]).all()
+    if not (is_grid and (np.diff(columns[0]) > 0).all()):
+        return None
+    width = columns.shape[1]
+    has_rows, has_columns = (n is not None for n in found)
+    return (height if has_rows else None, width if has_columns else None), cells
 
 
 def _reason(flow: Flow, axes: Sequence[Axis], num_images: int) -> str:
@@ -80,32 +111,6 @@ def _batch_axis(flow: Flow, axes: Sequence[Axis], num_images: int) -> int | None
     own = images.reshape([-1 if b == a else 1 for b in range(len(axes))])
     is_nothing = first == NOTHING
     return a if (((first == own) & (last == own)) | is_nothing).all() else None
-
-
-def _grid(
-    axes: Sequence[Axis], has_batch: bool, fold: int
-) -> tuple[tuple[int | None, int | None], np.ndarray] | None:
-    """(rows, columns), and which of the flattened positions each cell is; `None` where they are no grid."""
-    sizes = [fold if k == 0 and has_batch else axis.size for k, axis in enumerate(axes)]
-    found = [added(axes, d, sizes) for d in (ROW, COLUMN)]
-    rows, columns = (np.zeros(sizes) if n is None else n for n in found)
-    rows, columns = (np.broadcast_to(n, sizes).reshape(-1) for n in (rows, columns))
-    cells = np.flatnonzero(~np.isnan(rows + columns))
-    rows, columns = rows[cells], columns[cells]
-    steps = np.diff(rows), np.diff(columns)
-    if ((steps[0] < 0) | ((steps[0] == 0) & (steps[1] <= 0))).any():  # not row by row
-        order = np.lexsort((columns, rows))
-        cells, rows, columns = cells[order], rows[order], columns[order]
-    height = int(np.count_nonzero(np.diff(rows, prepend=np.nan)))
-    if not height or len(cells) % height:
-        return None
-    rows, columns = rows.reshape(height, -1), columns.reshape(height, -1)
-    is_grid = (rows == rows[:, :1]).all() and (columns == columns[:1]).all()
-    if not (is_grid and (np.diff(columns[0]) > 0).all()):
-        return None
-    width = columns.shape[1]
-    has_rows, has_columns = (n is not None for n in found)
-    return (height if has_rows else None, width if has_columns else None), cells
 
 
 def _fields(flow, positional, batch, fold, grid, cells, image_shape, has_grid) -> tuple[Field, Field]:
