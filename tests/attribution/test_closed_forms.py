@@ -10,7 +10,7 @@ from scipy import ndimage
 
 import vexplain as vx
 from tests.transforms import networks
-from vexplain.attribution._superpixels import superpixels
+from vexplain.attribution import superpixels
 from vexplain.attribution.calling import Network
 from vexplain.attribution.full_gradient import full_gradient
 from vexplain.attribution.integrated_paths import blurred
@@ -403,7 +403,7 @@ def test_xrai_against_a_loop_over_regions():
     options = {"score": whole, "num_segments": (2, 9), "num_steps": 1}
     found = explained("xrai", apply, weights, images, **options)
     density = ((images - 0.5) * weights).sum(-1)
-    scales = [np.asarray(superpixels(jnp.asarray(images), n)) for n in (2, 9)]
+    scales = [np.asarray(superpixels(jnp.asarray(images), count=n).labels) for n in (2, 9)]
     for n in range(2):
         left, expected = np.ones((6, 5), bool), np.zeros((6, 5))
         while left.any():

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from vexplain.attribution._superpixels import grid_of, superpixels
 from vexplain.attribution.calling import Network, attribution_method
 from vexplain.attribution.gradients import integrated
+from vexplain.attribution.partitions import superpixels
 from vexplain.typing import AnyArray, Array, Float, Targets
 
 
@@ -74,10 +74,9 @@ def xrai(
     else:
         if not num_segments or min(num_segments) < 1:
             raise ValueError(f"num_segments is {tuple(num_segments)}: expected numbers of 1 or more")
-        labels = jnp.stack([superpixels(images, n) for n in num_segments])
-        count = sum(
-            rows * columns for rows, columns in (grid_of(n, *images.shape[1:3]) for n in num_segments)
-        )
+        scales = [superpixels(images, count=n) for n in num_segments]
+        labels = jnp.stack([scale.labels for scale in scales])
+        count = sum(scale.count for scale in scales)
         owners = jax.vmap(lambda a, s: _first_covers(a, s, count), in_axes=(0, 1))(density, labels)
     return jax.vmap(lambda a, s: _means_of(a, s, count)[0][s])(density, owners)[..., None]
 
