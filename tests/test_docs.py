@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import functools
 import importlib
 import importlib.util
 import re
@@ -115,3 +116,18 @@ def test_links_between_pages_lead_somewhere():
     for page in (p for p in pages if "_build" not in p.parts):
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_the_calls_beside_those_of_other_libraries_have_the_options_that_they_name():
+    import vexplain as vx
+
+    page = (DOCS / "coming_from.md").read_text("utf-8")
+    calls = re.findall(r'`("[a-z_]+"[^`]*)`', page)
+    assert len(calls) > 30
+    for call in calls:
+        found = ast.parse(f"attribute({call})", mode="eval").body
+        assert isinstance(found, ast.Call)
+        method = vx.METHODS[ast.literal_eval(found.args[0])]
+        assert {k.arg for k in found.keywords} <= {*method.options, "score", "key"}, call
+    for name in re.findall(r"`(?:vx\.)(evaluation\.[a-z_]+|[a-z_]+)", page):
+        assert functools.reduce(getattr, name.split("."), vx) is not None
