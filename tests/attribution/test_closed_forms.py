@@ -391,10 +391,10 @@ def test_blur_integrated_gradients_of_a_quadratic_are_complete():
     found = explained(
         "blur_integrated_gradients", apply, weights, images, score=whole, max_sigma=3.0, num_steps=4
     )
-    expected = apply(weights, images) - apply(weights, np.asarray(blurred(jnp.asarray(images), 3.0)))
-    np.testing.assert_allclose(found.sum((1, 2, 3)), expected, **EXACT)
-    smooth = ndimage.gaussian_filter(images, (0, 3, 3, 0), mode="reflect", truncate=9)
-    np.testing.assert_allclose(blurred(jnp.asarray(images), 3.0), smooth, rtol=1e-8)
+    smooth = np.asarray(jax.jit(blurred)(images, 3.0))
+    np.testing.assert_allclose(found.sum((1, 2, 3)), apply(weights, images) - apply(weights, smooth), **EXACT)
+    by_scipy = ndimage.gaussian_filter(images, (0, 3, 3, 0), mode="reflect", truncate=9)
+    np.testing.assert_allclose(smooth, by_scipy, rtol=1e-8)
 
 
 def test_xrai_against_a_loop_over_regions():
@@ -403,7 +403,7 @@ def test_xrai_against_a_loop_over_regions():
     options = {"score": whole, "num_segments": (2, 9), "num_steps": 1}
     found = explained("xrai", apply, weights, images, **options)
     density = ((images - 0.5) * weights).sum(-1)
-    scales = [np.asarray(superpixels(jnp.asarray(images), n)) for n in (2, 9)]
+    scales = [*map(np.asarray, jax.jit(lambda x: [superpixels(x, n) for n in (2, 9)])(images))]
     for n in range(2):
         left, expected = np.ones((6, 5), bool), np.zeros((6, 5))
         while left.any():
@@ -434,15 +434,15 @@ def test_what_cannot_be_done_raises(name, options, message):
 def test_similarity_is_the_cosine_and_explains_an_encoder():
     outputs, vector = normal(3, 4), normal(4)
     expected = outputs @ vector / np.linalg.norm(outputs, axis=1) / np.linalg.norm(vector)
-    np.testing.assert_allclose(vx.similarity(vector)(outputs, None), expected, **EXACT)
-    each = vx.similarity(np.stack([vector] * 3))
-    np.testing.assert_allclose(each(outputs, None), expected, **EXACT)
-    slope = jax.grad(lambda x: vx.similarity(vector)(x, None).sum())(jnp.zeros((1, 4)))
+    for other in (vector, np.stack([vector] * 3)):
+        found = jax.jit(lambda x, v: vx.similarity(v)(x, None))(outputs, other)
+        np.testing.assert_allclose(found, expected, **EXACT)
+    slope = jax.jit(jax.grad(lambda x: vx.similarity(vector)(x, None).sum()))(np.zeros((1, 4)))
     np.testing.assert_array_equal(slope, np.zeros((1, 4)))
     encode = lambda v, x: x.mean((1, 2)) @ v  # noqa: E731
     dense, images = normal(4, 4), uniform(2, 3, 2, 4)
     found = vx.gradient(encode, dense, images, score=vx.similarity(vector))
-    wanted = jax.grad(lambda x: vx.similarity(vector)(encode(dense, x), None).sum())(images)
+    wanted = jax.jit(jax.grad(lambda x: vx.similarity(vector)(encode(dense, x), None).sum()))(images)
     np.testing.assert_allclose(found, wanted, **EXACT)
     with pytest.raises(ValueError, match=r"vector has shape \(3,\): similarity is for embeddings"):
         vx.gradient(encode, dense, images, score=vx.similarity(vector[:3]))
