@@ -424,6 +424,7 @@ def test_options_go_to_the_methods_that_have_them():
     assert set(as_methods(["relevant_features"], combination="mean")["relevant_features"].keywords) == {
         "combination"
     }
+    assert set(vx.METHODS) - set(as_methods()) == {"attention_rollout", "generic_attention"}
     assert "on_uncovered" in own_options(vx.relevant_features)
     for options, error, message in (
         ({"methods": [], "depth": 1}, ValueError, "methods is empty"),

@@ -216,6 +216,21 @@ def test_full_gradient_in_a_scan_and_without_what_goes_to_a_divisor():
     np.testing.assert_allclose(total, apply((kernels, biases), images)[np.arange(2), TARGETS], **EXACT)
 
 
+def test_a_bias_that_cannot_be_reached_is_named():
+    """Within a function with a derivative of its own, whose part of the score would be missing."""
+
+    @jax.custom_vjp
+    def dense(x):
+        return x @ np.ones((3, 2)) + np.arange(2.0)
+
+    dense.defvjp(lambda x: (dense(x), None), lambda _, g: (g @ np.ones((2, 3)),))
+    with pytest.raises(ValueError, match="layer 'dense_1' adds its bias inside a custom_vjp function"):
+        jax.eval_shape(
+            lambda x: vx.attribute("full_grad", lambda v, x: dense(x).mean((1, 2)), None, x, TARGETS),
+            jnp.zeros((2, 4, 5, 3)),
+        )
+
+
 # -------------------------------------------------------------------------------------- attention
 
 
