@@ -62,6 +62,16 @@ def read_attention(
     Raises:
         ValueError: the network has no attention, or attention of another kind: in windows, to fewer tokens,
             along channels, of learned queries, or to tokens whose places cannot be followed.
+
+    Example:
+        >>> def apply(variables, images):  # four pixels are tokens, and attend to all alike
+        ...     x = images.reshape(len(images), 4, 1)
+        ...     return jax.nn.softmax(0 * x @ x.swapaxes(1, 2)) @ x
+        >>> found = read_attention(apply, None, jnp.ones((2, 2, 2, 1)), jnp.sum)
+        >>> found.probabilities[0].shape, found.grid, found.order
+        ((2, 1, 4, 4), (2, 2), (0, 1, 2, 3))
+        >>> print(found.probabilities[0][0, 0, 0], found.gradients[0][0, 0, 0])
+        [0.25 0.25 0.25 0.25] [1. 1. 1. 1.]
     """
     args = (variables, images)
     traced = traced_layers(fn, args)

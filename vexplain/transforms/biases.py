@@ -48,6 +48,12 @@ def bias_terms(
 
     Raises:
         ValueError: a layer adds its bias where it cannot be reached.
+
+    Example:
+        >>> apply = lambda bias, images: jax.nn.relu(images.mean((1, 2)) - bias)
+        >>> slope, terms = bias_terms(apply, jnp.array([0.25]), jnp.ones((1, 2, 2, 1)), jnp.sum)
+        >>> print(slope.sum(), terms[0].product)  # together 0.75, what apply returns
+        1.0 [[-0.25]]
     """
     args = (variables, images)
     traced = traced_layers(fn, args)
