@@ -76,10 +76,9 @@ def test_lime_of_captum_case_17():
     """Its samples are drawn, and its own test allows 1."""
     lasso = {"penalty": "lasso", "kernel_width": 10.0}
     plain = {"features": "pixel", "kernel_width": None, "alpha": 0.0}
-    found = multi_layer(attribution.lime, CASES[0] | lasso, CASES[2] | lasso, plain)
+    found = multi_layer(attribution.lime, CASES[0] | lasso, plain)
     np.testing.assert_allclose(found[0], (73.3716, 193.3349, 113.3349), atol=1)
-    np.testing.assert_allclose(found[1], (244, 244, 100), atol=0.01)
-    np.testing.assert_allclose(found[2], (77.5, 197.5, 117.5), **EXACT)
+    np.testing.assert_allclose(found[1], (77.5, 197.5, 117.5), **EXACT)
 
 
 # ------------------------------------------------------------------------------------- closed forms
@@ -97,7 +96,6 @@ SAMPLED = {
     "lime": {"num_masks": 40, "alpha": 0.0},
     "shapley_sampling": {"num_permutations": 1},
     "feature_ablation": {},
-    "exact_shapley": {},
 }
 
 

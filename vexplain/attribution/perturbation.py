@@ -133,7 +133,7 @@ def rise(
 
     With M_i the N masks, 1 with probability p, and b the baseline (0, black, in the paper),
 
-        S(λ) = 1 / (p N) Σ_i y(M_i x + (1 - M_i) b) M_i(λ)        Equation 6
+        S(λ) = 1 / (p N) Σ_i y(M_i x + (1 - M_i) b) M_i(λ)
 
     A mask is a binary grid of `cells`, enlarged by bilinear interpolation to one cell more than the image and
     shifted by a random part of a cell. The expectation for an additive score Σ_λ w_λ x_λ with independent
@@ -146,7 +146,8 @@ def rise(
 
     References:
         Petsiuk, Das, Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018,
-        Sections 3.1 and 3.2.
+        Section 3.1, the Monte Carlo estimate, and Section 3.2, the masks; a cell has the pixels of the
+        authors' program, which rounds up.
 
     Example:
         >>> apply = lambda variables, images: images[:, :, :5].mean((1, 2))
