@@ -50,6 +50,7 @@ class Value:
 
     `constant` is the array where it is written in the program. `handed_out` is the path of the outermost call
     with a derivative of its own whose result this is: there it can be read and edited, and no rule is lost.
+    `left` are the paths of the calls, from the innermost on, whose results it is.
     """
 
     shape: tuple[int, ...]
@@ -60,6 +61,7 @@ class Value:
     depends_on_images: bool = False
     is_output: bool = False
     handed_out: tuple[Path, str | None] | None = None
+    left: tuple[Path, ...] = ()
 
 
 @dataclasses.dataclass(eq=False)
@@ -267,6 +269,8 @@ class _Flattening:
             return self.emit(window.primitive.name, window.params, ins, eqn, place)
         inside = f"a {name.removesuffix('_call')} function" if name in CUSTOM else None
         outs = self.program(inner[0], ins, place.within(eqn, inside))
+        for out in outs if name in (*CUSTOM, "jit", "pjit") else ():
+            out.left = (*out.left, place.path)
         if name in CUSTOM and len(outs) == 1:
             outs[0].handed_out = (place.path, place.inside)
         return outs

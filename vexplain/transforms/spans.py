@@ -138,8 +138,8 @@ def _folded_after(step: Equation) -> list[Equation]:
     chain, kept, value, here = [], 0, step.out, step.path[:-1]
     while len(value.consumers) == 1 and not value.is_output:
         (user,) = value.consumers
-        is_handed_out = value.handed_out is not None and value.handed_out[0] == here
-        here = here[:-1] if is_handed_out else here  # out of a function with a derivative of its own
+        for call in value.left:
+            here = here[:-1] if call == here else here
         is_scale = _is_affine(user) and user.out.shape == value.shape
         if user.path[:-1] != here or not (is_scale or user.kind in _TURNED):
             break
