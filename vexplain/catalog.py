@@ -51,8 +51,8 @@ class Method:
             features", or "control": a map that does not look at the network.
         passes: how many passes through the network it costs; "f" forward, "b" backward.
         sign: "signed" attributions, or "positive" heatmaps.
-        needs: of "layer", "relevance", "key", "baseline", "ReLUs" and "attention", what it needs or has a
-            customary choice for.
+        needs: of "layer", "relevance", "key", "baseline", "ReLUs", "attention" and "many passes" (hundreds),
+            what it needs or has a customary choice for.
         reference: authors and year of the paper.
     """
 
@@ -120,6 +120,11 @@ class Catalog(Mapping[str, Method]):
         """
         return tuple(name for name, method in self.items() if not set(needs) & set(method.needs))
 
+    @property
+    def customary(self) -> tuple[str, ...]:
+        """The names of the methods that are meant where none is named: of any network, in a few passes."""
+        return self.without("attention", "many passes")
+
     def __repr__(self) -> str:
         rows = [
             (name, m.title, m.kind, m.passes, m.sign, ", ".join(m.needs), m.reference)
@@ -185,9 +190,9 @@ METHODS = Catalog([  # one row a method; the papers in full are in the documenta
     Method(attribution.xgrad_cam, "XGrad-CAM", _CAM, "f + b", "positive",
            "Fu et al., BMVC 2020", ("layer",)),
     Method(attribution.score_cam, "Score-CAM", _CAM, "(C + 2) f", "positive",
-           "Wang et al., CVPR Workshops 2020", ("layer",)),
+           "Wang et al., CVPR Workshops 2020", ("layer", "many passes")),
     Method(attribution.ablation_cam, "Ablation-CAM", _CAM, "(C + 1) f", "positive",
-           "Desai and Ramaswamy, WACV 2020", ("layer",)),
+           "Desai and Ramaswamy, WACV 2020", ("layer", "many passes")),
     Method(attribution.eigen_cam, "Eigen-CAM", _CAM, "f", "positive",
            "Muhammad and Yeasin, IJCNN 2020", ("layer",)),
     Method(attribution.upsampled_activation, "upsampled activation", _CAM, "f", "positive",
@@ -205,15 +210,16 @@ METHODS = Catalog([  # one row a method; the papers in full are in the documenta
     Method(attribution.feature_ablation, "feature ablation", _PERTURBATION, "(features + 1) f", "signed",
            "Zeiler and Fergus, ECCV 2014", ("baseline",)),
     Method(attribution.rise, "RISE", _PERTURBATION, "num_masks f", "signed",
-           "Petsiuk et al., BMVC 2018", ("key", "baseline")),
+           "Petsiuk et al., BMVC 2018", ("key", "baseline", "many passes")),
     Method(attribution.lime, "LIME", _PERTURBATION, "(num_masks + 1) f", "signed",
-           "Ribeiro et al., KDD 2016", ("key", "baseline")),
+           "Ribeiro et al., KDD 2016", ("key", "baseline", "many passes")),
     Method(attribution.kernel_shap, "KernelSHAP", _PERTURBATION, "(num_masks + 2) f", "signed",
-           "Lundberg and Lee, NeurIPS 2017", ("key", "baseline")),
+           "Lundberg and Lee, NeurIPS 2017", ("key", "baseline", "many passes")),
     Method(attribution.shapley_sampling, "Shapley sampling", _PERTURBATION,
-           "(num_permutations × features + 1) f", "signed", "Castro et al., 2009", ("key", "baseline")),
+           "(num_permutations × features + 1) f", "signed", "Castro et al., 2009",
+           ("key", "baseline", "many passes")),
     Method(attribution.exact_shapley, "exact Shapley values", _PERTURBATION, "(2^features + 1) f", "signed",
-           "Shapley, 1953", ("baseline",)),
+           "Shapley, 1953", ("baseline", "many passes")),
     Method(attribution.random_map, "random map", "control", "none", "positive",
            "uniform noise", ("key",)),
     Method(attribution.sobel_edges, "Sobel edges", "control", "none", "positive",
@@ -267,7 +273,7 @@ def as_methods(methods: Methods | None = None, **options: Any) -> dict[str, Meth
 
     Args:
         methods: names of the catalog, functions of the same signature, or both, one or several; or these by
-            name. All of the catalog if left out, but for those that need attention, which few networks have.
+            name. The customary ones of the catalog if left out.
         **options: for all methods that have an option of the name; `num_samples=25` is for SmoothGrad.
 
     Raises:
@@ -280,7 +286,7 @@ def as_methods(methods: Methods | None = None, **options: Any) -> dict[str, Meth
         ['gradient', 'smooth_grad']
     """
     if methods is None:
-        methods = METHODS.without("attention")
+        methods = METHODS.customary
     if isinstance(methods, str) or callable(methods):
         methods = [methods]
     named = methods.items() if isinstance(methods, Mapping) else [(_name_of(m), m) for m in methods]

@@ -11,6 +11,7 @@ _NEEDS = {  # in words, with what is taken where it is left out
     "key": "a random key, `key=`",
     "baseline": "a baseline, `baseline=`; 0, a black image, if left out",
     "attention": "attention of all tokens to all, as a Vision Transformer has it",
+    "many passes": "hundreds of passes through the network",
     "ReLUs": 'ReLUs, or `on_uncovered="gradient"`',
 }
 _SIGNS = {

@@ -16,7 +16,7 @@ from vexplain import METHODS
 from vexplain.attribution import normalize_heatmaps, positive_heatmaps
 from vexplain.command import methods, steps
 from vexplain.command.arguments import parse
-from vexplain.command.names import method_names
+from vexplain.command.names import customary_names, method_names
 from vexplain.command.pictures import relative_file
 from vexplain.datasets import decode_image
 from vexplain.relevance import load_relevance
@@ -52,6 +52,7 @@ def saved(images, out, *options, model="sized", num_devices=1):
 
 def test_names_are_those_of_the_catalog():
     assert method_names() == tuple(METHODS)
+    assert customary_names() == METHODS.customary
 
 
 def test_an_option_that_is_given_twice_has_the_values_of_both():

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from vexplain.classifiers.names import NAMES
-from vexplain.command.names import DEFAULT_METHODS, check_methods, check_score, method_names
+from vexplain.command.names import DEFAULT_METHODS, check_methods, check_score, customary_names, method_names
 
 Say = Callable[[str], object]  # shows the user a line
 
@@ -162,7 +162,7 @@ class Evaluate(Explaining, Features):
     --method relevant_evidence grad_cam integrated_gradients
     """
 
-    method: Annotated[tuple[str, ...], tyro.conf.arg(help=_METHOD)] = method_names()
+    method: Annotated[tuple[str, ...], tyro.conf.arg(help=_METHOD)] = customary_names()
     masks: Path | None = None
     """Folder with a mask for each image, under the name of the image with any ending: 255 inside of the
     region that should decide the class, 0 outside."""

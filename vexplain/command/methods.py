@@ -84,8 +84,8 @@ def chosen_methods(
 
 
 def has_named_methods(arguments: Any) -> bool:
-    """Returns whether the methods are those that a user asked for, or all of the catalog."""
-    return tuple(arguments.method) != tuple(METHODS)
+    """Returns whether the methods are those that a user asked for, or those that are customary."""
+    return tuple(arguments.method) != METHODS.customary
 
 
 def problems_of(

@@ -11,7 +11,6 @@ SCORES = ("logit", "probability", "margin")
 AGAINST = "against:"  # and the class that a score is held against
 
 
-@functools.lru_cache(maxsize=1)
 def method_names() -> tuple[str, ...]:
     """Returns the names of the methods of the catalog, read from its source: to import it takes seconds.
 
@@ -19,11 +18,31 @@ def method_names() -> tuple[str, ...]:
         >>> method_names()[:2]
         ('relevant_features', 'relevant_evidence')
     """
+    return tuple(_needs_by_name())
+
+
+def customary_names() -> tuple[str, ...]:
+    """Returns the names of the methods that are scored where none is named, see `Catalog.customary`.
+
+    Example:
+        >>> "grad_cam" in customary_names(), "rise" in customary_names()
+        (True, False)
+    """
+    left_out = {"attention", "many passes"}
+    return tuple(name for name, needs in _needs_by_name().items() if not left_out & set(needs))
+
+
+@functools.lru_cache(maxsize=1)
+def _needs_by_name() -> dict[str, tuple[str, ...]]:
     source = importlib.resources.files("vexplain").joinpath("catalog.py").read_text("utf-8")
     calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
     rows = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "Method" and c.args]
     rows.sort(key=lambda row: row.lineno)
-    return tuple(row.args[0].attr for row in rows if isinstance(row.args[0], ast.Attribute))
+    return {
+        row.args[0].attr: ast.literal_eval(row.args[6]) if len(row.args) > 6 else ()
+        for row in rows
+        if isinstance(row.args[0], ast.Attribute)
+    }
 
 
 def check_methods(names: Sequence[str]) -> None:
