@@ -16,12 +16,16 @@ from vexplain.transforms import DECONVNET, GUIDED, RESAMPLED_POOL, RESAMPLED_STR
 
 LOOSE = 0.1
 SMALLEST = {"float32": 0.005, "bfloat16": 0.1, "float16": 0.02}  # smaller gradients are compared with these
-_LEAKY = ("leaky_relu", "where(x > 0, x, 0.1 x)")
+# Before a ReLU they are that ReLU: what is positive of them is x, or a multiple of it.
+_LEAKY = ("leaky_relu", "where(x > 0, x, 0.1 x)", "maximum(x, 0.1 x)", "prelu", "where(x > 0, 2 x, x)")
+_LEAKY += ("elu", "elu by where", "celu", "selu")
+_BOUNDS = ("minimum(x, 1)", "maximum(x, 0.3)")  # next to a ReLU or a clipped one, both are one clipped ReLU
+_CLIPPED = ("relu", "relu6", "clipped")
 
 
 def check_rules(case: Case) -> list[Finding]:
     findings = check_rule(case, GUIDED, "guided")
-    if case.network.seed % 3 == 0 and not any(r.is_relu6 for r in case.relus):
+    if case.network.seed % 3 == 0 and not _has_bound_relus(case):
         findings += check_rule(case, DECONVNET, "deconvnet")
     if case.network.seed % 4 == 1:
         findings += check_rule(case, RESAMPLED_STRIDE, "resampled")
@@ -63,8 +67,8 @@ def check_rule(case: Case, rule: Any, mode: str) -> list[Finding]:
             findings += _refusals(mode, again)
     if not is_refused and uncovered:
         findings.append(Finding("wrong", f"{mode} passes over {_named(uncovered)}", "; ".join(uncovered)))
-    gates = [relu.place for relu in case.relus if relu.is_gate]
-    if not is_refused and not _is_close_to_one(case, found, mode, gates):
+    may_be_plain = [relu.place for relu in case.relus if relu.is_gate] + _in_a_residual(case)
+    if not is_refused and not _is_close_to_one(case, found, mode, may_be_plain):
         findings.append(Finding("wrong", f"{mode} gradient", _difference(found, _reference(case, mode))))
     if not covers or (not is_refused and case.network.seed % 4):
         return findings  # it would be the same program
@@ -80,14 +84,44 @@ def check_rule(case: Case, rule: Any, mode: str) -> list[Finding]:
 
 
 def _uncovered(network: Network) -> list[str]:
-    """The operations of which no rule knows; a leaky ReLU before a ReLU is that ReLU."""
+    """The operations of which no rule knows; what makes one ReLU with its neighbor is none of them."""
+    numbered = enumerate(network.ops, 1)
+    return [
+        str(op)
+        for number, op in numbered
+        if KINDS[op.kind].role == "uncovered" and not _is_one_with_its_neighbor(network, number)
+    ]
+
+
+def _is_one_with_its_neighbor(network: Network, number: int) -> bool:
+    op = network.ops[number - 1]
+    function = dict(op.options).get("function")
+    before = [network.ops[n - 1] for n in op.inputs if n]
+    after = {user.kind for user in network.ops if number in user.inputs}
+    if function in _LEAKY:
+        return after == {"relu"}
+    if function in _BOUNDS:
+        return any(other.kind in _CLIPPED for other in before) or (bool(after) and after <= {*_CLIPPED})
+    if op.kind == "larger":  # of a value and itself
+        return any(o.inputs[0] in op.inputs and dict(o.options).get("how") == "identity" for o in before)
+    return False
+
+
+def _has_bound_relus(case: Case) -> bool:
+    """Whether the network has clipped ReLUs, of which deconvolution does not say what they send back."""
+    functions = {dict(op.options).get("function") for op in case.network.ops}
+    return any(r.is_relu6 for r in case.relus) or not functions.isdisjoint(_BOUNDS)
+
+
+def _in_a_residual(case: Case) -> list[str]:
+    """ReLUs of which, with what went around them, another is taken: both can be one ReLU of two slopes."""
+    ops = case.network.ops
     found = []
-    for number, op in enumerate(network.ops, 1):
-        users = [user for user in network.ops if number in user.inputs]
-        is_leaky = dict(op.options).get("function") in _LEAKY
-        is_relu = is_leaky and users and all(user.kind == "relu" for user in users)
-        if KINDS[op.kind].role == "uncovered" and not is_relu:
-            found.append(str(op))
+    for number, op in enumerate(ops, 1):
+        around = [u for u, user in enumerate(ops, 1) if {number, *op.inputs} <= set(user.inputs)]
+        ends = [user for user in ops if set(around) & set(user.inputs)]
+        if op.kind in _CLIPPED and any(user.kind in _CLIPPED for user in ends):
+            found.append(f"v{number}")
     return found
 
 

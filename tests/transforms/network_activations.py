@@ -148,7 +148,6 @@ ELEMENTWISE = {
     "where(x > 0, 1, 0)": lambda x: jnp.where(x > 0, 1.0, 0.0).astype(x.dtype) + 0.1 * x,
     "x + heaviside(x)": lambda x: x + jnp.heaviside(x, 0.5),
     "relu(x) * sign": lambda x: jnp.where(x > 0, x, -x),
-    "maximum(x, 0.5)": lambda x: jnp.maximum(x, 0.5),  # below 0, a ReLU behind it makes it one
     "where(x > 0, x + 1, 0)": lambda x: jnp.where(x > 0, x + 1, 0),
     "where(x < 0, x, 0)": lambda x: jnp.where(x < 0, x, 0),
     "minimum(x, 0)": lambda x: jnp.minimum(x, 0),

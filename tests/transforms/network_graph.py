@@ -221,7 +221,7 @@ class Building:
         """A ReLU or ReLU6, in one of the spellings of `relu_spellings`."""
         may = spelling in MAY_BE_REFUSED
         ruled = next((rule for rule in ("guided", "deconvnet") if rule in self.mode), "")
-        if ruled and not (may and self.place in self.plain_at):
+        if ruled and self.place not in self.plain_at:
             found = ruled_relu(ruled, upper)(x)
         else:
             found = (RELUS if upper is None else RELU6S)[spelling](x)
@@ -232,9 +232,10 @@ class Building:
         self, x: Any, fn: Callable[[Any], Any], low: float, high: float, slope: float, is_gate: bool = False
     ) -> Any:
         """A function that is linear between two bounds and constant beyond them."""
-        is_ruled = "guided" in self.mode and self.place not in self.plain_at
+        place = f"{self.place} gate" if is_gate else self.place
+        is_ruled = "guided" in self.mode and place not in self.plain_at
         found = guided_between(low, high, slope, fn)(x) if is_ruled else fn(x)
-        self.relus.append(Activation(self.place, found, True, True, is_gate))
+        self.relus.append(Activation(place, found, True, True, is_gate))
         return found
 
     def conv(self, x, kernel, strides, padding, dilation, numbers, groups) -> Any:

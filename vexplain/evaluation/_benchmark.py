@@ -2,7 +2,7 @@
 
 In all functions:
     task: the network and the images.
-    methods: as `as_methods` takes them; all of the catalog if left out.
+    methods: as `as_methods` takes them; the customary ones if left out.
     batch_size: images a step; the next multiple of the number of devices is taken.
     seed: of all that is drawn.
     description: of the progress bar; `None` shows none.
@@ -141,7 +141,7 @@ def check_task(
     """Returns whether the maps explain the network of a task: sanity checks, deletion and insertion.
 
     Args:
-        methods: as `as_methods` takes them, controls among them; all of the catalog if left out.
+        methods: as `as_methods` takes them, controls among them; the customary ones if left out.
         signs: of methods with signed attributions, from `Score.sign`.
         random_labels: the same network, trained on shuffled labels.
         num_images: the first test images.
@@ -248,7 +248,7 @@ def benchmark(
         method: of the signature of all methods; pure, since it is compiled.
         tasks: networks and images with masks; `experiments.flowers` makes some of rendered flowers.
         name: of the method in the tables.
-        methods: the others, to which the controls are added; all of the catalog if left out, and the class
+        methods: the others, to which the controls are added; the customary ones if left out, and the class
             activation maps of every layer too.
         has_checks: make the sanity checks, and delete and insert pixels.
         mesh: devices of the scores; one if left out, or where there are several processes one of each.
