@@ -232,7 +232,7 @@ class Building:
         self, x: Any, fn: Callable[[Any], Any], low: float, high: float, slope: float, is_gate: bool = False
     ) -> Any:
         """A function that is linear between two bounds and constant beyond them."""
-        place = f"{self.place} gate" if is_gate else self.place
+        place = f"{self.place}.gate" if is_gate else self.place
         is_ruled = "guided" in self.mode and place not in self.plain_at
         found = guided_between(low, high, slope, fn)(x) if is_ruled else fn(x)
         self.relus.append(Activation(place, found, True, True, is_gate))
