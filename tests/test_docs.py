@@ -131,3 +131,15 @@ def test_the_calls_beside_those_of_other_libraries_have_the_options_that_they_na
         assert {k.arg for k in found.keywords} <= {*method.options, "score", "key"}, call
     for name in re.findall(r"`(?:vx\.)(evaluation\.[a-z_]+|[a-z_]+)", page):
         assert functools.reduce(getattr, name.split("."), vx) is not None
+
+
+def test_the_table_of_oracles_has_every_method_and_tests_that_exist():
+    import vexplain as vx
+
+    page = (DOCS / "results/conformance.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[^|]+) \|", page, flags=re.M)
+    assert sorted(n for row in rows for n in re.findall(r"`(\w+)`", row)) == sorted(vx.METHODS)
+    tests = "\n".join(path.read_text("utf-8") for path in (DOCS.parent / "tests").rglob("test_*.py"))
+    known = set(re.findall(r"^def (test_\w+)", tests, flags=re.M))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert named <= known, named - known
