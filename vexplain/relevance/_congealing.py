@@ -31,7 +31,7 @@ _POOL = 2  # pixels of that grid in one of the exhaustive search
 _REACH = 5  # of the exhaustive search in its pixels: 42 % of the window to every side
 _ANGLES = np.arange(18) * (2 * np.pi / 18)
 _LOG_SCALES = np.log(1.33) * np.arange(-1, 2)
-_PRIOR = 0.01  # of the mean error a crop, where a move has the size below: of two equals the smaller one wins
+_PRIOR = 0.2  # of the mean error a crop, where a move has the size below: of two equals the smaller one wins
 _SIZES = {"angle": np.pi, "log_scale": np.log(1.33), "shift": 1 / 3}  # the shift as a share of the window
 _NUM_SEEDS = 3  # crops that begin as the mean, beside the mean itself
 _NUM_SEARCHES, _NUM_REFINEMENTS, _NUM_STEPS = 2, 3, 3
@@ -62,8 +62,8 @@ def no_moves(count: int) -> Moves:
 
 @functools.partial(jax.jit, static_argnames=("side",))
 def on_grid(crops: Float[Array, "n height width channels"], side: int = SIDE) -> Grid:
-    """Returns crops, NaN where nothing is seen, resized so that the longer side of the window fills a grid."""
-    n, height, width, channels = crops.shape
+    """Returns crops, NaN where nothing is seen, resized so that the longer side of a window fills a grid."""
+    n, height, width, _ = crops.shape
     is_seen = ~jnp.isnan(crops).any(-1, keepdims=True)
     scale = side / max(height, width)
     moves = jnp.array([(side - height * scale) / 2, (side - width * scale) / 2])
@@ -142,7 +142,9 @@ def errors(grid: Grid, weights: Float[Array, " n"], moves: Moves) -> Float[Array
 
 
 @jax.jit
-def deviations(grid: Grid, weights: Float[Array, " n"], moves: Moves) -> Float[Array, "n canvas canvas channels"]:
+def deviations(
+    grid: Grid, weights: Float[Array, " n"], moves: Moves
+) -> Float[Array, "n canvas canvas channels"]:
     """Returns crops moved onto their mean less that mean and an offset each; 0 where nothing is seen."""
     fill = _mean_color(grid, weights)
     mean = _mean(_own_sums_added(grid, weights, moves), fill, weights)
@@ -199,18 +201,18 @@ def _mean_color(grid: Grid, weights: Array) -> Float[Array, " channels"]:
     return (grid.colors * counts[..., None]).sum((0, 1, 2)) / jnp.maximum(counts.sum(), 1e-6)
 
 
-def _canvas(crop: Grid, move: Moves) -> Float[Array, "canvas canvas channels+1"]:
+def _canvas(crop: Grid, move: Moves) -> Float[Array, "canvas canvas sums"]:
     """A crop moved onto the mean, a quarter of the window larger to every side; the last channel counts."""
     side = crop.is_seen.shape[-1]
     colors = jnp.concatenate([crop.colors * crop.is_seen[..., None], crop.is_seen[..., None]], -1)
     return sample(colors, in_crop(move, points(side + 2 * (side // 4))))
 
 
-def _own_sums(grid: Grid, weights: Array, moves: Moves) -> Float[Array, "n canvas canvas channels+1"]:
+def _own_sums(grid: Grid, weights: Array, moves: Moves) -> Float[Array, "n canvas canvas sums"]:
     return jax.vmap(lambda crop, weight, move: weight * _canvas(crop, move))(grid, weights, moves)
 
 
-def _own_sums_added(grid: Grid, weights: Array, moves: Moves) -> Float[Array, "canvas canvas channels+1"]:
+def _own_sums_added(grid: Grid, weights: Array, moves: Moves) -> Float[Array, "canvas canvas sums"]:
     """The sum over crops, one after the other: memory is that of one."""
 
     def add(total, args):
@@ -223,7 +225,7 @@ def _own_sums_added(grid: Grid, weights: Array, moves: Moves) -> Float[Array, "c
     return total
 
 
-def _mean(total: Array, fill: Array, weights: Array) -> Float[Array, "canvas canvas channels"]:
+def _mean(total: Array, fill: Array, weights: Array) -> Float[Array, "... canvas canvas channels"]:
     """Drawn to the mean color of all as one crop in twenty would: what few have seen is not relied on."""
     prior = jnp.maximum(1, weights.sum() / 20)
     return (total[..., :-1] + prior * fill) / (total[..., -1:] + prior)
@@ -304,7 +306,7 @@ def _prior(bank: Moves, grid: Grid) -> Float[Array, "bank rows columns 1"]:
 
 
 def _refined(fill: Array, mean: Array, move: Moves, crop: Grid) -> Moves:
-    """Damped Gauss-Newton steps (Levenberg and Marquardt) on the squared error; a step that fails is undone."""
+    """Damped Gauss-Newton steps (Levenberg, Marquardt) on the squared error; a step that fails is undone."""
     start = jnp.concatenate([jnp.stack([move.angles, move.log_scales]), move.shifts])
     place = points(crop.is_seen.shape[-1])
     slopes = jnp.gradient(mean, axis=(0, 1))

@@ -5,10 +5,10 @@ blurred where a feature responds to one thing in several poses. Here each crop i
 others by a similarity (`_congealing`), and where the aligned crops fall into two kinds each kind gets an
 average of its own.
 
-Noise can be aligned too, and its mean then shows what is not there. So an alignment has to predict pixels that
-it was not fitted to: it is fitted to every other square of each crop, and kept where the squares that were
-left out come closer to their mean; else the crops stay as they are. Two modes have to be further apart than a
-single one that is spread out evenly would be cut.
+Noise can be aligned too, and its mean then shows what is not there. So an alignment has to predict pixels
+that it was not fitted to: it is fitted to every other square of each crop, and kept where the squares that
+were left out come closer to their mean; else the crops stay as they are. Two modes have to be further apart
+than the halves of one that is spread evenly.
 """
 
 import math
@@ -57,18 +57,16 @@ class Alignment(NamedTuple):
         return tuple((counts / max(len(self.modes), 1)).tolist())
 
 
-def align_crops(
-    crops: Float[AnyArray, "n height width channels"], *, mirror: bool = False, max_modes: int = 3
-) -> Alignment:
+def align_crops(crops: AnyArray, *, mirror: bool = False, max_modes: int = 3) -> Alignment:
     """Returns the similarities that align crops to their means, and which mode each crop is of.
 
-    Turns may have any angle; sizes differ by up to a factor of about 1.5 either way, moves by about 40 % of the
-    window. The average is in the middle of them all, and the colors of a crop may be lighter or darker as a
-    whole. Crops that are fewer than 8, or whose alignment does not explain pixels that it was not fitted to,
-    stay as they are.
+    Turns may have any angle; sizes differ by up to a factor of about 1.5 either way, moves by about 40 % of
+    the window. The average is in the middle of them all, and the colors of a crop may be lighter or darker
+    as a whole. Crops that are fewer than 8, or whose alignment does not explain pixels that it was not fitted
+    to, stay as they are.
 
     Args:
-        crops: in [0, 1]; NaN for pixels that are not seen.
+        crops: (n, height, width, channels) in [0, 1]; NaN for pixels that are not seen.
         mirror: a crop may also be a mirror image of the mean.
         max_modes: as many means at most; 1 for a single one.
 
@@ -92,7 +90,7 @@ def align_crops(
     """
     _check(crops, max_modes)
     count = len(crops)
-    kept = identity(count)
+    kept = identity_alignment(count)
     members = [np.arange(count)]
     if count:
         grid = _padded(np.asarray(crops, np.float32))
@@ -103,7 +101,7 @@ def align_crops(
     return kept
 
 
-def identity(count: int) -> Alignment:
+def identity_alignment(count: int) -> Alignment:
     """Returns the alignment that leaves crops as they are: the paper's."""
     zeros = np.zeros(count, np.float32)
     return Alignment(
@@ -122,9 +120,11 @@ def move_crops(
 
     Example:
         >>> crops = np.random.default_rng(0).uniform(size=(2, 4, 3, 1)).astype(np.float32)
-        >>> bool(np.allclose(move_crops(crops, identity(2)), crops))
+        >>> bool(np.allclose(move_crops(crops, identity_alignment(2)), crops))
         True
     """
+    if not len(crops):
+        return np.asarray(crops, np.float32)
     return np.asarray(_moved(jnp.asarray(crops, jnp.float32), _as_moves(alignment)))
 
 
@@ -133,8 +133,8 @@ def residual_variance(
 ) -> Float[np.ndarray, " n"]:
     """Returns the mean squared error of each crop against the mean of the others of its mode.
 
-    It is taken over the seen pixels of the crop, as they are, and all channels: the mean is moved to the crop,
-    and not the crop to the mean, which would smooth it.
+    It is taken over the seen pixels of the crop, as they are, and all channels: the mean is moved to the
+    crop, and not the crop to the mean, which would smooth it.
 
     Args:
         crops: in [0, 1]; NaN for pixels that are not seen.
@@ -144,7 +144,7 @@ def residual_variance(
     Example:
         >>> crops = np.zeros((20, 6, 6, 1), np.float32)
         >>> crops[::2] = 1
-        >>> print(residual_variance(crops, identity(20)).mean().round(2))
+        >>> print(residual_variance(crops, identity_alignment(20)).mean().round(2))
         0.26
     """
     side = max(crops.shape[1:3])
@@ -165,7 +165,7 @@ def _check(crops: AnyArray, max_modes: int) -> None:
 
 def _padded(crops: np.ndarray) -> np.ndarray:
     """With crops of which nothing is seen, so that one compiled program serves several numbers of crops."""
-    size = 1 << max(4, math.ceil(math.log2(len(crops))))
+    size = 1 << max(5, math.ceil(math.log2(len(crops))))
     return np.concatenate([crops, np.full((size - len(crops), *crops.shape[1:]), np.nan, np.float32)])
 
 
@@ -203,12 +203,13 @@ def _in_modes(
     crops: np.ndarray, count: int, moves: Moves, mirror: bool, max_modes: int
 ) -> tuple[list[np.ndarray], Moves]:
     """The members of each mode, and moves with which each crop is on the mean of its own."""
-    grid, open_modes, modes = _congealing.on_grid(crops), [np.arange(count)], []
+    open_modes, modes = [np.arange(count)], []
     while open_modes:
         members = open_modes.pop(0)
         parts = None
-        if len(modes) + len(open_modes) + 2 <= max_modes:
-            parts = _two_parts(np.asarray(_congealing.deviations(grid, _weights(crops, members), moves)), members)
+        if len(modes) + len(open_modes) + 2 <= max_modes and len(members) >= 2 * _least_members(count):
+            grid, weights = _congealing.on_grid(crops), _weights(crops, members)
+            parts = _two_parts(np.asarray(_congealing.deviations(grid, weights, moves)), members, count)
         if parts is None:
             modes.append(members)
             continue
@@ -219,11 +220,13 @@ def _in_modes(
     return modes, moves
 
 
-def _two_parts(deviations: np.ndarray, members: np.ndarray) -> list[np.ndarray] | None:
+def _least_members(count: int) -> int:
+    return max(MIN_CROPS, math.ceil(_MIN_SHARE * count))
+
+
+def _two_parts(deviations: np.ndarray, members: np.ndarray, count: int) -> list[np.ndarray] | None:
     """Two kinds of crops, if along a principal direction they are more apart than evenly spread ones."""
-    least = max(MIN_CROPS, math.ceil(_MIN_SHARE * len(deviations)))
-    if len(members) < 2 * least:
-        return None
+    least = _least_members(count)
     rows = deviations[members].reshape(len(members), -1)
     values, vectors = np.linalg.eigh(rows @ rows.T)
     scores = vectors[:, ::-1][:, :_NUM_DIRECTIONS].T * (values[::-1][:_NUM_DIRECTIONS, None] > 1e-6)
@@ -237,7 +240,7 @@ def _two_parts(deviations: np.ndarray, members: np.ndarray) -> list[np.ndarray] 
 
 
 def _best_cuts(values: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """How much of the variance of each row of sorted numbers its best cut in two explains, and where it is."""
+    """What share of the variance of each row of sorted numbers its best cut explains, and where it is."""
     size = values.shape[1]
     values = values - values.mean(1, keepdims=True)
     total = np.maximum((values**2).sum(1), 1e-12)
