@@ -8,8 +8,8 @@ ways. The renderer knows where each part of the flower is in each crop.
     python -m experiments.aligned_averages smoke      seconds
     python -m experiments.aligned_averages laptop     15 minutes on 2 CPU cores, training included
 
-It leaves `aligned_averages.json`, `.md` and `.png` in `runs/aligned_averages`, and keeps the trained networks
-there. What was found is in docs/results/aligned_averages.md.
+It leaves `aligned_averages.json`, `.md` and a sheet for each variant in `runs/aligned_averages`, and keeps
+the trained networks there. What was found is in docs/results/aligned_averages.md.
 """
 
 import dataclasses
@@ -63,6 +63,7 @@ class Config:
     epochs: int = 8
     batch_size: int = 64
     num_exemplars: int = 100  # crops of a feature
+    controls: tuple[str, ...] = ("shuffled", "random phases")
     seed: int = 0
 
 
@@ -163,7 +164,11 @@ def _variant(config: Config, variant: str):
                 name: _measured(crops, alignment) | errors_of(alignment, frames, FOLDS[part])
                 for name, alignment in alignments.items()
             },
-            "controls": {name: _gain(control) for name, control in _controls(crops, config.seed).items()},
+            "controls": {
+                name: _gain(control)
+                for name, control in _controls(crops, config.seed).items()
+                if name in config.controls
+            },
         }
         yield row, [average_image(crops), *(average.image for average in aligned_averages(crops, ours))]
 
@@ -185,18 +190,18 @@ def _steepness(image: np.ndarray) -> float:
 
 
 def _controls(crops: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Crops without structure in common: their pixels shuffled, and the phases of their spectrum random."""
+    """Crops without structure in common: their pixels shuffled, or the phases of their spectrum random."""
     rng = np.random.default_rng(seed)
     count, height, width, channels = crops.shape
     flat = crops.reshape(count, -1, channels)
     shuffled = np.stack([pixels[rng.permutation(height * width)] for pixels in flat]).reshape(crops.shape)
     middle = np.nanmean(crops, (1, 2), keepdims=True)
-    noise = np.fft.rfft2(rng.normal(size=(count, height, width, 1)), axes=(1, 2))
-    noise /= np.maximum(np.abs(noise), 1e-12)
-    noise[:, 0, 0] = 1
-    spectrum = np.fft.rfft2(np.nan_to_num(crops - middle), axes=(1, 2)) * noise
-    phases = np.fft.irfft2(spectrum, (height, width), axes=(1, 2)) + middle
-    return {"shuffled": shuffled, "random phases": phases.astype(np.float32)}
+    phases = np.fft.rfft2(rng.normal(size=(count, height, width, 1)), axes=(1, 2))
+    phases /= np.maximum(np.abs(phases), 1e-12)
+    phases[:, 0, 0] = 1
+    spectrum = np.fft.rfft2(np.nan_to_num(crops - middle), axes=(1, 2)) * phases
+    smooth = np.fft.irfft2(spectrum, (height, width), axes=(1, 2)) + middle
+    return {"shuffled": shuffled, "random phases": smooth.astype(np.float32)}
 
 
 def _gain(crops: np.ndarray) -> float:

@@ -23,10 +23,13 @@ _BAND = 2 * _TILE + _GAP + 0.46
 
 
 def write_report(out: Path, found: Mapping[str, Any], pictures: Sequence[Sequence[np.ndarray]]) -> str:
-    """Writes `aligned_averages.png` and `.md`, and returns the text of the latter."""
+    """Writes `aligned_averages.md` and a sheet for each variant, and returns the text of the former."""
     rows = found["features"]
-    sheet(rows, pictures).savefig(out / "aligned_averages.png")
     variants = list(dict.fromkeys(row["variant"] for row in rows))
+    for variant in variants:
+        here = [n for n, row in enumerate(rows) if row["variant"] == variant]
+        figure = sheet([rows[n] for n in here], [pictures[n] for n in here])
+        figure.savefig(out / f"aligned_averages_{variant}.png")
     parts = [_summary(rows, variants)]
     for variant in variants:
         parts += [f"`{variant}`", _table([row for row in rows if row["variant"] == variant])]
@@ -92,9 +95,9 @@ def _mean(values: Sequence[float]) -> str:
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "| class | feature | shows | modes | variance | falls by, % | with a free offset, % | sharpness | "
-        "position, px | angle, ° | size, % | shuffled, % | random phases, % |",
-        "| --- |" + " --- |" * 12,
+        "position, px | angle, ° | size, % |" + "".join(f" {name}, % |" for name in rows[0]["controls"]),
     ]
+    lines.append("| --- |" + " --- |" * (lines[0].count("|") - 2))
     for row in rows:
         none, ours = row["ways"]["none"], row["ways"]["congealing"]
         pairs = [
@@ -102,7 +105,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             for name, digits in (("sharpness", 2), ("px", 1), ("degrees", 0), ("percent", 0))
         ]
         shares = ", ".join(f"{100 * share:.0f} %" for share in row["shares"])
-        controls = [f"{100 * row['controls'][name]:.0f}" for name in ("shuffled", "random phases")]
+        controls = [f"{100 * gain:.0f}" for gain in row["controls"].values()]
         lines.append(
             f"| {row['class']} | `{row['feature']}` | {row['part']} | {shares} | {none['variance']:.4f} | "
             f"{_fall(row, 'congealing'):.0f} | {_fall(row, 'congealing', _VARIANCES[1]):.0f} | "
