@@ -135,8 +135,9 @@ def _variant(config: Config, variant: str):
         crops = crop_windows(images, layer, at_rows, at_columns)
         corners = np.array([layer.window(r, k)[:2] for r, k in zip(at_rows, at_columns, strict=True)])
         corners = np.zeros_like(corners) if layer.sees_whole_image else corners
-        frames = frames_of(source, places[indices])
-        part, frames = in_crops(frames, corners, crops.shape[1:3], is_whole=layer.sees_whole_image)
+        frames, coverage = frames_of(source, places[indices])
+        coverage = crop_windows(coverage, layer, at_rows, at_columns)
+        part, frames = in_crops(frames, coverage, corners, is_whole=layer.sees_whole_image)
         signal = signals[layer.name](variables, images, feature.channel, at_rows, at_columns)
         signal = crop_windows(np.asarray(signal)[..., None], layer, at_rows, at_columns)[..., 0]
         started = time.monotonic()

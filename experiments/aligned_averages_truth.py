@@ -11,8 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain.datasets.an8flower import RenderedSource
-from vexplain.datasets.an8flower.renderer import draw_view
-from vexplain.datasets.an8flower.scene import NUM_LEAVES, NUM_PETALS, product, solids
+from vexplain.datasets.an8flower.renderer import draw_view, render_factors
+from vexplain.datasets.an8flower.scene import (
+    DISC,
+    LEAVES,
+    NUM_LEAVES,
+    NUM_PETALS,
+    PETALS,
+    product,
+    solids,
+)
 from vexplain.relevance import Alignment
 
 FOLDS = {"flower": 1, "head": NUM_PETALS, "leaf": 1}  # turns that leave a part as it is
@@ -28,14 +36,15 @@ class Frames(NamedTuple):
     sizes: np.ndarray  # (n,)
 
 
-def frames_of(source: RenderedSource, indices: np.ndarray) -> dict[str, Frames]:
+def frames_of(source: RenderedSource, indices: np.ndarray) -> tuple[dict[str, Frames], np.ndarray]:
     """Returns the frames of the flower, of its head (disc and petals) and of each leaf, `leaf 0` and so on.
 
-    The angle of the head is that of its ring of petals, the angle of a leaf that of its long axis.
+    The angle of the head is that of its ring of petals, the angle of a leaf that of its long axis. Besides
+    the share of each pixel that head and leaves cover, (n, size, size, 2).
     """
     keys, labels = source.keys(indices), jnp.asarray(indices % len(source.class_names))
-    found = _frames(keys, labels, source.variant, source.size)
-    return {name: Frames(*map(np.asarray, frame)) for name, frame in found.items()}
+    found, coverage = _frames(keys, labels, source.variant, source.size)
+    return {name: Frames(*map(np.asarray, frame)) for name, frame in found.items()}, np.asarray(coverage)
 
 
 @jax.jit(static_argnames=("variant", "size"))
@@ -63,30 +72,37 @@ def _frames(keys, labels, variant, size):
             long = axes[n, 0, :2]
             angle, length = jnp.arctan2(long[1], long[0]), jnp.sqrt(product(long, long))
             found[f"leaf {n}"] = frame(ellipsoids.centers[n], angle, length)
-        return found
+        options = {"variant": variant, "size": size, "samples": 1, "difficulty": "plain"}
+        parts = render_factors(factors, example[1], **options).parts
+        return found, jnp.stack([parts[..., PETALS] + parts[..., DISC], parts[..., LEAVES]], -1)
 
     return jax.lax.map(one, (keys, labels))
 
 
 def in_crops(
-    frames: dict[str, Frames], corners: np.ndarray, window: tuple[int, int], *, is_whole: bool
+    frames: dict[str, Frames], coverage: np.ndarray, corners: np.ndarray, *, is_whole: bool
 ) -> tuple[str, Frames]:
     """Returns the part that crops show, and its frames in them, counted from the center of the window.
 
-    Of a layer that sees the whole image it is the flower; else the head, or the nearest leaf: that which in
-    the median is nearer to the center.
+    Of a layer that sees the whole image it is the flower; else the head or a leaf, whichever covers more of
+    the crops, and of the leaves the one whose center is nearest.
+
+    Args:
+        frames: in the images.
+        coverage: crops of the coverage by head and leaves, (n, height, width, 2).
+        corners: (n, 2) first row and column of each crop.
+        is_whole: the crops are whole images.
     """
-    middle = corners + (np.array(window) - 1) / 2
+    middle = corners + (np.array(coverage.shape[1:3]) - 1) / 2
     moved = {name: f._replace(centers=f.centers - middle) for name, f in frames.items()}
     if is_whole:
         return "flower", moved["flower"]
     leaves = [moved[f"leaf {n}"] for n in range(NUM_LEAVES)]
     far = np.stack([np.linalg.norm(leaf.centers, axis=1) for leaf in leaves])
     nearest = far.argmin(0), np.arange(len(corners))
-    leaf = Frames(*(np.stack(values)[nearest] for values in zip(*leaves, strict=True)))
-    if np.median(np.linalg.norm(moved["head"].centers, axis=1)) <= np.median(far.min(0)):
+    if np.nanmean(coverage[..., 0]) >= np.nanmean(coverage[..., 1]):
         return "head", moved["head"]
-    return "leaf", leaf
+    return "leaf", Frames(*(np.stack(values)[nearest] for values in zip(*leaves, strict=True)))
 
 
 def errors_of(alignment: Alignment, frames: Frames, fold: int) -> dict[str, float]:
