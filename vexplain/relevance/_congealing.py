@@ -87,7 +87,8 @@ def congeal(grid: Grid, weights: Float[Array, " n"], *, mirror: bool = False) ->
     fill = _mean_color(grid, weights)
     own = _own_sums(grid, weights, no_moves(len(weights)))
     firsts = jnp.argsort(-weights, stable=True)[:_NUM_SEEDS]
-    seeds = [_mean(own.sum(0), fill, weights), *(_mean(1e3 * own[n], fill, weights) for n in firsts)]
+    alone = 1e3  # copies of a seed: it is not drawn to the mean color
+    seeds = [_mean(own.sum(0), fill, weights), *(_mean(alone * own[n], fill, weights) for n in firsts)]
     found, costs = jax.lax.map(lambda seed: _search(seed, grid, fill, mirror), jnp.stack(seeds))
     best = (costs * weights).sum(1).argmin()
     moves = jax.tree.map(lambda leaf: leaf[best], found)
