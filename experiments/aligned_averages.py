@@ -15,7 +15,7 @@ the trained networks there. What was found is in docs/results/aligned_averages.m
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -48,6 +48,7 @@ from vexplain.relevance.exemplars import found as found_exemplars
 from vexplain.streaming import fold_epoch
 from vexplain.transforms import layers
 
+Variant = Literal["single_6c", "double_12c"]
 PAPER, OURS, MOMENTS, LOG_POLAR, TRUTH = "none", "congealing", "moments", "log-polar", "truth"
 
 
@@ -56,7 +57,7 @@ class Config:
     """Settings of the experiment; those of the networks are the main job's."""
 
     out: Path = Path("runs/aligned_averages")
-    variants: tuple[str, ...] = ("single_6c", "double_12c")
+    variants: tuple[Variant, ...] = ("single_6c", "double_12c")
     size: int = 64  # of the images, in pixels
     num_per_class: int = 300  # a fifth of them is held out
     widths: tuple[int, int, int] = (20, 50, 500)
@@ -103,7 +104,7 @@ def main(config: Config) -> dict[str, Any]:
     return found
 
 
-def _variant(config: Config, variant: str):
+def _variant(config: Config, variant: Variant):
     """Measures and pictures of each relevant feature of the network of a variant."""
     names = ("size", "num_per_class", "widths", "epochs", "batch_size", "seed")
     settings = {name: getattr(config, name) for name in names}
