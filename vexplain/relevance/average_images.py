@@ -202,6 +202,10 @@ def average_image(crops: np.ndarray) -> np.ndarray:
 def aligned_averages(crops: np.ndarray, alignment: Alignment) -> tuple[AlignedAverage, ...]:
     """Returns the mean of the aligned crops of each mode, the mode with the most crops first.
 
+    Args:
+        crops: (n, height, width, channels) in [0, 1]; NaN for pixels that are not seen.
+        alignment: of these crops.
+
     Example:
         >>> from vexplain.relevance import identity_alignment
         >>> crops = np.array([[[[0.2]]], [[[0.4]]]])
