@@ -103,7 +103,8 @@ def features_section(found: Relevance, views: Sequence[FeatureView], metrics: Ma
             "A sparse, non-negative regression predicts the network's own decision from the energy of every "
             "channel of every layer; the few channels that get a weight are relevant for the class. Each is "
             "shown by the average of what its receptive field saw where it fired most, over the "
-            f"{metrics['settings']['num_exemplars']} images of the class that excite it most.",
+            f"{metrics['settings']['num_exemplars']} images of the class that excite it most: as they are "
+            "(paper), and after they were aligned (ours), one average for each kind of them.",
             f"All {len(found.class_names)} regressions are solved to a relative duality gap of "
             f"{metrics['relative_duality_gap']:.0e}.",
         ),

@@ -24,7 +24,7 @@ from vexplain.figures import (
     write_report,
 )
 from vexplain.figures.report import rendered
-from vexplain.relevance import FeatureView
+from vexplain.relevance import AlignedAverage, FeatureView
 
 needs_chromium = pytest.mark.skipif(chromium() is None, reason="no Chromium or Chrome is installed")
 EVIL = (  # names of classes
@@ -310,6 +310,11 @@ def test_pictures_of_a_sheet_are_squares_of_what_is_seen():
     crops = np.full((2, 4, 2, 1), 0.2)
     crops[1, :2] = np.nan
     view = FeatureView("cat", "conv_1", 3, 2.0, crops[0], crops, np.zeros(2), np.zeros(2), False, (4, 2))
+    aligned = (AlignedAverage(np.full((4, 2, 1), 0.6), 0.7), AlignedAverage(np.full((4, 2, 1), 0.8), 0.3))
+    both = sheet_pictures([view, view._replace(aligned=aligned)])[0]
+    assert both.shape == (320, 480, 3)
+    assert [int(both[240, 80 + 160 * n, 0]) for n in range(3)] == [153, 204, 51], "the paper's comes last"
+    assert sheet_rows([view._replace(aligned=aligned)])[0].shares == (0.7, 0.3)
     averages, parts = sheet_pictures([view])
     assert averages.shape == (160, 160, 3)
     assert parts.shape == (96, 9 * 96, 3)

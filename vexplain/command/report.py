@@ -176,8 +176,9 @@ def _gallery(
         ),
         class_paragraphs=(
             "A sparse, non-negative regression predicts the decision of the network from the responses of "
-            "all channels; the few with a weight are relevant for the class. Each is shown by the average of "
-            "the image parts where it responds most strongly, over images predicted as the class.",
+            "all channels; the few with a weight are relevant for the class. Each is shown by averages of "
+            "the image parts where it responds most strongly, over images predicted as the class: after the "
+            "parts were aligned, one for each kind of them, and as they are.",
         ),
     )
 

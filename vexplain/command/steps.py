@@ -207,7 +207,7 @@ def find_features(arguments: Features, opened: Opened, say: Say) -> Found:
 
 def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[str, Any]:
     """Returns, by class, the pictures of its relevant features: average images and their best image parts."""
-    path, key = arguments.out / "interpretation.json", [found.fingerprint, arguments.num_exemplars]
+    path, key = arguments.out / "interpretation.json", [found.fingerprint, arguments.num_exemplars, "aligned"]
     passes = passes_of(arguments.out, found.fingerprint).below("average_images")
     kept = read_json(path)
     sheets = kept.get("sheets") if kept.get("key") == key else None

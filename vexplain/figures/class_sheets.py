@@ -12,6 +12,7 @@ from vexplain.relevance import FeatureView
 
 NUM_CROPS = 9  # beside the average
 AVERAGE, CROP, GAP = 1.12, 0.8, 0.07  # inches
+AVERAGE_GAP = 0.12
 MARGIN, HEADER, ROW = 0.3, 1.05, 1.38
 NAME = {"fontsize": 11, "weight": "bold"}
 
@@ -21,7 +22,8 @@ def class_sheet(views: Sequence[FeatureView], *, class_name: str | None = None) 
     """Returns a sheet of the relevant features of one class, a row each, the largest weight first.
 
     A row has the name of the feature as `layer[channel]`, its relevance weight and its share of the class,
-    the average image, and the best crops. Pixels outside of the image are light gray.
+    the average of the crops as they are (*paper*), those of the aligned crops (*ours*) with the share of the
+    crops that each is of, and the best crops. Pixels outside of the image are light gray.
 
     Args:
         views: what `interpret` returned; images are (height, width, 1 or 3) in [0, 1].
@@ -40,12 +42,14 @@ def class_sheet(views: Sequence[FeatureView], *, class_name: str | None = None) 
     """
     chosen = _of_one_class(views, class_name)
     gutter = _gutter(chosen)
-    width = 2 * MARGIN + gutter + AVERAGE + 0.3 + NUM_CROPS * (CROP + GAP) - GAP
+    averages = 1 + max(len(view.aligned) for view in chosen)
+    left = MARGIN + gutter + averages * (AVERAGE + AVERAGE_GAP) + 0.3 - AVERAGE_GAP  # of the crops
+    width = left + NUM_CROPS * (CROP + GAP) - GAP + MARGIN
     figure = new_figure(width, HEADER + len(chosen) * ROW + 0.12)
     total = sum(abs(view.weight) for view in chosen)
-    _header(figure, chosen, gutter)
+    _header(figure, chosen, gutter, left)
     for n, view in enumerate(chosen):
-        _row(figure, view, abs(view.weight) / total if total else 0.0, HEADER + n * ROW, gutter)
+        _row(figure, view, abs(view.weight) / total if total else 0.0, HEADER + n * ROW, gutter, left)
     return figure
 
 
@@ -71,7 +75,7 @@ def _name(view: FeatureView) -> str:
     return f"{view.layer}[{view.channel}]"
 
 
-def _header(figure: Figure, views: list[FeatureView], gutter: float) -> None:
+def _header(figure: Figure, views: list[FeatureView], gutter: float, crops: float) -> None:
     count = f"{len(views)} relevant feature{'' if len(views) == 1 else 's'}"
     title: dict[str, Any] = {"width": figure.get_figwidth() - 2 * MARGIN, "fontsize": 15, "weight": "bold"}
     write(figure, MARGIN, 0.26, views[0].class_name, **title)
@@ -79,18 +83,25 @@ def _header(figure: Figure, views: list[FeatureView], gutter: float) -> None:
     left = MARGIN + gutter
     sizes = sorted({len(view.indices) for view in views})
     num = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    write(figure, left, 0.72, f"average of {num}", width=AVERAGE + 0.2, color=MUTED)
-    write(figure, left + AVERAGE + 0.3, 0.72, "best crops, strongest response first", color=MUTED)
+    write(figure, left, 0.72, f"average of {num}", width=AVERAGE, color=MUTED)
+    if any(view.aligned for view in views):
+        write(figure, left + AVERAGE + AVERAGE_GAP, 0.72, "aligned", width=AVERAGE, color=MUTED)
+    write(figure, crops, 0.72, "best crops, strongest response first", color=MUTED)
 
 
-def _row(figure: Figure, view: FeatureView, share: float, top: float, gutter: float) -> None:
+def _row(figure: Figure, view: FeatureView, share: float, top: float, gutter: float, crops: float) -> None:
     _label(figure, view, share, top, gutter - 0.25)
     left = MARGIN + gutter
     show(place(figure, left, top, AVERAGE, AVERAGE), pixels(view.average))
-    left += AVERAGE + 0.3
+    for aligned in view.aligned:
+        left += AVERAGE + AVERAGE_GAP
+        show(place(figure, left, top, AVERAGE, AVERAGE), pixels(aligned.image))
+        if len(view.aligned) > 1:
+            text = percent(aligned.share, digits=0)
+            write(figure, left + AVERAGE / 2, top + AVERAGE + 0.04, text, ha="center", color=MUTED)
     for crop in view.crops[:NUM_CROPS]:
-        show(place(figure, left, top + (AVERAGE - CROP) / 2, CROP, CROP), pixels(crop))
-        left += CROP + GAP
+        show(place(figure, crops, top + (AVERAGE - CROP) / 2, CROP, CROP), pixels(crop))
+        crops += CROP + GAP
 
 
 def _label(figure: Figure, view: FeatureView, share: float, top: float, room: float) -> None:

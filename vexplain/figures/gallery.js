@@ -57,7 +57,7 @@
   }
   function tile(sheet, kind, row, column, alt) {
     if (!sheet || !sheet[kind]) return make("span", "tile");
-    const columns = kind === "crops" ? data.crops : 1;
+    const columns = kind === "crops" ? data.crops : 1 + Math.max(...sheet.shares.map((shares) => shares.length));
     const image = vary(picture(sheet[kind], alt, ""), { rows: sheet.features.length, row, columns, column });
     return make("span", "tile", image);
   }
@@ -218,7 +218,7 @@
     const sheet = data.sheets[c];
     const show = press("Show its images", false, () => { dialog.close(); byId("class").value = c; state.class = c; refresh(); byId("tools").scrollIntoView(); });
     show.removeAttribute("aria-pressed");
-    const note = make("p", "note", `${plural(sheet.features.length, "relevant feature")}, the largest weight first: the average of the image parts with the strongest response, and the best of these parts. `, show);
+    const note = make("p", "note", `${plural(sheet.features.length, "relevant feature")}, the largest weight first: the average of the image parts with the strongest response, aligned and, last, as they are; and the best of these parts. `, show);
     const box = make("div", "sheet", make("h3", "", name(data.classes[c])), note);
     sheet.features.forEach(([title, weight, share, sees], row) => {
       const bar = make("span", "bar", vary(make("i"), { share }));
@@ -226,8 +226,14 @@
       const text = make("div", "text", make("div", "name", name(title)), words);
       const crops = make("div", "crops");
       for (let n = 0; n < sheet.counts[row]; n++) crops.append(tile(sheet, "crops", row, n, ""));
-      const average = tile(sheet, "averages", row, 0, `The average image of ${isolated(title)}`);
-      box.append(make("div", row === chosen ? "kind chosen" : "kind", text, average, crops));
+      const averages = make("div", "averages");
+      const kinds = sheet.shares[row].map((share) => (share < 1 ? `aligned, ${percent(share, 0)} of the parts` : "aligned"));
+      [...kinds, "as they are"].forEach((kind, n) => {
+        const average = tile(sheet, "averages", row, n, `The average image of ${isolated(title)}, ${kind}`);
+        average.title = kind;
+        averages.append(average);
+      });
+      box.append(make("div", row === chosen ? "kind chosen" : "kind", text, averages, crops));
     });
     if (chosen < 0) place = -1;
     open(make("span", "cut", "Relevant features of a class"), null, box);

@@ -68,6 +68,7 @@ class SheetRow(NamedTuple):
     weight: float
     sees: str  # how large a part of the image
     num_crops: int
+    shares: Sequence[float] = ()  # of the crops, that each aligned average is of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +168,7 @@ def _sheet(sheet: Sheet, source: Any) -> dict[str, Any]:
         "averages": source(sheet.averages),
         "crops": source(sheet.crops),
         "counts": [row.num_crops for row in sheet.rows],
+        "shares": [list(row.shares) for row in sheet.rows],
         "features": [[row.name, row.weight, abs(row.weight) / total, row.sees] for row in sheet.rows],
     }
 
@@ -174,7 +176,13 @@ def _sheet(sheet: Sheet, source: Any) -> dict[str, Any]:
 def sheet_rows(views: Sequence[FeatureView]) -> tuple[SheetRow, ...]:
     """Returns the rows of the sheet of one class, from what `interpret` returned for it."""
     return tuple(
-        SheetRow(f"{v.layer}[{v.channel}]", float(v.weight), _sees(v), min(len(v.crops), NUM_CROPS))
+        SheetRow(
+            name=f"{v.layer}[{v.channel}]",
+            weight=float(v.weight),
+            sees=_sees(v),
+            num_crops=min(len(v.crops), NUM_CROPS),
+            shares=tuple(float(aligned.share) for aligned in v.aligned),
+        )
         for v in views
     )
 
@@ -182,9 +190,10 @@ def sheet_rows(views: Sequence[FeatureView]) -> tuple[SheetRow, ...]:
 def sheet_pictures(
     views: Sequence[FeatureView],
 ) -> tuple[Shaped[np.ndarray, "_ _ 3"], Shaped[np.ndarray, "_ _ 3"]]:
-    """Returns the average images of features one below the other, and their crops, a row each; uint8.
+    """Returns the average images of features and their crops, a row for each feature; uint8.
 
-    An average has 160 × 160 pixels, a crop 96 × 96, nine of them a row. Pixels outside of the image are light
+    An average has 160 × 160 pixels: in a row those of the aligned crops, the largest share first, then that
+    of the crops as they are. A crop has 96 × 96, nine of them a row. Pixels outside of the image are light
     gray. Few pixels are enlarged to squares.
 
     Example:
@@ -193,13 +202,13 @@ def sheet_pictures(
         >>> [picture.shape for picture in sheet_pictures([view, view])]
         [(320, 160, 3), (192, 864, 3)]
     """
-    averages = [_square(view.average, AVERAGE) for view in views]
-    blank = np.broadcast_to(_bytes(np.array(to_rgb(MISSING))), (CROP, CROP, 3))
-    rows = []
-    for view in views:
-        crops = [_square(crop, CROP) for crop in view.crops[:NUM_CROPS]]
-        rows.append(np.concatenate([*crops, *[blank] * (NUM_CROPS - len(crops))], axis=1))
-    return np.concatenate(averages), np.concatenate(rows)
+    averages = [[*(aligned.image for aligned in view.aligned), view.average] for view in views]
+    most = max(map(len, averages))
+    crops = [view.crops[:NUM_CROPS] for view in views]
+    return (
+        np.concatenate([_strip(images, most, AVERAGE) for images in averages]),
+        np.concatenate([_strip(images, NUM_CROPS, CROP) for images in crops]),
+    )
 
 
 def heat_tables() -> list[str]:
@@ -213,6 +222,13 @@ def _sees(view: FeatureView) -> str:
         return "sees the whole image"
     height, width = view.receptive_field or view.average.shape[:2]
     return f"sees {height} × {width} px"
+
+
+def _strip(images: Sequence[np.ndarray] | np.ndarray, count: int, side: int) -> np.ndarray:
+    """Images beside each other, with light gray squares up to a number of them."""
+    blank = np.broadcast_to(_bytes(np.array(to_rgb(MISSING))), (side, side, 3))
+    squares = [_square(image, side) for image in images]
+    return np.concatenate([*squares, *[blank] * (count - len(squares))], axis=1)
 
 
 def _square(image: np.ndarray, side: int) -> Shaped[np.ndarray, "_ _ 3"]:

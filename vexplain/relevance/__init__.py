@@ -21,7 +21,14 @@ from vexplain.relevance.ablation import contribution_sums as contribution_sums
 from vexplain.relevance.ablation import leading_features as leading_features
 from vexplain.relevance.ablation import matched_random as matched_random
 from vexplain.relevance.ablation import matched_top as matched_top
+from vexplain.relevance.alignment import Alignment as Alignment
+from vexplain.relevance.alignment import align_crops as align_crops
+from vexplain.relevance.alignment import identity_alignment as identity_alignment
+from vexplain.relevance.alignment import move_crops as move_crops
+from vexplain.relevance.alignment import residual_variance as residual_variance
+from vexplain.relevance.average_images import AlignedAverage as AlignedAverage
 from vexplain.relevance.average_images import FeatureView as FeatureView
+from vexplain.relevance.average_images import aligned_averages as aligned_averages
 from vexplain.relevance.average_images import average_image as average_image
 from vexplain.relevance.average_images import crop_windows as crop_windows
 from vexplain.relevance.average_images import interpret as interpret

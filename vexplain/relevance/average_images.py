@@ -1,8 +1,9 @@
 """Average images (Oramas et al., 2019, Section 3.1): what a feature's favorite images have in common.
 
 Each image is cropped at the receptive field of the position that excites the feature most, and the crops are
-averaged. A window that reaches over the border of the image contributes the pixels that are seen, so that the
-average is never darkened by padding. The average of a layer that sees the whole image is one of whole images.
+averaged: as they are, and aligned (*ours*, `alignment`). A window that reaches over the border of the image
+contributes the pixels that are seen, so that the average is never darkened by padding. The average of a layer
+that sees the whole image is one of whole images.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from vexplain.datasets import Source
 from vexplain.relevance._features import WHY_NO_FEATURE, Relevance, features
+from vexplain.relevance.alignment import Alignment, align_crops, move_crops
 from vexplain.relevance.exemplars import Exemplars, Pick, found, top_exemplars
 from vexplain.streaming import Checkpoint, fold_epoch
 from vexplain.streaming.checkpoints import digest
@@ -23,21 +25,34 @@ from vexplain.typing import ApplyFn, Variables
 NUM_CROPS = 9  # shown beside the average
 
 
+class AlignedAverage(NamedTuple):
+    """The mean of the aligned crops of one mode (*ours*), and the share of the crops that are of it.
+
+    `image` is (height, width, channels) in [0, 1]; NaN where no crop has a pixel.
+    """
+
+    image: np.ndarray
+    share: float
+
+
 class FeatureView(NamedTuple):
-    """What one relevant feature of one class looks like: its average image and its best crops.
+    """What one relevant feature of one class looks like: its average images and its best crops.
 
     A crop is the window that one position of the layer may see, so that it can be larger than the image; what
     lies outside the image is NaN. `weight` is the relevance of `channel` of `layer` for the class.
 
     Attributes:
-        average: (height, width, channels) in [0, 1], the mean over the crops of all `indices`; NaN where no
-            crop has a pixel.
+        average: (height, width, channels) in [0, 1], the mean over the crops of all `indices` as they are
+            (*paper*); NaN where no crop has a pixel.
         crops: (up to 9, height, width, channels) in [0, 1], the best ones; NaN where nothing is seen.
         indices: (up to num_images,) of the images in the source, most exciting first; `values` are the
             activations there.
         sees_whole_image: every position does; then the crops are whole images.
         receptive_field: (height, width) in pixels that one position sees, at most the image; None where it
             is not known.
+        aligned: the means of the crops after they were aligned, one a mode, the largest share first; none
+            where this was not asked for.
+        alignment: of the crops of all `indices`.
     """
 
     class_name: str
@@ -50,6 +65,8 @@ class FeatureView(NamedTuple):
     values: np.ndarray
     sees_whole_image: bool
     receptive_field: tuple[int, int] | None = None
+    aligned: tuple[AlignedAverage, ...] = ()
+    alignment: Alignment | None = None
 
 
 def interpret(
@@ -61,6 +78,9 @@ def interpret(
     *,
     num_images: int = 100,
     within_class: bool = True,
+    align: bool = True,
+    mirror: bool = False,
+    max_modes: int = 3,
     batch_size: int = 64,
     mesh: Mesh | None = None,
     checkpoint: Checkpoint | None = None,
@@ -74,6 +94,9 @@ def interpret(
         source: the images to search.
         num_images: crops that are averaged, k = 100 in the paper.
         within_class: search the images of the class that the feature is relevant for, or all.
+        align: also average the crops after they were aligned, see `align_crops`.
+        mirror: a crop may also be aligned as a mirror image.
+        max_modes: as many aligned averages of a feature at most.
         batch_size: images a step.
         mesh: devices; one if left out, or where there are several processes one of each.
         checkpoint: where the best images so far are saved, and where a search that was interrupted goes on;
@@ -117,7 +140,8 @@ def interpret(
 
     def view(n: int) -> FeatureView:
         c, feature = wanted[n]
-        return _view(relevance.class_names[c], feature, table[feature.layer], exemplars, n, source)
+        options = {"mirror": mirror, "max_modes": max_modes} if align else None
+        return _view(relevance.class_names[c], feature, table[feature.layer], exemplars, n, source, options)
 
     return tuple(shared_out(view, len(wanted)))
 
@@ -175,10 +199,33 @@ def average_image(crops: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _view(class_name, feature, layer: Layer, exemplars: Exemplars, n: int, source: Source) -> FeatureView:
+def aligned_averages(crops: np.ndarray, alignment: Alignment) -> tuple[AlignedAverage, ...]:
+    """Returns the mean of the aligned crops of each mode, the mode with the most crops first.
+
+    Args:
+        crops: (n, height, width, channels) in [0, 1]; NaN for pixels that are not seen.
+        alignment: of these crops.
+
+    Example:
+        >>> from vexplain.relevance import identity_alignment
+        >>> crops = np.array([[[[0.2]]], [[[0.4]]]])
+        >>> print(aligned_averages(crops, identity_alignment(2))[0].image.ravel())
+        [0.3]
+    """
+    moved = move_crops(crops, alignment)
+    return tuple(
+        AlignedAverage(average_image(moved[alignment.modes == mode]), share)
+        for mode, share in enumerate(alignment.shares)
+    )
+
+
+def _view(
+    class_name, feature, layer: Layer, exemplars: Exemplars, n: int, source: Source, options
+) -> FeatureView:
     values, indices, rows, columns = found(exemplars, n)
     images = np.asarray(source[indices]["images"])
     crops = crop_windows(images, layer, rows, columns)
+    alignment = None if options is None else align_crops(crops, **options)
     return FeatureView(
         class_name=class_name,
         layer=feature.layer,
@@ -190,4 +237,6 @@ def _view(class_name, feature, layer: Layer, exemplars: Exemplars, n: int, sourc
         values=values,
         sees_whole_image=layer.sees_whole_image,
         receptive_field=layer.receptive_field,
+        aligned=() if alignment is None else aligned_averages(crops, alignment),
+        alignment=alignment,
     )
