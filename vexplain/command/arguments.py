@@ -106,6 +106,8 @@ class Interpret(Features):
 
     num_exemplars: int = 100
     """Image parts in an average image."""
+    align: bool = True
+    """Also average the image parts after they were aligned, which takes seconds a feature."""
 
 
 @dataclasses.dataclass(frozen=True)

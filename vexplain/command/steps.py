@@ -207,7 +207,8 @@ def find_features(arguments: Features, opened: Opened, say: Say) -> Found:
 
 def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[str, Any]:
     """Returns, by class, the pictures of its relevant features: average images and their best image parts."""
-    path, key = arguments.out / "interpretation.json", [found.fingerprint, arguments.num_exemplars, "aligned"]
+    path = arguments.out / "interpretation.json"
+    key = [found.fingerprint, arguments.num_exemplars, arguments.align]
     passes = passes_of(arguments.out, found.fingerprint).below("average_images")
     kept = read_json(path)
     sheets = kept.get("sheets") if kept.get("key") == key else None
@@ -223,6 +224,7 @@ def find_average_images(arguments: Interpret, found: Found, say: Say) -> dict[st
         found.relevance,
         found.predictions.source,
         num_images=arguments.num_exemplars,
+        align=arguments.align,
         batch_size=shared_size(arguments.batch_size, len(found.predictions.source), mesh),
         mesh=mesh,
         checkpoint=passes.below(f"{arguments.num_exemplars}"),
