@@ -9,9 +9,9 @@ from vexplain.evaluation._benchmark import best_in_hindsight as best_in_hindsigh
 from vexplain.evaluation._benchmark import check_task as check_task
 from vexplain.evaluation._benchmark import hindsight_methods as hindsight_methods
 from vexplain.evaluation._benchmark import score_task as score_task
-from vexplain.evaluation._evaluate import Evaluation as Evaluation
-from vexplain.evaluation._evaluate import Ranking as Ranking
 from vexplain.evaluation._evaluate import evaluate as evaluate
+from vexplain.evaluation._evaluation import Evaluation as Evaluation
+from vexplain.evaluation._evaluation import Ranking as Ranking
 from vexplain.evaluation._infidelity import infidelity as infidelity
 from vexplain.evaluation._pixel_flipping import FlippingCurve as FlippingCurve
 from vexplain.evaluation._pixel_flipping import faithfulness_estimate as faithfulness_estimate
@@ -63,11 +63,14 @@ from vexplain.evaluation.localization import relevance_rank as relevance_rank
 from vexplain.evaluation.localization import sort_pixels as sort_pixels
 from vexplain.evaluation.localization import sorted_iou_curve as sorted_iou_curve
 from vexplain.evaluation.localization import top_k_precision as top_k_precision
-from vexplain.evaluation.map_randomization import efficient_parameter_randomization as efficient_parameter_randomization
+from vexplain.evaluation.map_randomization import (
+    efficient_parameter_randomization as efficient_parameter_randomization,
+)
 from vexplain.evaluation.map_randomization import parameter_randomization as parameter_randomization
 from vexplain.evaluation.map_randomization import random_logit as random_logit
 from vexplain.evaluation.metrics import METRICS as METRICS
 from vexplain.evaluation.metrics import Metric as Metric
+from vexplain.evaluation.metrics import as_metrics as as_metrics
 from vexplain.evaluation.part_truth import part_effect_correlation as part_effect_correlation
 from vexplain.evaluation.part_truth import part_effects as part_effects
 from vexplain.evaluation.part_truth import with_part_effects as with_part_effects
@@ -79,7 +82,9 @@ from vexplain.evaluation.region_flipping import region_perturbation as region_pe
 from vexplain.evaluation.region_flipping import selectivity as selectivity
 from vexplain.evaluation.relative_stability import relative_input_stability as relative_input_stability
 from vexplain.evaluation.relative_stability import relative_output_stability as relative_output_stability
-from vexplain.evaluation.relative_stability import relative_representation_stability as relative_representation_stability
+from vexplain.evaluation.relative_stability import (
+    relative_representation_stability as relative_representation_stability,
+)
 from vexplain.evaluation.robustness import avg_sensitivity as avg_sensitivity
 from vexplain.evaluation.robustness import continuity as continuity
 from vexplain.evaluation.robustness import local_lipschitz_estimate as local_lipschitz_estimate

@@ -37,8 +37,8 @@ def infidelity(
         INFD = E_I [ (β Iᵀ a - (y(x) - y(x - I)))² ]
 
     with I = x - baseline in a square at a random place, 0 elsewhere ("square"), or I = x - (baseline + ε),
-    with ε of a normal distribution ("noisy baseline"). The attributions a are those of the *gradient's* kind: of
-    unit score per intensity, as the gradient or SmoothGrad and not as input × gradient. β is 1, or makes
+    with ε of a normal distribution ("noisy baseline"). The attributions a are of the *gradient's* kind, with
+    the unit score per intensity, as the gradient or SmoothGrad and not as input × gradient. β is 1, or makes
     the infidelity least ("rescaled"): β = E[Iᵀa (y(x) - y(x - I))] / E[(Iᵀa)²], to compare methods of
     different units. Quantus' default is "square", unscaled.
 

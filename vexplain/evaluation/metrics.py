@@ -12,8 +12,8 @@ A metric is any function that takes, by these names, what it needs of
     score                   what is explained
     key                     one an image
 
-and options of its own, and returns one value an image: (batch,), or (batch, k), of which the mean counts, or a
-`FlippingCurve`, of which the area counts. A function of one's own needs no registration; `Metric(function,
+and options of its own, and returns one value an image: (batch,), or (batch, k), of which the mean counts, or
+a `FlippingCurve`, of which the area counts. A function of one's own needs no registration; `Metric(function,
 is_better="lower")` says that lower values are better. `functools.partial` fills in options.
 """
 
@@ -129,6 +129,10 @@ class MetricCatalog(dict[str, Metric]):
         return aligned(("name", "kind", "better", "needs", "reference"), rows)
 
 
+def _effective_complexity(heatmaps: Any) -> Any:
+    return effective_complexity(heatmaps)  # in [0, 1], so that its threshold is the same for all methods
+
+
 def _iou_area(heatmaps: Any, masks: Any) -> Any:
     return iou_area(iou_curve(heatmaps, masks))
 
@@ -178,7 +182,7 @@ METRICS = MetricCatalog({  # one row a metric; the papers in full are in the doc
     "mask_auc": Metric(mask_auc, "higher", _LOCAL, "Fawcett, 2006"),
     "sparseness": Metric(sparseness, "higher", _COMPLEX, "Chalasani et al., 2020"),
     "complexity": Metric(complexity, "lower", _COMPLEX, "Bhatt et al., 2020"),
-    "effective_complexity": Metric(effective_complexity, "lower", _COMPLEX, "Nguyen and Martínez, 2020"),
+    "effective_complexity": Metric(_effective_complexity, "lower", _COMPLEX, "Nguyen and Martínez, 2020"),
     "random_logit": Metric(random_logit, "lower", _RANDOM, "Sixt et al., 2020"),
     "parameter_randomization": Metric(parameter_randomization, "lower", _RANDOM, "Adebayo et al., 2018"),
     "efficient_parameter_randomization": Metric(efficient_parameter_randomization, "higher", _RANDOM,
