@@ -4,13 +4,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vexplain._checks import check_choice, check_positive
 from vexplain.attribution import Score, logit
 from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.evaluation._compiling import compiled_metric
-from vexplain.evaluation._regions import image_keys
-from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Key, PyTree, Variables
+from vexplain.evaluation._regions import Keys, image_keys
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, PyTree, Variables
 
 PERTURBATIONS = ("square", "noisy baseline")
 
@@ -21,9 +22,9 @@ def infidelity(
     variables: Variables,
     images: Images,
     targets: PyTree,
-    channel_attributions: Float[Array, "batch height width channels"],
+    channel_attributions: Float[Array | np.ndarray, "batch height width channels"],
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     perturbation: Literal["square", "noisy baseline"] = "square",
     size: int | None = None,

@@ -20,7 +20,7 @@ from vexplain.attribution import Score, logit
 from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.evaluation._compiling import compiled_metric
 from vexplain.evaluation.similarity import correlation
-from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Int, Key, PyTree, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Int, PyTree, Variables
 
 MODES = ("deletion", "insertion")
 _Maps = Float[Array, "batch height width"]  # of any sign: only their order counts
@@ -50,7 +50,7 @@ def pixel_flipping(
     pixels_per_step: int | None = None,
     baseline: float | AnyArray = 0.0,
     mode: Literal["deletion", "insertion"] = "deletion",
-    key: Key | None = None,
+    key: Any = None,
 ) -> FlippingCurve:
     """Returns the score after each step in which the next highest pixels of a map are replaced, or put back.
 
@@ -108,7 +108,8 @@ def faithfulness_estimate(
     heatmaps: _Maps,
     *,
     score: Score = logit,
-    pixels_per_step: int,
+    num_steps: int | None = None,
+    pixels_per_step: int | None = None,
     baseline: float | AnyArray = 0.0,
 ) -> Float[Array, " batch"]:
     """Returns the correlation of the mass of groups of pixels with what the score loses without them.
@@ -117,6 +118,7 @@ def faithfulness_estimate(
     y(x) - y(x with baseline at g), each group replaced alone.
 
     Args:
+        num_steps: how many groups of nearly equal size; this or `pixels_per_step`.
         pixels_per_step: how many pixels form a group; the last one has what is left.
 
     Returns:
@@ -136,7 +138,7 @@ def faithfulness_estimate(
         [1.]
     """
     images = jnp.asarray(images)
-    counts = flipped_counts(heatmaps[0].size, None, pixels_per_step)
+    counts = flipped_counts(heatmaps[0].size, num_steps, pixels_per_step)
     positions = flipping_positions(heatmaps, None)
     cover = broadcast_baseline(baseline, images)
     whole = score(apply(variables, images), targets)

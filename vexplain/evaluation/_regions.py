@@ -12,11 +12,12 @@ import numpy as np
 
 from vexplain._checks import check_choice
 from vexplain.attribution import Score
-from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Int, Key, PyTree, Shaped, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Int, PyTree, Shaped, Variables
 
 CORRELATIONS = ("pearson", "spearman")
-Maps = Float[Array, "batch height width"]  # of any sign
+Maps = AnyArray  # (batch, height, width) of any sign; see check_maps
 Regions = int | AnyArray
+Keys = Any  # one key, or one an image
 
 
 def grid_regions(height: int, width: int, size: int) -> Int[np.ndarray, "height width"]:
@@ -66,6 +67,12 @@ def as_regions(regions: Regions, maps: Maps, num_regions: int | None) -> tuple[A
         if low < 0 or high >= num_regions:
             raise ValueError(f"regions go from {low} to {high}: expected 0 to {num_regions - 1}")
     return jnp.broadcast_to(jnp.asarray(regions), shape), num_regions
+
+
+def check_several(num_regions: int) -> None:
+    """Raises ValueError unless there are two regions or more, of which one may be in a subset."""
+    if num_regions < 2:
+        raise ValueError(f"regions has {num_regions} region: expected 2 or more, such as smaller patches")
 
 
 def of_each_region(values: Maps, regions: Array, num_regions: int) -> Float[Array, "batch regions"]:
@@ -131,7 +138,7 @@ def subset_effects(
     return jax.lax.map(of_draw, draws)
 
 
-def image_keys(name: str, key: Key | None, count: int) -> Any:
+def image_keys(name: str, key: Keys, count: int) -> Any:
     """Returns one key an image: those given, or what follows from one key and the place in the batch.
 
     Args:

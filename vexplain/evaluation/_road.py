@@ -15,8 +15,8 @@ from vexplain._checks import check_choice
 from vexplain.attribution import Score, logit
 from vexplain.evaluation._compiling import compiled_metric
 from vexplain.evaluation._pixel_flipping import MODES, FlippingCurve, flipping_positions
-from vexplain.evaluation._regions import Maps, check_maps, image_keys
-from vexplain.typing import ApplyFn, Array, Float, Images, Key, PyTree, Shaped, Variables
+from vexplain.evaluation._regions import Keys, Maps, check_maps, image_keys
+from vexplain.typing import ApplyFn, Array, Float, Images, PyTree, Shaped, Variables
 
 # Weights of the neighbors, 1/6 beside and 1/12 across a corner (paper); those beyond the border have none.
 _WEIGHTS = np.array([[1, 2, 1], [2, 0, 2], [1, 2, 1]]) / 12
@@ -30,7 +30,7 @@ def road(
     targets: PyTree,
     heatmaps: Maps,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     shares: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
     mode: Literal["deletion", "insertion"] = "deletion",
@@ -83,7 +83,7 @@ def road(
 
 
 def filled_in(
-    images: Images, is_removed: Shaped[Array, "batch height width"]
+    images: Images, is_removed: Shaped[Array | np.ndarray, "batch height width"]
 ) -> Float[Array, "batch height width channels"]:
     """Returns the images with the removed pixels as weighted means of their eight neighbors, all at once.
 

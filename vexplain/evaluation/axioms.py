@@ -12,6 +12,7 @@ from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.catalog import MethodFn
 from vexplain.evaluation._compiling import compiled_metric
 from vexplain.evaluation._regions import (
+    Keys,
     Maps,
     Regions,
     as_regions,
@@ -20,7 +21,7 @@ from vexplain.evaluation._regions import (
     of_each_region,
 )
 from vexplain.evaluation.robustness import explained_targets, norm
-from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Key, PyTree, Targets, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, PyTree, Targets, Variables
 
 
 @compiled_metric
@@ -71,7 +72,7 @@ def non_sensitivity(
     targets: PyTree,
     attributions: Maps,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     regions: Regions = 8,
     num_regions: int | None = None,
@@ -138,7 +139,7 @@ def input_invariance(
     targets: Targets = None,
     *,
     score: Score = logit,
-    key: Key | None = None,
+    key: Keys = None,
     shift: float = 0.1,
 ) -> Float[Array, " batch"]:
     """Returns how much the map changes when a constant is added to the images and taken off in the network.

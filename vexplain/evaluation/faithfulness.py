@@ -28,17 +28,19 @@ from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.evaluation._compiling import compiled_metric
 from vexplain.evaluation._pixel_flipping import flipped_counts, flipping_positions, pixel_flipping
 from vexplain.evaluation._regions import (
+    Keys,
     Maps,
     Regions,
     as_regions,
     check_correlation,
     check_maps,
+    check_several,
     image_keys,
     subset_effects,
 )
 from vexplain.evaluation.similarity import correlation as pearson
 from vexplain.evaluation.similarity import rank_correlation
-from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Key, PyTree, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, PyTree, Variables
 
 
 @compiled_metric
@@ -49,7 +51,7 @@ def faithfulness_correlation(
     targets: PyTree,
     heatmaps: Maps,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     share: float = 0.2,
     num_samples: int = 100,
@@ -91,7 +93,8 @@ def faithfulness_correlation(
     images = jnp.asarray(images)
     heatmaps = check_maps("heatmaps", heatmaps, images)
     found = as_regions(regions, heatmaps, num_regions)
-    size = int(np.clip(round(share * found[1]), 1, max(found[1] - 1, 1)))
+    check_several(found[1])
+    size = int(np.clip(round(share * found[1]), 1, found[1] - 1))
     draws = jnp.arange(num_samples), jnp.full(num_samples, size)
     keys = image_keys("faithfulness_correlation", key, len(images))
     cover = broadcast_baseline(baseline, images)
@@ -107,7 +110,7 @@ def sensitivity_n(
     targets: PyTree,
     heatmaps: Maps,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     shares: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8),
     num_samples: int = 100,
@@ -145,7 +148,8 @@ def sensitivity_n(
     images = jnp.asarray(images)
     heatmaps = check_maps("heatmaps", heatmaps, images)
     found = as_regions(regions, heatmaps, num_regions)
-    sizes = np.clip(np.round(np.array(shares) * found[1]).astype(int), 1, max(found[1] - 1, 1))
+    check_several(found[1])
+    sizes = np.clip(np.round(np.array(shares) * found[1]).astype(int), 1, found[1] - 1)
     count = len(sizes) * num_samples
     draws = jnp.arange(count), jnp.repeat(jnp.asarray(sizes), num_samples)
     keys = image_keys("sensitivity_n", key, len(images))
@@ -215,7 +219,7 @@ def monotonicity_correlation(
     targets: PyTree,
     heatmaps: Maps,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     num_steps: int | None = None,
     pixels_per_step: int | None = None,

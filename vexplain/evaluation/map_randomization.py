@@ -22,12 +22,12 @@ from vexplain.attribution import Score, logit
 from vexplain.attribution.scores import num_classes_of
 from vexplain.catalog import MethodFn
 from vexplain.evaluation._compiling import compiled_metric
-from vexplain.evaluation._regions import image_keys
+from vexplain.evaluation._regions import Keys, image_keys
 from vexplain.evaluation.explained_network import SIGNS, as_heatmaps
 from vexplain.evaluation.randomization import parameter_groups, randomized_variables
 from vexplain.evaluation.robustness import explained_targets
 from vexplain.evaluation.similarity import heatmap_ssim, rank_correlation
-from vexplain.typing import ApplyFn, Array, Float, Heatmaps, Images, Key, Targets, Variables
+from vexplain.typing import ApplyFn, Array, Float, Heatmaps, Images, Targets, Variables
 
 Similarity = Callable[[Heatmaps, Heatmaps], Float[Array, " batch"]]
 
@@ -40,7 +40,7 @@ def random_logit(
     images: Images,
     targets: Targets = None,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     similarity: Similarity = heatmap_ssim,
     sign: str = SIGNS[1],
@@ -85,7 +85,7 @@ def parameter_randomization(
     targets: Targets = None,
     *,
     score: Score = logit,
-    key: Key | None = None,
+    key: Keys = None,
     groups: Sequence[str] | None = None,
     similarity: Similarity = rank_correlation,
     sign: str = SIGNS[1],
@@ -161,7 +161,7 @@ def efficient_parameter_randomization(
     targets: Targets = None,
     *,
     score: Score = logit,
-    key: Key | None = None,
+    key: Keys = None,
     sign: str = SIGNS[1],
     num_bins: int = 100,
     draw: Literal["permutation", "normal"] = "permutation",

@@ -154,7 +154,7 @@ METRICS = MetricCatalog({  # one row a metric; the papers in full are in the doc
     "faithfulness_correlation": Metric(faithfulness_correlation, "higher", _FAITHFUL, "Bhatt et al., 2020"),
     "mu_fidelity": Metric(functools.partial(faithfulness_correlation, regions=8, correlation="spearman"),
                           "higher", _FAITHFUL, "Bhatt et al., 2020; as in Xplique"),
-    "faithfulness_estimate": Metric(functools.partial(faithfulness_estimate, pixels_per_step=256), "higher",
+    "faithfulness_estimate": Metric(functools.partial(faithfulness_estimate, num_steps=32), "higher",
                                     _FAITHFUL, "Alvarez-Melis and Jaakkola, 2018"),
     "sensitivity_n": Metric(sensitivity_n, "higher", _FAITHFUL, "Ancona et al., 2018"),
     "monotonicity": Metric(functools.partial(monotonicity, num_steps=32), "higher", _FAITHFUL,

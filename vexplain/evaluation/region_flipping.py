@@ -23,6 +23,7 @@ from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.evaluation._compiling import compiled_metric
 from vexplain.evaluation._pixel_flipping import FlippingCurve
 from vexplain.evaluation._regions import (
+    Keys,
     Maps,
     Regions,
     as_regions,
@@ -31,7 +32,7 @@ from vexplain.evaluation._regions import (
     image_keys,
     of_each_region,
 )
-from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Key, PyTree, Shaped, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, PyTree, Shaped, Variables
 
 
 @compiled_metric
@@ -82,7 +83,7 @@ def region_perturbation(
     targets: PyTree,
     heatmaps: Maps,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     regions: Regions = 9,
     num_regions: int | None = None,

@@ -18,9 +18,10 @@ from vexplain.attribution import Score, logit
 from vexplain.attribution.scores import predicted_targets
 from vexplain.catalog import MethodFn
 from vexplain.evaluation._compiling import compiled_metric
+from vexplain.evaluation._regions import Keys
 from vexplain.evaluation.robustness import LEAST, Point, near_points, norm
 from vexplain.transforms import read
-from vexplain.typing import ApplyFn, Array, Float, Images, Key, Targets, Variables
+from vexplain.typing import ApplyFn, Array, Float, Images, Targets, Variables
 
 
 @compiled_metric
@@ -31,7 +32,7 @@ def relative_input_stability(
     images: Images,
     targets: Targets = None,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     radius: float = 0.02,
     num_samples: int = 10,
@@ -70,7 +71,7 @@ def relative_output_stability(
     images: Images,
     targets: Targets = None,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     radius: float = 0.02,
     num_samples: int = 10,
@@ -109,7 +110,7 @@ def relative_representation_stability(
     targets: Targets = None,
     *,
     layer: str,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     radius: float = 0.02,
     num_samples: int = 10,

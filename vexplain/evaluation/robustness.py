@@ -24,8 +24,8 @@ from vexplain.attribution import Score, logit
 from vexplain.attribution.scores import predicted_targets
 from vexplain.catalog import MethodFn
 from vexplain.evaluation._compiling import compiled_metric
-from vexplain.evaluation._regions import image_keys
-from vexplain.typing import ApplyFn, Array, Float, Images, Key, Targets, Variables
+from vexplain.evaluation._regions import Keys, image_keys
+from vexplain.typing import ApplyFn, Array, Float, Images, Targets, Variables
 
 LEAST = 1e-6  # what a value of zero counts as where it divides
 
@@ -38,7 +38,7 @@ def local_lipschitz_estimate(
     images: Images,
     targets: Targets = None,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     radius: float = 0.1,
     num_samples: int = 10,
@@ -77,7 +77,7 @@ def max_sensitivity(
     images: Images,
     targets: Targets = None,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     radius: float = 0.02,
     num_samples: int = 10,
@@ -116,7 +116,7 @@ def avg_sensitivity(
     images: Images,
     targets: Targets = None,
     *,
-    key: Key,
+    key: Keys,
     score: Score = logit,
     radius: float = 0.02,
     num_samples: int = 10,
@@ -152,7 +152,7 @@ def continuity(
     images: Images,
     targets: Targets = None,
     *,
-    key: Key | None = None,
+    key: Keys = None,
     score: Score = logit,
     max_shift: int = 4,
     baseline: float = 0.0,
