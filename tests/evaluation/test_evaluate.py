@@ -14,11 +14,11 @@ from vexplain.datasets import ArraySource
 from vexplain.evaluation import METRICS, Metric, evaluate
 
 NUM_IMAGES = 5
-# In steps of 1/64, so that sums are exact; the class is told by a square.
+# In steps of 1/64, so that sums are exact; the class is told by a bright square.
 _RNG = np.random.default_rng(0)
-IMAGES = (_RNG.integers(16, 64, (NUM_IMAGES, 16, 16, 1)) / 64).astype(np.float32)
 MASKS = np.zeros((NUM_IMAGES, 16, 16), np.float32)
 MASKS[:, 3:9, 4:10] = 1
+IMAGES = _RNG.integers(8, 33, (NUM_IMAGES, 16, 16, 1)).astype(np.float32) / 64 + MASKS[..., None] * 31 / 64
 WEIGHTS = {"dense": np.zeros((256, 2), np.float32)}
 WEIGHTS["dense"][MASKS[0].ravel() > 0, 0] = _RNG.integers(1, 5, 36) / 64
 WEIGHTS["dense"][-40:, 1] = -1 / 16
@@ -35,7 +35,12 @@ def apply(variables, images):
 
 def wild(apply, variables, images, targets=None, *, score=None, key=None):
     """A map that changes fast with the image, and does not depend on the network."""
-    return jnp.sin(40 * jnp.asarray(images))
+    return jnp.sin(42 * jnp.asarray(images))
+
+
+def sometimes(heatmaps, images):
+    """A metric of one's own, which leaves some images undefined."""
+    return jnp.where(images[:, 0, 0, 0] > 0.3, heatmaps.sum((1, 2)), jnp.nan)
 
 
 SMALL = {  # options for images of 16 × 16 pixels
@@ -67,7 +72,7 @@ def with_options(name):
 
 @pytest.fixture(scope="module")
 def found(source):
-    metrics = {name: with_options(name) for name in METRICS}
+    metrics = {name: with_options(name) for name in METRICS} | {"sometimes": sometimes}
     methods = {"wild": wild, "good": input_x_gradient}
     return evaluate(methods, metrics, apply, WEIGHTS, source, batch_size=2, num_resamples=200)
 
@@ -85,7 +90,7 @@ def test_a_good_map_is_before_a_bad_one(name, found):
 
 def test_values_are_those_of_the_functions(found):
     targets = np.zeros(NUM_IMAGES, int)
-    maps = np.asarray(input_x_gradient(apply, WEIGHTS, IMAGES, targets))[..., 0]
+    maps = input_x_gradient(apply, WEIGHTS, IMAGES, targets)[..., 0]
     expected = {
         "sparseness": evaluation.sparseness(maps),
         "selectivity": evaluation.selectivity(apply, WEIGHTS, IMAGES, targets, maps, regions=4).area,
@@ -104,7 +109,7 @@ def test_the_table_and_json_have_all(found):
     assert text.splitlines()[0].split()[:3] == ["method", "deletion", "↓"]
     assert [line.split()[0] for line in text.splitlines()[2:]] == ["wild", "good", "order"]
     facts = json.loads(found.to_json())
-    assert list(facts["metrics"]) == list(METRICS)
+    assert list(facts["metrics"]) == [*METRICS, "sometimes"]
     irof = facts["metrics"]["irof"]
     assert irof["order"] == ["good", "wild"]
     assert irof["intervals"]["good"][0] <= irof["means"]["good"] <= irof["intervals"]["good"][1]
@@ -124,12 +129,8 @@ def test_how_often_the_order_changes_by_hand():
     assert ranking.ranks == {"a": (1, 2), "b": (1, 2)}
 
 
-def test_an_image_without_a_value_is_left_out_for_all_methods(source):
-    def sometimes(heatmaps, images):
-        return jnp.where(images[:, 0, 0, 0] > 0.5, heatmaps.sum((1, 2)), jnp.nan)
-
-    found = evaluate({"wild": wild, "good": input_x_gradient}, sometimes, apply, WEIGHTS, source)
-    count = int((IMAGES[:, 0, 0, 0] > 0.5).sum())
+def test_an_image_without_a_value_is_left_out_for_all_methods(found):
+    count = int((IMAGES[:, 0, 0, 0] > 0.3).sum())
     assert 0 < count < NUM_IMAGES
     assert {len(values) for values in found.values["sometimes"].values()} == {count}
     assert json.loads(found.to_json())["metrics"]["sometimes"]["num_images"] == count
@@ -137,12 +138,12 @@ def test_an_image_without_a_value_is_left_out_for_all_methods(source):
 
 def test_mistakes_are_named(source):
     call = functools.partial(evaluate, {"wild": wild}, apply=apply, variables=WEIGHTS, source=source)
-    with pytest.raises(KeyError, match="no metric 'sparsness' in the catalog.*did you mean 'sparseness'"):
+    with pytest.raises(KeyError, match=r"no metric 'sparsness' in the catalog.*did you mean 'sparseness'"):
         call(metrics="sparsness")
     with pytest.raises(ValueError, match=r"metrics\['relative_representation_stability'\] needs 'layer'"):
         call(metrics="relative_representation_stability")
     with pytest.raises(ValueError, match=r"metrics\['mine'\] returned \(\): expected one value an image"):
         call(metrics={"mine": lambda heatmaps: heatmaps.sum()})
+    without = ArraySource(IMAGES, np.zeros(NUM_IMAGES, int), class_names=("a",))
     with pytest.raises(ValueError, match=r"source has no masks, which metrics\['mask_auc'\] needs"):
-        without = ArraySource(IMAGES, np.zeros(NUM_IMAGES, int), class_names=("a",))
         evaluate({"wild": wild}, "mask_auc", apply, WEIGHTS, without)

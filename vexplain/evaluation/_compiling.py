@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from vexplain._checks import check_image_form
 from vexplain._keeping import Store, identity, kept
@@ -32,7 +33,7 @@ def compiled_metric(function: _Function) -> _Function:
         given = signature.bind(*args, **options).arguments
         leaves, treedef = jax.tree.flatten(given)
         check_image_form(given["images"])
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
             return function(**given)
         if isinstance(given.get("regions", 1), np.ndarray | jax.Array):
             given = given | {"num_regions": _num_regions(given["regions"], given.get("num_regions"))}

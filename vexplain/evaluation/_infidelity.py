@@ -41,7 +41,8 @@ def infidelity(
     with ε of a normal distribution ("noisy baseline"). The attributions a are of the *gradient's* kind, with
     the unit score per intensity, as the gradient or SmoothGrad and not as input × gradient. β is 1, or makes
     the infidelity least ("rescaled"): β = E[Iᵀa (y(x) - y(x - I))] / E[(Iᵀa)²], to compare methods of
-    different units. Quantus' default is "square", unscaled.
+    different units. Quantus draws no squares: it covers all patches of a grid one after the other, and those
+    before stay covered.
 
     Args:
         channel_attributions: (batch, height, width, channels), or one channel for all.

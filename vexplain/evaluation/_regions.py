@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from vexplain._checks import check_choice
 from vexplain.attribution import Score
@@ -51,22 +52,23 @@ def as_regions(regions: Regions, maps: Maps, num_regions: int | None) -> tuple[A
         ValueError: numbers of another shape or kind, negative ones, or traced ones without `num_regions`.
     """
     shape = maps.shape
+    numbers: Any = regions
     if isinstance(regions, int):
-        regions = grid_regions(*shape[1:], regions)
-    if not jnp.issubdtype(regions.dtype, jnp.integer) or regions.shape not in (shape, shape[1:]):
+        numbers = grid_regions(shape[1], shape[2], regions)
+    if not jnp.issubdtype(numbers.dtype, jnp.integer) or numbers.shape not in (shape, shape[1:]):
         raise ValueError(
-            f"regions has shape {regions.shape} and dtype {regions.dtype}: expected integers {shape} or "
+            f"regions has shape {numbers.shape} and dtype {numbers.dtype}: expected integers {shape} or "
             f"{shape[1:]}, or the size of square patches"
         )
-    if isinstance(regions, jax.core.Tracer):
+    if isinstance(numbers, Tracer):
         if num_regions is None:
             raise ValueError("num_regions is None: pass how many regions there are where regions is traced")
     else:
-        low, high = int(regions.min()), int(regions.max())
+        low, high = int(numbers.min()), int(numbers.max())
         num_regions = high + 1 if num_regions is None else num_regions
         if low < 0 or high >= num_regions:
             raise ValueError(f"regions go from {low} to {high}: expected 0 to {num_regions - 1}")
-    return jnp.broadcast_to(jnp.asarray(regions), shape), num_regions
+    return jnp.broadcast_to(jnp.asarray(numbers), shape), num_regions
 
 
 def check_several(num_regions: int) -> None:

@@ -85,7 +85,8 @@ def non_sensitivity(
                        X₀ = { R : E_z[ (y(x) - y(x with z at R))² ] <= t² y(x)² },    z uniform in [0, 1]
 
     The paper takes single features and exact zeros; regions and the threshold are *ours*, since rounding
-    leaves no exact zero. Quantus takes the union of two thresholds in the units of the map and the score.
+    leaves no exact zero. Quantus has one threshold in the units of the map and of the score, and counts
+    negative attributions as none.
 
     Args:
         attributions: (batch, height, width), signed; summed over channels.

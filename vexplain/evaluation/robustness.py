@@ -161,8 +161,8 @@ def continuity(
 
         max_{x'} ‖a(x') - a(x)‖₁ / ‖x' - x‖₂,    x' the image moved right by 1, ..., max_shift pixels
 
-    0 where no translation changes the image. Quantus departs from the paper: it returns rank correlations of
-    the mass of patches with the score of the moved images.
+    0 where no translation changes the image. Quantus moves the image over its whole width, both ways, and
+    returns the ratio of each step instead of the largest.
 
     Args:
         key: for methods that draw.
