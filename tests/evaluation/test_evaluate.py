@@ -2,6 +2,7 @@
 
 import functools
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -147,3 +148,8 @@ def test_mistakes_are_named(source):
     without = ArraySource(IMAGES, np.zeros(NUM_IMAGES, int), class_names=("a",))
     with pytest.raises(ValueError, match=r"source has no masks, which metrics\['mask_auc'\] needs"):
         evaluate({"wild": wild}, "mask_auc", apply, WEIGHTS, without)
+
+
+def test_the_page_of_metrics_has_each():
+    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text("utf-8")
+    assert [name for name in METRICS if f"`{name}`" not in page] == []

@@ -148,8 +148,8 @@ def input_invariance(
         ‖a'(x + s) - a(x)‖ / ‖a(x)‖,    a' of the network f'(x) = f(x - s),    f'(x + s) = f(x)
 
     Both networks compute the same, so the maps should be equal. Methods that measure from a fixed baseline or
-    multiply by the image fail, as in the paper: the baseline is not moved. Quantus moves the images only, and
-    returns whether the maps are equal.
+    multiply by the image fail, as in the paper: the baseline is not moved. Quantus returns
+    whether all values are equal.
 
     Args:
         method: a function of the signature of all methods.

@@ -87,8 +87,8 @@ def max_sensitivity(
 
         SENS_max(x) = max_{x'} ‖a(x') - a(x)‖,        divided by ‖a(x)‖ where it is relative
 
-    The paper's has no denominator, and so depends on the unit of the map; it normalizes the maps. Quantus
-    divides by the norm of the *image*.
+    The paper's has no denominator, and so depends on the unit of the map; Quantus divides by the norm of the
+    map, as here.
 
     Args:
         is_relative: whether the change is divided by the norm of the map.
