@@ -36,7 +36,6 @@ from .relevance import learn_relevance as learn_relevance
 from .relevance import load_relevance as load_relevance
 from .relevance import relevant_evidence as relevant_evidence
 from .relevance import relevant_features as relevant_features
-from .relevance import resampled_relevant_features as resampled_relevant_features
 from .relevance import save_relevance as save_relevance
 from .streaming import data_mesh as data_mesh
 from .streaming import fold as fold

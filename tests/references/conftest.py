@@ -1,3 +1,3 @@
-"""Leaves the script that makes the references alone: it needs PyTorch, and the tests do not."""
+"""Leaves the scripts that make the references alone: they need PyTorch, and the tests do not."""
 
-collect_ignore = ["make_references.py"]
+collect_ignore = ["make_references.py", "propagation_references.py"]

@@ -14,8 +14,9 @@ from jax import lax
 
 
 def made_once(make):
-    """`make`, called once, also where a trace of the caller's is under way: values, never tracers."""
-    return functools.cache(jax.ensure_compile_time_eval()(make))
+    """`make`, called once for each precision, also within a trace of the caller's: values, never tracers."""
+    made = functools.cache(lambda is_double: jax.ensure_compile_time_eval()(make)())
+    return functools.wraps(make)(lambda: made(jax.config.jax_enable_x64))
 
 
 class Blocks(nnx.Module):

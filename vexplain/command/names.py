@@ -16,7 +16,7 @@ def method_names() -> tuple[str, ...]:
 
     Example:
         >>> method_names()[:2]
-        ('relevant_features', 'relevant_evidence')
+        ('relevant_features', 'resampled_relevant_features')
     """
     return tuple(_needs_by_name())
 

@@ -9,14 +9,22 @@ from vexplain.evaluation._benchmark import best_in_hindsight as best_in_hindsigh
 from vexplain.evaluation._benchmark import check_task as check_task
 from vexplain.evaluation._benchmark import hindsight_methods as hindsight_methods
 from vexplain.evaluation._benchmark import score_task as score_task
+from vexplain.evaluation._evaluate import evaluate as evaluate
+from vexplain.evaluation._evaluation import Evaluation as Evaluation
+from vexplain.evaluation._evaluation import Ranking as Ranking
+from vexplain.evaluation._infidelity import infidelity as infidelity
 from vexplain.evaluation._pixel_flipping import FlippingCurve as FlippingCurve
 from vexplain.evaluation._pixel_flipping import faithfulness_estimate as faithfulness_estimate
 from vexplain.evaluation._pixel_flipping import pixel_flipping as pixel_flipping
+from vexplain.evaluation._road import road as road
 from vexplain.evaluation._shape_bias import DecisionCounts as DecisionCounts
 from vexplain.evaluation._shape_bias import ShapeBias as ShapeBias
 from vexplain.evaluation._shape_bias import category_probabilities as category_probabilities
 from vexplain.evaluation._shape_bias import decision_counts as decision_counts
 from vexplain.evaluation._shape_bias import shape_bias as shape_bias
+from vexplain.evaluation.axioms import completeness_gap as completeness_gap
+from vexplain.evaluation.axioms import input_invariance as input_invariance
+from vexplain.evaluation.axioms import non_sensitivity as non_sensitivity
 from vexplain.evaluation.changed_networks import MapSimilarity as MapSimilarity
 from vexplain.evaluation.comparison import Difference as Difference
 from vexplain.evaluation.comparison import bootstrap_intervals as bootstrap_intervals
@@ -33,6 +41,10 @@ from vexplain.evaluation.explained_network import Task as Task
 from vexplain.evaluation.explained_network import as_heatmaps as as_heatmaps
 from vexplain.evaluation.explained_network import heatmaps_of as heatmaps_of
 from vexplain.evaluation.explained_network import make_sample as make_sample
+from vexplain.evaluation.faithfulness import faithfulness_correlation as faithfulness_correlation
+from vexplain.evaluation.faithfulness import monotonicity as monotonicity
+from vexplain.evaluation.faithfulness import monotonicity_correlation as monotonicity_correlation
+from vexplain.evaluation.faithfulness import sensitivity_n as sensitivity_n
 from vexplain.evaluation.flipping import BASELINES as BASELINES
 from vexplain.evaluation.flipping import FlippingScores as FlippingScores
 from vexplain.evaluation.flipping import blurred_images as blurred_images
@@ -51,12 +63,32 @@ from vexplain.evaluation.localization import relevance_rank as relevance_rank
 from vexplain.evaluation.localization import sort_pixels as sort_pixels
 from vexplain.evaluation.localization import sorted_iou_curve as sorted_iou_curve
 from vexplain.evaluation.localization import top_k_precision as top_k_precision
+from vexplain.evaluation.map_randomization import (
+    efficient_parameter_randomization as efficient_parameter_randomization,
+)
+from vexplain.evaluation.map_randomization import parameter_randomization as parameter_randomization
+from vexplain.evaluation.map_randomization import random_logit as random_logit
+from vexplain.evaluation.metrics import METRICS as METRICS
+from vexplain.evaluation.metrics import Metric as Metric
+from vexplain.evaluation.metrics import as_metrics as as_metrics
 from vexplain.evaluation.part_truth import part_effect_correlation as part_effect_correlation
 from vexplain.evaluation.part_truth import part_effects as part_effects
 from vexplain.evaluation.part_truth import with_part_effects as with_part_effects
 from vexplain.evaluation.randomization import parameter_groups as parameter_groups
 from vexplain.evaluation.randomization import parameter_groups_from_output as parameter_groups_from_output
 from vexplain.evaluation.randomization import randomized_variables as randomized_variables
+from vexplain.evaluation.region_flipping import irof as irof
+from vexplain.evaluation.region_flipping import region_perturbation as region_perturbation
+from vexplain.evaluation.region_flipping import selectivity as selectivity
+from vexplain.evaluation.relative_stability import relative_input_stability as relative_input_stability
+from vexplain.evaluation.relative_stability import relative_output_stability as relative_output_stability
+from vexplain.evaluation.relative_stability import (
+    relative_representation_stability as relative_representation_stability,
+)
+from vexplain.evaluation.robustness import avg_sensitivity as avg_sensitivity
+from vexplain.evaluation.robustness import continuity as continuity
+from vexplain.evaluation.robustness import local_lipschitz_estimate as local_lipschitz_estimate
+from vexplain.evaluation.robustness import max_sensitivity as max_sensitivity
 from vexplain.evaluation.sanity import SanityChecks as SanityChecks
 from vexplain.evaluation.sanity import SanityScores as SanityScores
 from vexplain.evaluation.sanity import sanity_checks as sanity_checks

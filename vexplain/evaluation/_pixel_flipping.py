@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from vexplain._checks import check_choice
 from vexplain.attribution import Score, logit
 from vexplain.attribution.gradients import broadcast_baseline
+from vexplain.evaluation._compiling import compiled_metric
 from vexplain.evaluation.similarity import correlation
-from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Int, Key, PyTree, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Int, PyTree, Variables
 
 MODES = ("deletion", "insertion")
 _Maps = Float[Array, "batch height width"]  # of any sign: only their order counts
@@ -36,6 +37,7 @@ class FlippingCurve(NamedTuple):
     shares: Float[Array, " steps"]  # from 0 to 1
 
 
+@compiled_metric
 def pixel_flipping(
     apply: ApplyFn,
     variables: Variables,
@@ -48,7 +50,7 @@ def pixel_flipping(
     pixels_per_step: int | None = None,
     baseline: float | AnyArray = 0.0,
     mode: Literal["deletion", "insertion"] = "deletion",
-    key: Key | None = None,
+    key: Any = None,
 ) -> FlippingCurve:
     """Returns the score after each step in which the next highest pixels of a map are replaced, or put back.
 
@@ -65,7 +67,7 @@ def pixel_flipping(
         pixels_per_step: how many pixels a step flips; the last one flips what is left.
         mode: "deletion" or "insertion".
         key: puts equal pixels into random order. Without it they go row by row from the top, which flips
-            the background first where a map is zero on most of the image.
+            the background first where a map is zero on most of the image. One key, or one an image.
 
     References:
         Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance
@@ -84,8 +86,8 @@ def pixel_flipping(
     """
     check_choice("mode", mode, MODES)
     images = jnp.asarray(images)
-    counts = _flipped_counts(heatmaps[0].size, num_steps, pixels_per_step)
-    positions = _positions(heatmaps, key)[..., None]
+    counts = flipped_counts(heatmaps[0].size, num_steps, pixels_per_step)
+    positions = flipping_positions(heatmaps, key)[..., None]
     cover = broadcast_baseline(baseline, images)
     before, after = (images, cover) if mode == "deletion" else (cover, images)
 
@@ -97,6 +99,7 @@ def pixel_flipping(
     return FlippingCurve(scores, jnp.trapezoid(scores, shares, axis=1), shares)
 
 
+@compiled_metric
 def faithfulness_estimate(
     apply: ApplyFn,
     variables: Variables,
@@ -105,7 +108,8 @@ def faithfulness_estimate(
     heatmaps: _Maps,
     *,
     score: Score = logit,
-    pixels_per_step: int,
+    num_steps: int | None = None,
+    pixels_per_step: int | None = None,
     baseline: float | AnyArray = 0.0,
 ) -> Float[Array, " batch"]:
     """Returns the correlation of the mass of groups of pixels with what the score loses without them.
@@ -114,6 +118,7 @@ def faithfulness_estimate(
     y(x) - y(x with baseline at g), each group replaced alone.
 
     Args:
+        num_steps: how many groups of nearly equal size; this or `pixels_per_step`.
         pixels_per_step: how many pixels form a group; the last one has what is left.
 
     Returns:
@@ -133,8 +138,8 @@ def faithfulness_estimate(
         [1.]
     """
     images = jnp.asarray(images)
-    counts = _flipped_counts(heatmaps[0].size, None, pixels_per_step)
-    positions = _positions(heatmaps, None)
+    counts = flipped_counts(heatmaps[0].size, num_steps, pixels_per_step)
+    positions = flipping_positions(heatmaps, None)
     cover = broadcast_baseline(baseline, images)
     whole = score(apply(variables, images), targets)
 
@@ -147,10 +152,16 @@ def faithfulness_estimate(
     return correlation(mass.T, loss.T)
 
 
-def _flipped_counts(
+def flipped_counts(
     num_pixels: int, num_steps: int | None, pixels_per_step: int | None
 ) -> Int[Array, " steps"]:
-    """Returns how many pixels are flipped after each step, from none to all."""
+    """Returns how many pixels are flipped after each step, from none to all.
+
+    Args:
+        num_pixels: of an image.
+        num_steps: into how many nearly equal steps they are divided; this or `pixels_per_step`.
+        pixels_per_step: how many a step flips.
+    """
     given = {"num_steps": num_steps, "pixels_per_step": pixels_per_step}
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) != 1:
@@ -165,11 +176,19 @@ def _flipped_counts(
     return jnp.minimum(jnp.arange(-(-num_pixels // value) + 1) * value, num_pixels)
 
 
-def _positions(heatmaps: _Maps, key: Any) -> Int[Array, "batch height width"]:
-    """Returns each pixel's place in the order of falling values, from 0."""
+def flipping_positions(heatmaps: _Maps, key: Any) -> Int[Array, "batch height width"]:
+    """Returns each pixel's place in the order of falling values, from 0.
+
+    Args:
+        heatmaps: of any sign.
+        key: puts equal pixels into random order; one, or one an image.
+    """
     falling = -heatmaps.reshape(len(heatmaps), -1)
     tiebreak = jnp.broadcast_to(jnp.arange(falling.shape[1]), falling.shape)
     if key is not None:
-        tiebreak = jax.random.permutation(key, tiebreak, axis=1, independent=True)
+        if key.shape == (len(heatmaps),) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            tiebreak = jax.vmap(jax.random.permutation)(key, tiebreak)
+        else:
+            tiebreak = jax.random.permutation(key, tiebreak, axis=1, independent=True)
     order = jnp.lexsort((tiebreak, falling), axis=1)
     return jnp.argsort(order, axis=1).reshape(heatmaps.shape)

@@ -73,7 +73,8 @@ def compare(
         _check_scores(name, scores, reference)
     everywhere = list(tasks.values())
     methods = [m for m in everywhere[0] if m != reference and all(m in scores for scores in everywhere)]
-    names = [s for s in SCORES if all(s in scores[m].values for scores in everywhere for m in scores)]
+    known = [*SCORES, *(name for name in everywhere[0][reference].values if name not in SCORES)]
+    names = [s for s in known if all(s in scores[m].values for scores in everywhere for m in scores)]
     if not methods or not names:
         return {method: {} for method in methods}
     strata = [_differences(scores, methods, names, reference) for scores in everywhere]
@@ -122,6 +123,25 @@ def bootstrap_intervals(
         >>> print(bootstrap_intervals(jax.random.key(0), [differences])[0])
         [2. 2.]
     """
+    means = bootstrap_means(key, strata, num_resamples=num_resamples)
+    levels = jnp.array([(1 - coverage) / 2, (1 + coverage) / 2])
+    return jnp.quantile(means, levels, axis=0).T
+
+
+@functools.partial(jax.jit, static_argnames="num_resamples")
+def bootstrap_means(
+    key: Key, strata: Sequence[Float[Array, "_examples columns"]], *, num_resamples: int = 1000
+) -> Float[Array, "resamples columns"]:
+    """Returns the means of each resampling, of which `bootstrap_intervals` are quantiles.
+
+    Args:
+        strata: (examples, columns) of each stratum.
+        num_resamples: how often examples are drawn.
+
+    Example:
+        >>> print(bootstrap_means(jax.random.key(0), [jnp.full((5, 1), 2.0)], num_resamples=2).ravel())
+        [2. 2.]
+    """
     if not strata or not all(len(values) for values in strata):
         raise ValueError(f"strata have {[len(v) for v in strata]} examples: expected one stratum with one")
 
@@ -135,8 +155,7 @@ def bootstrap_intervals(
         return jnp.matmul(times.astype(values.dtype), values, precision="highest") / count
 
     means = [drawn_means(jax.random.fold_in(key, n), values) for n, values in enumerate(strata)]
-    levels = jnp.array([(1 - coverage) / 2, (1 + coverage) / 2])
-    return jnp.quantile(sum(means) / len(strata), levels, axis=0).T
+    return jnp.asarray(sum(means) / len(strata))
 
 
 def wilson_interval(

@@ -7,6 +7,7 @@ dozen networks of the same shape cost one compilation.
 
 import collections
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -224,6 +225,11 @@ def check_signs(signs: Mapping[str, str], names: Sequence[str]) -> None:
         if name not in names:
             raise ValueError(f"signs: there is no method {name!r}; expected some of {list(names)}")
         check_choice(f"signs[{name!r}]", sign, SIGNS)
+
+
+def with_relevance(method: MethodFn, network: ExplainedNetwork) -> MethodFn:
+    """Returns the method, with the relevance of the network if it takes one and has none yet."""
+    return functools.partial(method, relevance=network.relevance) if _needs_relevance(method) else method
 
 
 def _needs_relevance(method: MethodFn) -> bool:

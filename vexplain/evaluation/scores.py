@@ -8,7 +8,7 @@ range does not count. Maps that are not finite are counted, and `summarize` rais
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -178,7 +178,7 @@ def summarize(state: ScoreState) -> dict[str, Score]:
             f"num_images is {len(counts)}: {num_scored} images were scored after all; pass len(source) to "
             "heatmap_scores, and begin each pass with init()"
         )
-    _check_finite(state, num_scored)
+    raise_for_not_finite(state.num_not_finite, num_scored)
     scores = {name: _of_better_sign(state, name, counts) for name in state.values}
     return dict(sorted(scores.items(), key=lambda item: -item[1].mean("IoU area")))
 
@@ -267,8 +267,14 @@ def _check_batch(batch: Batch) -> None:
             )
 
 
-def _check_finite(state: ScoreState, count: int) -> None:
-    spoiled = {name: int(n) for name, n in state.num_not_finite.items() if n > 0}
+def raise_for_not_finite(num_not_finite: Mapping[str, Any], count: int) -> None:
+    """Raises ValueError where maps of a method were not finite.
+
+    Args:
+        num_not_finite: of how many images they were not, by method.
+        count: how many images there are.
+    """
+    spoiled = {name: int(n) for name, n in num_not_finite.items() if n > 0}
     if spoiled:
         found = ", ".join(f"{name!r} for {n}" for name, n in spoiled.items())
         raise ValueError(
