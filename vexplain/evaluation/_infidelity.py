@@ -46,9 +46,11 @@ def infidelity(
 
     Args:
         channel_attributions: (batch, height, width, channels), or one channel for all.
+        perturbation: "square" or "noisy baseline".
         size: side of the squares in pixels; an eighth of the shorter side if left out.
         noise_level: standard deviation of ε.
         num_samples: how many perturbations.
+        baseline: a number, (channels,), or an array that broadcasts to the images.
         is_rescaled: whether β is fitted, for each image.
 
     Returns:

@@ -91,6 +91,7 @@ def non_sensitivity(
     Args:
         attributions: (batch, height, width), signed; summed over channels.
         regions: the size of square patches, or the numbers of a segmentation, as in `faithfulness`.
+        num_regions: how many regions there are, where they are traced.
         num_samples: how often the pixels of a region are drawn.
         threshold: t, the share that no longer counts as zero.
 

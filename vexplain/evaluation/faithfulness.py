@@ -8,7 +8,8 @@ In all functions:
     heatmaps: (batch, height, width), of any sign; the *sum* of its values over a region is its mass.
     baseline: what replaces a pixel: a number, (channels,), or an array that broadcasts to the images.
     regions: what is replaced together: the size of square patches, or integers (height, width) or (batch,
-        height, width), the regions of a segmentation. `num_regions` says how many where they are traced.
+        height, width), the regions of a segmentation.
+    num_regions: how many regions there are, where they are traced.
     key: one, or one an image: then the draws of an image do not depend on its batch.
 
 All are pure and traced once, `jax.jit` compiles them; draws go one after the other, so that memory does not

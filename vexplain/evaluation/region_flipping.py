@@ -10,8 +10,8 @@ of. The region with the most mass goes first. A curve and one number each:
 In all functions:
     heatmaps: (batch, height, width), of any sign.
     regions: the size of square patches, or integers (height, width) or (batch, height, width), the regions of
-        a segmentation. `num_regions` says how many where they are traced; numbers that an image does not have
-        come last.
+        a segmentation; numbers that an image does not have come last.
+    num_regions: how many regions there are, where they are traced.
     baseline: what replaces a region: a number, (channels,), or an array that broadcasts to the images.
 """
 

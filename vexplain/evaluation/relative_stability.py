@@ -5,7 +5,10 @@ map should change. What divides elementwise counts as 1e-6 where it is zero, so 
 most heatmaps are, have very large values: the logarithm is customary, and methods are compared by ranks.
 
 In all functions:
-    method, radius, num_samples, key: as in `robustness`.
+    method: a function of the signature of all methods, which is called for every point.
+    radius: how far a value of a pixel may move, as in `robustness`.
+    num_samples: how many points near each image.
+    key: one, or one an image; it draws the points and is given to the method.
 Lower is better in all; NaN where no point has the prediction of the image.
 """
 

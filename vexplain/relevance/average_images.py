@@ -209,7 +209,7 @@ def aligned_averages(crops: np.ndarray, alignment: Alignment) -> tuple[AlignedAv
     Example:
         >>> from vexplain.relevance import identity_alignment
         >>> crops = np.array([[[[0.2]]], [[[0.4]]]])
-        >>> print(aligned_averages(crops, identity_alignment(2))[0].image.ravel())
+        >>> aligned_averages(crops, identity_alignment(2))[0].image.ravel().round(3).tolist()
         [0.3]
     """
     moved = move_crops(crops, alignment)
