@@ -113,7 +113,7 @@ def _method(
     @functools.wraps(function)
     def method(apply, variables, images, targets=None, *, score=logit, key=None, **options):
         check_image_form(images)
-        key = _checked_key(function.__name__, key, "key" in needs, len(images))
+        key = checked_key(function.__name__, key, "key" in needs, len(images))
         options = options if before is None else before(options)
         call = _Call(function, needs, apply, score, options)
         given = (apply, variables, images, targets, score, key, options)
@@ -354,7 +354,18 @@ def _as_targets(score: Any, targets: Any, count: int, outputs: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), targets)
 
 
-def _checked_key(name: str, key: Any, is_needed: bool, count: int) -> Any:
+def checked_key(name: str, key: Any, is_needed: bool, count: int) -> Any:
+    """Returns a key as an array of keys, (), or (count,) for one an image; `None` where none is needed.
+
+    Args:
+        name: of the function that draws, for errors.
+        key: what a caller gave.
+        is_needed: whether the function draws.
+        count: of the images.
+
+    Raises:
+        ValueError: a key is needed and missing, it is no key, or there are others in number.
+    """
     if key is None:
         if is_needed:
             raise ValueError(f"key is None: {name} draws at random; pass key=jax.random.key(0)")

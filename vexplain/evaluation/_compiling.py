@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from vexplain._checks import check_image_form
 from vexplain._keeping import Store, identity, kept
+from vexplain.evaluation._regions import count_regions
 
 _PROGRAMS: Store = collections.OrderedDict()
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -36,7 +37,7 @@ def compiled_metric(function: _Function) -> _Function:
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             return function(**given)
         if isinstance(given.get("regions", 1), np.ndarray | jax.Array):
-            given = given | {"num_regions": _num_regions(given["regions"], given.get("num_regions"))}
+            given = given | {"num_regions": count_regions(given["regions"], given.get("num_regions"))}
             leaves, treedef = jax.tree.flatten(given)
         arrays = [leaf if isinstance(leaf, np.ndarray | jax.Array) else None for leaf in leaves]
         statics = [None if a is not None else leaf for a, leaf in zip(arrays, leaves, strict=True)]
@@ -52,11 +53,3 @@ def compiled_metric(function: _Function) -> _Function:
         return kept(_PROGRAMS, name, make)(arrays)
 
     return called  # type: ignore[return-value]
-
-
-def _num_regions(regions: Any, num_regions: int | None) -> int:
-    low, high = int(regions.min()), int(regions.max())
-    count = high + 1 if num_regions is None else num_regions
-    if low < 0 or high >= count:
-        raise ValueError(f"regions go from {low} to {high}: expected 0 to {count - 1}")
-    return count

@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from vexplain._checks import check_choice
 from vexplain.attribution import Score
+from vexplain.attribution.calling import checked_key
 from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Int, PyTree, Shaped, Variables
 
 CORRELATIONS = ("pearson", "spearman")
@@ -64,11 +65,22 @@ def as_regions(regions: Regions, maps: Maps, num_regions: int | None) -> tuple[A
         if num_regions is None:
             raise ValueError("num_regions is None: pass how many regions there are where regions is traced")
     else:
-        low, high = int(numbers.min()), int(numbers.max())
-        num_regions = high + 1 if num_regions is None else num_regions
-        if low < 0 or high >= num_regions:
-            raise ValueError(f"regions go from {low} to {high}: expected 0 to {num_regions - 1}")
+        num_regions = count_regions(numbers, num_regions)
     return jnp.broadcast_to(jnp.asarray(numbers), shape), num_regions
+
+
+def count_regions(numbers: AnyArray, num_regions: int | None) -> int:
+    """Returns how many regions there are; numbers that are negative or not below `num_regions` raise.
+
+    Args:
+        numbers: of the regions, whose values are known.
+        num_regions: how many there are; one more than the largest number if left out.
+    """
+    low, high = int(numbers.min()), int(numbers.max())
+    count = high + 1 if num_regions is None else num_regions
+    if low < 0 or high >= count:
+        raise ValueError(f"regions go from {low} to {high}: expected 0 to {count - 1}")
+    return count
 
 
 def check_several(num_regions: int) -> None:
@@ -149,17 +161,10 @@ def image_keys(name: str, key: Keys, count: int) -> Any:
         count: of the images.
 
     Raises:
-        ValueError: there is no key, or there are others in number.
+        ValueError: there is no key, it is something else, or there are others in number.
     """
-    if key is None:
-        raise ValueError(f"key is None: {name} draws at random; pass key=jax.random.key(0)")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
-    if key.ndim == 0:
-        return jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(count))
-    if key.shape != (count,):
-        raise ValueError(f"key has shape {key.shape}: expected one key, or one an image, ({count},)")
-    return key
+    key = checked_key(name, key, True, count)
+    return key if key.ndim else jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(count))
 
 
 def check_maps(name: str, maps: Any, images: Images) -> Array:

@@ -95,10 +95,10 @@ def relative_output_stability(
         >>> print(relative_output_stability(gradient, apply, None, images, 0, key=jax.random.key(0)))
         [0.]
     """
+    own = apply(variables, jnp.asarray(images))
 
     def measure(near):
-        outputs = (apply(variables, x) for x in (near.given, near.images))
-        return jnp.maximum(norm(jnp.subtract(*outputs)), LEAST)
+        return jnp.maximum(norm(own - apply(variables, near.images)), LEAST)
 
     setting = (method, apply, variables, images, targets)
     return _stability(setting, key, score, radius, num_samples, measure, "relative_output_stability")
@@ -137,10 +137,10 @@ def relative_representation_stability(
         [0.]
     """
     activations = read(apply, [layer])
+    own = activations(variables, jnp.asarray(images))[1][layer]
 
     def measure(near):
-        first, second = (activations(variables, x)[1][layer] for x in (near.given, near.images))
-        return jnp.maximum(norm(_relative(first, second)), LEAST)
+        return jnp.maximum(norm(_relative(own, activations(variables, near.images)[1][layer])), LEAST)
 
     setting = (method, apply, variables, images, targets)
     return _stability(setting, key, score, radius, num_samples, measure, "relative_representation_stability")
@@ -156,14 +156,13 @@ def _stability(
     name: str,
 ) -> Float[Array, " batch"]:
     """Returns the largest relative change of the map over the measure, where the prediction is the same."""
-    _, apply, variables, _, _ = setting
+    _, apply, variables, images, _ = setting
+    predicted = predicted_targets(score, apply(variables, jnp.asarray(images)))
+    if predicted is None:
+        raise ValueError("apply returned no class scores: expected a network that predicts a class")
 
     def ratio(near):
-        outputs = (apply(variables, x) for x in (near.given, near.images))
-        first, second = (predicted_targets(score, of_one) for of_one in outputs)
-        if first is None:
-            raise ValueError("apply returned no class scores: expected a network that predicts a class")
-        is_same = first == second
+        is_same = predicted == predicted_targets(score, apply(variables, near.images))
         return jnp.where(is_same, norm(_relative(near.own, near.maps)) / measure(near), -jnp.inf)
 
     largest = near_points(setting, key, score, radius, num_samples, ratio, name).max(0)
