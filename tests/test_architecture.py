@@ -12,6 +12,7 @@ ORDER = (  # each room imports only those after it
     "figures",
     "evaluation",
     "catalog",
+    "concepts",
     "relevance",
     "attribution",
     "translation",

@@ -1,6 +1,7 @@
 from . import attribution as attribution
 from . import catalog as catalog
 from . import classifiers as classifiers
+from . import concepts as concepts
 from . import datasets as datasets
 from . import evaluation as evaluation
 from . import figures as figures

@@ -1,0 +1,1 @@
+"""What channels and directions of a layer stand for: concepts given, found, drawn, or measured on masks."""
