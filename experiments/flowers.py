@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.trained_tasks import NUM_AT_ONCE, TaskSettings, trained_task
 from vexplain.datasets import ArraySource, Source, in_memory, subset
-from vexplain.datasets.an8flower import CHANGES, RenderedSource, fold_indices, part_names
+from vexplain.datasets.an8flower import CHANGES, RenderedSource, difficulty_of, fold_indices
 from vexplain.evaluation import Task, with_part_effects
 from vexplain.streaming.devices import Mesh
 
@@ -61,7 +61,8 @@ def flower_task(
 
 def _truth_parts(settings: TaskSettings) -> Sequence[int] | None:
     """Where a patch shows the class too, what the network uses is the truth: any part but the background."""
-    return range(1, len(part_names(settings.difficulty))) if settings.difficulty == "shortcut" else None
+    around = difficulty_of(settings.difficulty)
+    return range(1, len(around.part_names)) if around.is_cue else None
 
 
 class _Changed(NamedTuple):

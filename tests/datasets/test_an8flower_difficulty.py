@@ -1,5 +1,6 @@
 """The difficulties: surroundings tell nothing of the class, and the truth is what is visible."""
 
+import dataclasses
 import functools
 
 import jax
@@ -18,13 +19,13 @@ from vexplain.datasets.an8flower import (
     part_names,
     render_factors,
 )
-from vexplain.datasets.an8flower.difficulty import color_of_class
 from vexplain.datasets.an8flower.scene import CLASS_COLORS, LEAVES, PETALS
+from vexplain.datasets.an8flower.scenery import distractors
 
 SIZE, BATCH, VARIANT = 24, 12, "double_12c"
 CLASSES = np.arange(BATCH)
 GRID = {"variant": VARIANT, "size": SIZE, "samples": 2}
-HARD = DIFFICULTIES[1:]
+HARD = tuple(DIFFICULTIES)[1:]
 PARTS_OF_ITS_OWN = ("distractors", "context", "shortcut")
 
 
@@ -47,7 +48,7 @@ def render_fn(difficulty):
 def rendered(difficulty):
     """Twelve scenes, one a class: factors, renderings, and interventions on the parts."""
     factors = view_fn(difficulty)(jax.random.split(jax.random.key(3), BATCH), CLASSES)
-    shown = np.array([n // 6 * 6 + color_of_class(n, difficulty) for n in range(BATCH)])
+    shown = np.array([n // 6 * 6 + DIFFICULTIES[difficulty].color_of_class(n) for n in range(BATCH)])
     bare = render_fn("plain")(factors._replace(scenery=None), shown)
     changes = ("recolor", "base") if difficulty in PARTS_OF_ITS_OWN else ()
     changed = [each(intervene, change=c, difficulty=difficulty, **GRID)(factors, CLASSES) for c in changes]
@@ -181,3 +182,17 @@ def test_unknown_names_and_numbers():
     factors = jax.eval_shape(lambda key: draw_view(key, 0, variant=VARIANT), jax.random.key(0))
     with pytest.raises(ValueError, match="factors come without surroundings"):
         render_factors(factors, 0, difficulty="textured", **GRID)
+
+
+def test_an_own_difficulty_is_given_in_place_of_a_name():
+    def draw(key, surface, asked):
+        return distractors(key, surface, asked)._replace(contrast=jnp.float32(0.1))
+
+    faint = dataclasses.replace(DIFFICULTIES["distractors"], name="faint", draw=draw)
+    source, named = (
+        RenderedSource(num_per_class=1, size=SIZE, samples=1, difficulty=d) for d in (faint, "distractors")
+    )
+    found, expected = source[np.arange(6)], named[np.arange(6)]
+    np.testing.assert_array_equal(found["masks"], expected["masks"])
+    shade = np.median(expected["images"], (1, 2), keepdims=True)  # of the background
+    np.testing.assert_allclose(found["images"], shade + 0.1 * (expected["images"] - shade), atol=1.1 / 255)

@@ -13,35 +13,142 @@ the stake, and the mask holds both. For `shortcut` the mask is the part, and the
 which of the two a network uses is found by intervention.
 """
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
 
 from vexplain._checks import check_choice
-from vexplain.datasets.an8flower.scene import COLOR_NAMES, PARTS, class_names
-from vexplain.typing import Array, Int
+from vexplain.datasets.an8flower import scenery
+from vexplain.datasets.an8flower.scene import COLOR_NAMES, PARTS, Factors, class_names
+from vexplain.datasets.an8flower.scenery import Asked, Scenery
+from vexplain.typing import Array, Float, Int, Key
 
-SURROUNDINGS = {  # a difficulty -> the part that it adds to those of the flower
-    "plain": (),
-    "textured": (),
-    "distractors": ("distractors",),
-    "occluded": ("occluders",),
-    "context": ("context",),
-    "low_contrast": (),
-    "shortcut": ("cue",),
+
+def _no_colors(drawn: Any) -> Float[Array, "objects 3"]:
+    return jnp.zeros((0, 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Difficulty:
+    """What surrounds the flower, and what it does to the class; an own one is given in place of a name.
+
+    Args:
+        name: of it, in the names of results.
+        draw: `(key, surface, asked) -> Scenery`, random surroundings of a flower whose parts are seen as
+            `surface` (32, 32) tells; only a cue looks at the class. Nothing is drawn where it is left out.
+        part: the name of the part that it adds to those of the flower.
+        place: `(surface, normal, factors, context, plane) -> surface, normal`, what the rays that pass
+            `plane` meet with its objects there: surfaces from `len(PARTS)` on, one number each.
+        colors: `(scenery) -> (objects, 3)`, of these surfaces.
+        has_room: `(factors, surface) -> bool array`, whether a view shows what is added, whatever the class.
+        margin: how many times the least coverage the part that carries the class must have before.
+        contexts: names of what decides between the classes that share a color.
+        is_cue: its part shows a class, `Scenery.cue`, which need not be that of the image.
+
+    Example:
+        >>> DIFFICULTIES["occluded"].part
+        'occluders'
+        >>> faint = Difficulty("faint", lambda key, surface, asked: Scenery(contrast=jnp.float32(0.1)))
+        >>> faint.part_names
+        ('background', 'stem', 'leaves', 'petals', 'disc')
+    """
+
+    name: str
+    draw: Callable[[Key, Int[Array, "height width"], Asked], Scenery] | None = None
+    part: str | None = None
+    place: Callable[..., Any] | None = None
+    colors: Callable[[Scenery], Float[Array, "objects 3"]] = _no_colors
+    has_room: Callable[[Factors, Int[Array, "height width"]], Array] | None = None
+    margin: float = 2.5
+    contexts: tuple[str, ...] = ()
+    is_cue: bool = False
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The parts of an image, the background first, what surrounds the flower last."""
+        return PARTS if self.part is None else (*PARTS, self.part)
+
+    @property
+    def classes_a_color(self) -> int:
+        return max(1, len(self.contexts))
+
+    def class_names(self, variant: str) -> tuple[str, ...]:
+        """Returns the names of the classes of a variant.
+
+        Example:
+            >>> DIFFICULTIES["context"].class_names("single_6c")[:2]
+            ('red petals with a pot', 'red petals with a stake')
+        """
+        names, n = class_names(variant), self.classes_a_color
+        if not self.contexts:
+            return names
+        return tuple(f"{names[i - i % n]} with a {self.contexts[i % n]}" for i in range(len(names)))
+
+    def color_of_class(self, label: Int[Array, ""] | int) -> Int[Array, ""] | int:
+        """Returns the index of the color that the part which carries a class shows in it."""
+        color = label % len(COLOR_NAMES)
+        return color - color % self.classes_a_color
+
+    def opposite(self, color: Int[Array, ""] | int) -> Int[Array, ""] | int:
+        """Returns the color half around the list, or the next that a class has where some are left out."""
+        step = self.classes_a_color if self.contexts else len(COLOR_NAMES) // 2
+        return (color + step) % len(COLOR_NAMES)
+
+
+DIFFICULTIES = {
+    difficulty.name: difficulty
+    for difficulty in (
+        Difficulty("plain"),
+        Difficulty("textured", scenery.textured),
+        Difficulty(
+            "distractors", scenery.distractors, "distractors", scenery.place_behind, scenery.colors_of_objects
+        ),
+        Difficulty(
+            "occluded",
+            scenery.occluders,
+            "occluders",
+            scenery.place_before,
+            scenery.colors_of_objects,
+            margin=5.0,  # half of it may be hidden
+        ),
+        Difficulty(
+            "context",
+            scenery.pot_or_stake,
+            "context",
+            scenery.place_context,
+            scenery.colors_of_wood,
+            scenery.room_for_context,
+            contexts=("pot", "stake"),
+        ),
+        Difficulty("low_contrast", scenery.low_contrast),
+        Difficulty(
+            "shortcut",
+            scenery.cue,
+            "cue",
+            scenery.place_cue,
+            scenery.colors_of_cue,
+            scenery.room_for_cue,
+            is_cue=True,
+        ),
+    )
 }
-DIFFICULTIES = tuple(SURROUNDINGS)
-CONTEXTS = ("pot", "stake")
 
 
-class View(NamedTuple):
-    """How a scene is shown, which the functions of the renderer are given as options."""
+def difficulty_of(difficulty: str | Difficulty) -> Difficulty:
+    """Returns the difficulty of a name, or the one that was given.
 
-    variant: str = "single_6c"  # or "double_12c"
-    size: int = 112  # height and width in pixels
-    samples: int = 3  # rays a pixel along each axis
-    difficulty: str = "plain"  # with which the factors were drawn
+    Raises:
+        ValueError: an unknown name.
+    """
+    if isinstance(difficulty, Difficulty):
+        return difficulty
+    check_choice("difficulty", difficulty, DIFFICULTIES)
+    return DIFFICULTIES[difficulty]
 
 
-def part_names(difficulty: str) -> tuple[str, ...]:
+def part_names(difficulty: str | Difficulty) -> tuple[str, ...]:
     """Returns the names of the parts of an image, the background first, what surrounds the flower last.
 
     Raises:
@@ -51,25 +158,18 @@ def part_names(difficulty: str) -> tuple[str, ...]:
         >>> part_names("shortcut")
         ('background', 'stem', 'leaves', 'petals', 'disc', 'cue')
     """
-    check_choice("difficulty", difficulty, DIFFICULTIES)
-    return PARTS + SURROUNDINGS[difficulty]
+    return difficulty_of(difficulty).part_names
 
 
-def names_of_classes(variant: str, difficulty: str) -> tuple[str, ...]:
-    """Returns the names of the classes of a variant under a difficulty; an unknown one raises ValueError.
+class View(NamedTuple):
+    """How a scene is shown, which the functions of the renderer are given as options."""
 
-    Example:
-        >>> names_of_classes("single_6c", "context")[:2]
-        ('red petals with a pot', 'red petals with a stake')
-    """
-    check_choice("difficulty", difficulty, DIFFICULTIES)
-    names = class_names(variant)
-    if difficulty != "context":
-        return names
-    return tuple(f"{names[n - n % 2]} with a {CONTEXTS[n % 2]}" for n in range(len(names)))
+    variant: str = "single_6c"  # or "double_12c"
+    size: int = 112  # height and width in pixels
+    samples: int = 3  # rays a pixel along each axis
+    difficulty: str | Difficulty = "plain"  # with which the factors were drawn
 
-
-def color_of_class(label: Int[Array, ""] | int, difficulty: str) -> Int[Array, ""] | int:
-    """Returns the index of the color that the part which carries a class shows in it."""
-    color = label % len(COLOR_NAMES)
-    return color - color % 2 if difficulty == "context" else color
+    @property
+    def around(self) -> Difficulty:
+        """What surrounds the flower; an unknown difficulty raises ValueError."""
+        return difficulty_of(self.difficulty)

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain._checks import check_choice
-from vexplain.datasets.an8flower.difficulty import SURROUNDINGS, View, color_of_class
+from vexplain.datasets.an8flower.difficulty import View
 from vexplain.datasets.an8flower.renderer import backdrop, paint, part_coverage, see, surface_colors
-from vexplain.datasets.an8flower.scene import CLASS_COLORS, COLOR_NAMES, PARTS, Factors
-from vexplain.datasets.an8flower.scenery import NO_CONTEXT
+from vexplain.datasets.an8flower.scene import CLASS_COLORS, PARTS, Factors
 from vexplain.typing import Array, Float, Int
 
 CHANGES = ("recolor", "gray", "base")
@@ -64,7 +63,9 @@ def intervene(
     """
     check_choice("change", change, CHANGES)
     view = View(**options)
-    seen, behind = see(factors, label % 2, view), backdrop(factors, view)
+    around = view.around
+    context = label % around.classes_a_color
+    seen, behind = see(factors, context, view), backdrop(factors, view)
     colors = surface_colors(factors, label, view)
     coverage = jnp.moveaxis(part_coverage(seen, view), -1, 0)
     new_colors, new_behind = _changed_colors(factors, label, colors, change, view)
@@ -77,12 +78,12 @@ def intervene(
 
     images = jax.lax.map(changed, jnp.arange(len(coverage)))
     images = jnp.where(coverage[..., None] > 0, images, image)
-    is_context = view.difficulty == "context"
-    if SURROUNDINGS[view.difficulty] and (change == "base" or (change == "recolor" and is_context)):
-        if is_context:
-            other = see(factors, NO_CONTEXT if change == "base" else 1 - label % 2, view)
-        else:
-            other = see(factors._replace(scenery=None), NO_CONTEXT, view._replace(difficulty="plain"))
+    other = None
+    if around.part is not None and change == "base":
+        other = see(factors._replace(scenery=None), 0, view._replace(difficulty="plain"))
+    elif around.contexts and change == "recolor":
+        other = see(factors, (context + 1) % around.classes_a_color, view)
+    if other is not None:
         images = images.at[-1].set(paint(factors, other, colors, behind, view))
     return Interventions(images, coverage)
 
@@ -93,14 +94,9 @@ def _changed_colors(factors, label, colors, change, view):
         return jnp.full_like(colors, GRAY), jnp.full((3,), GRAY)
     if change == "base":
         return surface_colors(factors, -1, view), jnp.full((3,), factors.shade)
-    color = _opposite(color_of_class(label, view.difficulty), view.difficulty)
+    around, palette = view.around, jnp.asarray(CLASS_COLORS)
+    color = palette[around.opposite(around.color_of_class(label))]
     new = jnp.broadcast_to(color, colors.shape)
-    if view.difficulty == "shortcut":
-        new = new.at[-1].set(_opposite(factors.scenery.cue, view.difficulty))
+    if around.is_cue:
+        new = new.at[-1].set(palette[around.opposite(factors.scenery.cue)])
     return new, color
-
-
-def _opposite(color, difficulty: str) -> Float[Array, "3"]:
-    """The color half around the list, or of the next class with another color: `context` uses every other."""
-    step = 2 if difficulty == "context" else len(COLOR_NAMES) // 2
-    return jnp.asarray(CLASS_COLORS)[(color + step) % len(COLOR_NAMES)]

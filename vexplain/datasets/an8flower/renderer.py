@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vexplain.datasets.an8flower.difficulty import View, color_of_class, part_names
+from vexplain.datasets.an8flower.difficulty import Difficulty, View, difficulty_of
 from vexplain.datasets.an8flower.scene import (
     MIN_COVERAGE,
     PART_OF_SOLID,
@@ -22,21 +22,12 @@ from vexplain.datasets.an8flower.scene import (
     part_colors,
     solids,
 )
-from vexplain.datasets.an8flower.scenery import (
-    add_surroundings,
-    draw_scenery,
-    draw_waves,
-    has_room,
-    image_plane,
-    in_scene,
-    object_colors,
-)
+from vexplain.datasets.an8flower.scenery import Asked, draw_waves, image_plane, in_scene
 from vexplain.datasets.an8flower.solids import nearest
 from vexplain.typing import Array, Float, Int, Key
 
-_MARGIN = 2.5  # candidates are judged on a coarse grid
 _NUM_CANDIDATES = 8
-_COARSE = 32  # pixels
+_COARSE = 32  # pixels, on which candidates are judged
 _AMBIENT, _DIFFUSE = 0.5, 0.56
 
 
@@ -67,7 +58,7 @@ def render(
     variant: str = "single_6c",
     size: int = 112,
     samples: int = 3,
-    difficulty: str = "plain",
+    difficulty: str | Difficulty = "plain",
     cue_probability: float | Float[Array, ""] = 0.9,
 ) -> tuple[Float[Array, "height width 3"], Float[Array, "height width"], Factors]:
     """Returns a random image of a class, its mask, and the factors that made it.
@@ -81,7 +72,7 @@ def render(
         variant: `"single_6c"` or `"double_12c"`.
         size: height and width in pixels.
         samples: rays a pixel along each axis.
-        difficulty: one of `DIFFICULTIES`, told in the module `difficulty`.
+        difficulty: one of `DIFFICULTIES`, told in the module `difficulty`, or an own `Difficulty`.
         cue_probability: for `"shortcut"`, that the patch shows the class; else it shows another, each as
             likely.
 
@@ -106,29 +97,28 @@ def draw_view(
     label: Int[Array, ""] | int,
     *,
     variant: str,
-    difficulty: str = "plain",
+    difficulty: str | Difficulty = "plain",
     cue_probability: float | Float[Array, ""] = 0.9,
 ) -> Factors:
     """Returns random factors under which the part that carries the class is visible, as `render` draws them.
 
     So is what a difficulty adds. Wherever a view suits both, two difficulties show the same flower.
     """
-    part_names(difficulty)  # an unknown difficulty raises
+    around = difficulty_of(difficulty)
     part = discriminative_part(label, variant)
     candidates = jax.vmap(draw_factors)(jax.random.split(key, _NUM_CANDIDATES))
     surfaces = jax.vmap(lambda f: _cast(f, _COARSE, 1)[0])(candidates)
     coverage = (surfaces == part).mean((1, 2))
-    margin = 2 * _MARGIN if difficulty == "occluded" else _MARGIN  # half of it may be hidden
-    suits = coverage >= margin * MIN_COVERAGE
-    if difficulty in ("context", "shortcut"):
-        suits &= jax.vmap(lambda f, s: has_room(f, s, difficulty))(candidates, surfaces)
+    suits = coverage >= around.margin * MIN_COVERAGE
+    if around.has_room is not None:
+        suits &= jax.vmap(around.has_room)(candidates, surfaces)
     chosen = jnp.where(suits.any(), suits.argmax(), coverage.argmax())
     factors = jax.tree.map(lambda leaf: leaf[chosen], candidates)
-    if difficulty == "plain":
+    if around.draw is None:
         return factors
     key = jax.random.fold_in(key, _NUM_CANDIDATES)  # a key that no candidate has
-    options = {"variant": variant, "difficulty": difficulty, "cue_probability": cue_probability}
-    return factors._replace(scenery=draw_scenery(key, surfaces[chosen], label, **options))
+    asked = Asked(label, variant, cue_probability)
+    return factors._replace(scenery=around.draw(key, surfaces[chosen], asked))
 
 
 def render_factors(
@@ -147,26 +137,29 @@ def render_factors(
         ValueError: an unknown variant or difficulty, or factors of another difficulty.
     """
     view = View(**options)
-    seen = see(factors, label % 2, view)
+    seen = see(factors, label % view.around.classes_a_color, view)
     colors = surface_colors(factors, -1 if neutral else label, view)
     image = paint(factors, seen, colors, backdrop(factors, view), view)
     coverage = part_coverage(seen, view)
     mask = jnp.take(coverage, discriminative_part(label, view.variant), axis=-1)
-    if view.difficulty == "context":
+    if view.around.contexts:
         mask = mask + coverage[..., -1]
     return Rendering(image, mask, coverage)
 
 
 def see(factors: Factors, context: Int[Array, ""] | int, view: View) -> Surfaces:
     """Returns what each ray meets and how bright it is there; `context` is 0 for a pot, 1 for a stake."""
-    part_names(view.difficulty)  # an unknown difficulty raises
-    if (factors.scenery is None) != (view.difficulty == "plain"):
+    around = view.around
+    if (factors.scenery is None) != (around.draw is None):
         come = "without" if factors.scenery is None else "with"
         raise ValueError(
-            f"difficulty is {view.difficulty!r}, but the factors come {come} "
+            f"difficulty is {around.name!r}, but the factors come {come} "
             "surroundings: pass the difficulty with which they were drawn"
         )
-    surface, normal = add_surroundings(*_cast(factors, view.size, view.samples), factors, context, view)
+    surface, normal = _cast(factors, view.size, view.samples)
+    if around.place is not None:
+        plane = image_plane(view.size, view.samples)
+        surface, normal = around.place(surface, normal, factors, context, plane)
     azimuth, elevation = factors.light[0], factors.light[1] * 0.5 + 0.5  # in front of the object, from above
     light = (
         jnp.sin(azimuth) * jnp.cos(elevation),
@@ -179,15 +172,17 @@ def see(factors: Factors, context: Int[Array, ""] | int, view: View) -> Surfaces
 
 def surface_colors(factors: Factors, label: Int[Array, ""] | int, view: View) -> Float[Array, "surfaces 3"]:
     """Returns the colors of the surfaces 1, 2, ... in a class; the base colors for label -1."""
-    flower = part_colors(label, view.variant, color_of_class(label, view.difficulty))
-    return jnp.concatenate([flower, object_colors(factors.scenery, view.difficulty)])
+    around = view.around
+    flower = part_colors(label, view.variant, around.color_of_class(label))
+    return jnp.concatenate([flower, around.colors(factors.scenery)])
 
 
 def backdrop(factors: Factors, view: View) -> Float[Array, "rows columns 3"] | Float[Array, "3"]:
     """Returns the color behind everything: one for all rays, or one for each."""
-    if view.difficulty != "textured":
+    texture = None if factors.scenery is None else factors.scenery.texture
+    if texture is None:
         return jnp.broadcast_to(factors.shade, (3,))
-    pixels = jnp.clip(factors.shade + draw_waves(factors.scenery.texture, view.size), 0, 1)
+    pixels = jnp.clip(factors.shade + draw_waves(texture, view.size), 0, 1)
     return jnp.repeat(jnp.repeat(pixels, view.samples, axis=0), view.samples, axis=1)
 
 
@@ -214,7 +209,7 @@ def paint(
 def part_coverage(seen: Surfaces, view: View) -> Float[Array, "height width parts"]:
     """Returns the share of each pixel that each part covers, the background first."""
     shows = [seen.surface == n for n in range(len(PARTS))]
-    if len(part_names(view.difficulty)) > len(PARTS):
+    if view.around.part is not None:
         shows.append(seen.surface >= len(PARTS))  # all objects of a difficulty are one part
     return jnp.stack([_pixels(is_part.astype(jnp.float32), view) for is_part in shows], axis=-1)
 

@@ -1,17 +1,16 @@
-"""What surrounds the flower under each difficulty: random objects, and how rays meet them.
+"""What can surround the flower: random objects, a texture, less contrast, and how rays meet them.
 
 Distractors, occluders and the cue live in the plane of the image, (u, v) from -1.5 to 1.5 with v upward;
 the pot and the stake turn with the flower. A *surface* is what a ray meets first: 0 the background, then the
 parts of the flower, then the objects that are here, one number each.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vexplain.datasets.an8flower.difficulty import View
 from vexplain.datasets.an8flower.scene import (
     CLASS_COLORS,
     COLOR_NAMES,
@@ -29,7 +28,6 @@ from vexplain.typing import Array, Float, Int, Key
 
 _HALF_HEIGHT = 1.5  # of the image, in units of the scene
 NUM_DISTRACTORS = 3
-NO_CONTEXT = 2  # neither pot (0) nor stake (1)
 WOOD_COLORS = np.array([(0.50, 0.33, 0.22), (0.22, 0.15, 0.11)], np.float32)  # pot and stake; soil
 _FIRST = len(PARTS)  # the first surface that is no part of the flower
 _CUE_SIDE = 0.42
@@ -49,6 +47,14 @@ class Texture(NamedTuple):
     amplitudes: Float[Array, "waves 3"]
 
 
+class Asked(NamedTuple):
+    """For which image surroundings are drawn."""
+
+    label: Int[Array, ""] | int
+    variant: str
+    cue_probability: float | Array
+
+
 class Scenery(NamedTuple):
     """What a difficulty adds to the factors of variation; the fields that it does not need are None."""
 
@@ -59,71 +65,88 @@ class Scenery(NamedTuple):
     cue: Int[Array, ""] | None = None  # the class that the patch shows
 
 
-def draw_scenery(
-    key: Key,
-    surface: Int[Array, "height width"],
-    label: Int[Array, ""] | int,
-    *,
-    variant: str,
-    difficulty: str,
-    cue_probability: float | Array,
-) -> Scenery:
-    """Returns random surroundings of a flower, whose parts are seen as `surface` tells, on a coarse grid.
+def textured(key: Key, surface: Int[Array, "height width"], asked: Asked) -> Scenery:
+    """Returns a random texture of the background."""
+    return Scenery(texture=draw_texture(key))
 
-    Only the cue looks at the class.
-    """
-    if difficulty == "textured":
-        return Scenery(texture=draw_texture(key))
-    if difficulty == "distractors":
-        return _distractors(key, surface)
-    if difficulty == "occluded":
-        return _occluders(key, surface, VARIANTS[variant])
-    if difficulty == "low_contrast":
-        return Scenery(contrast=jax.random.uniform(key, minval=0.2, maxval=0.4))
-    if difficulty == "shortcut":
-        return Scenery(cue=_cue(key, label, len(VARIANTS[variant]) * len(COLOR_NAMES), cue_probability))
+
+def low_contrast(key: Key, surface: Int[Array, "height width"], asked: Asked) -> Scenery:
+    """Returns how much contrast is left."""
+    return Scenery(contrast=jax.random.uniform(key, minval=0.2, maxval=0.4))
+
+
+def pot_or_stake(key: Key, surface: Int[Array, "height width"], asked: Asked) -> Scenery:
+    """Returns nothing: which of them stands there is told by the class."""
     return Scenery()
 
 
-def has_room(factors: Factors, surface: Int[Array, "height width"], difficulty: str) -> Array:
-    """Returns whether a view shows what a difficulty adds, whatever the class: it must tell nothing of it."""
+def place_behind(surface, normal, factors: Factors, context, plane: tuple[Array, Array]):
+    """Returns surfaces and normals with objects of the image plane where the flower is not."""
+    found, there = nearest(*plane, factors.scenery.objects, _NO_CYLINDERS)
+    return _merge((found > 0) & (surface == 0), found + _FIRST - 1, there, surface, normal)
+
+
+def place_before(surface, normal, factors: Factors, context, plane: tuple[Array, Array]):
+    """Returns surfaces and normals with objects of the image plane that hide the flower."""
+    found, there = nearest(*plane, factors.scenery.objects, _NO_CYLINDERS)
+    return _merge(found > 0, found + _FIRST - 1, there, surface, normal)
+
+
+def place_cue(surface, normal, factors: Factors, context, plane: tuple[Array, Array]):
+    """Returns surfaces and normals with a patch that faces the viewer in one of two corners."""
+    u, v = plane
+    is_cue = _in_corner(u, v, factors.scenery.cue // len(COLOR_NAMES)) & (surface == 0)
+    facing = tuple(jnp.full(u.shape, n) for n in (0.0, 0.0, 1.0))
+    return _merge(is_cue, jnp.full(u.shape, _FIRST), facing, surface, normal)
+
+
+def place_context(surface, normal, factors: Factors, context, plane: tuple[Array, Array]):
+    """The pot (0), filled with soil, hides the foot of the stem; the stake (1) stands behind everything."""
+    away = 100.0 * (jnp.asarray(context) != jnp.array([0, 1]))
+    soil = jnp.array([[0.0, -0.78, 0.0], [0.0, -1.14, 0.0]]).at[:, 0].add(away[0])
+    flat = jnp.stack([jnp.diag(1 / jnp.array(radii)) for radii in ((0.25, 0.02, 0.25), (0.18, 0.02, 0.18))])
+    starts = jnp.array([[0.0, -1.15, 0.0], [0.42, -1.15, -0.3]]) + away[:, None]
+    ends = jnp.array([[0.0, -0.74, 0.0], [0.42, 1.15, -0.3]]) + away[:, None]
+    view = in_view(factors)
+    soil, flat, starts, ends = (product(array, view.T) for array in (soil, flat, starts, ends))
+    disks = Ellipsoids(soil, flat)
+    tubes = TaperedCylinders(starts, ends, jnp.array([[0.19, 0.28], [0.055, 0.055]]))
+    found, there = nearest(*in_scene(*plane, factors), disks, tubes)
+    kinds = jnp.array([0, _FIRST + 1, _FIRST + 1, _FIRST, _FIRST])[found]
+    is_free = (surface == 0) | ((surface == STEM) & (jnp.asarray(context) == 0))
+    return _merge((found > 0) & is_free, kinds, there, surface, normal)
+
+
+def room_for_cue(factors: Factors, surface: Int[Array, "height width"]) -> Array:
+    """Returns whether a patch is seen in either corner, for it must tell nothing of the view."""
     u, v = image_plane(len(surface))
-    if difficulty == "shortcut":
-        corners = [_in_corner(u, v, corner) for corner in (0, 1)]
-        shares = [((surface == 0) & corner).sum() / corner.sum() for corner in corners]
-        return jnp.stack(shares).min() >= 0.6
-    if difficulty == "context":
-        normal = (jnp.zeros(surface.shape),) * 3
-        seen = [_add_context(surface, normal, u, v, factors, kind)[0] for kind in (0, 1)]
-        return jnp.stack([(s >= _FIRST).mean() for s in seen]).min() >= 2.5 * MIN_COVERAGE
-    return jnp.array(True)
+    corners = [_in_corner(u, v, corner) for corner in (0, 1)]
+    shares = [((surface == 0) & corner).sum() / corner.sum() for corner in corners]
+    return jnp.stack(shares).min() >= 0.6
 
 
-def add_surroundings(surface, normal, factors: Factors, context, view: View):
-    """Returns surfaces and normals with the objects of a difficulty before or behind the flower."""
-    u, v = image_plane(view.size, view.samples)
-    if view.difficulty == "context":
-        return _add_context(surface, normal, u, v, factors, context)
-    if view.difficulty == "shortcut":
-        is_cue = _in_corner(u, v, factors.scenery.cue // len(COLOR_NAMES)) & (surface == 0)
-        facing = tuple(jnp.full(u.shape, n) for n in (0.0, 0.0, 1.0))  # the patch faces the viewer
-        return _merge(is_cue, jnp.full(u.shape, _FIRST), facing, surface, normal)
-    if view.difficulty in ("distractors", "occluded"):
-        found, there = nearest(u, v, factors.scenery.objects, _NO_CYLINDERS)
-        wins = (found > 0) & ((surface == 0) | (view.difficulty == "occluded"))
-        return _merge(wins, found + _FIRST - 1, there, surface, normal)
-    return surface, normal
+def room_for_context(factors: Factors, surface: Int[Array, "height width"]) -> Array:
+    """Returns whether both the pot and the stake would be seen."""
+    normal, plane = (jnp.zeros(surface.shape),) * 3, image_plane(len(surface))
+    seen = [place_context(surface, normal, factors, kind, plane)[0] for kind in (0, 1)]
+    return jnp.stack([(s >= _FIRST).mean() for s in seen]).min() >= 2.5 * MIN_COVERAGE
 
 
-def object_colors(scenery: Any, difficulty: str) -> Float[Array, "objects 3"]:
-    """Returns the colors of the surfaces that a difficulty adds."""
-    if difficulty == "context":
-        return jnp.asarray(WOOD_COLORS)
-    if difficulty == "shortcut":
-        return jnp.asarray(CLASS_COLORS)[scenery.cue % len(COLOR_NAMES)][None]
-    if difficulty in ("distractors", "occluded"):
-        return scenery.colors
-    return jnp.zeros((0, 3))
+def colors_of_objects(scenery: Scenery) -> Float[Array, "objects 3"]:
+    """Returns the colors that the objects were drawn with."""
+    assert scenery.colors is not None
+    return scenery.colors
+
+
+def colors_of_wood(scenery: Scenery) -> Float[Array, "objects 3"]:
+    """Returns the color of the pot and the stake, and that of the soil."""
+    return jnp.asarray(WOOD_COLORS)
+
+
+def colors_of_cue(scenery: Scenery) -> Float[Array, "1 3"]:
+    """Returns the color of the class that the patch shows."""
+    assert scenery.cue is not None
+    return jnp.asarray(CLASS_COLORS)[scenery.cue % len(COLOR_NAMES)][None]
 
 
 def image_plane(size: int, samples: int = 1) -> tuple[Array, Array]:
@@ -162,8 +185,8 @@ def draw_waves(texture: Texture, size: int) -> Float[Array, "height width 3"]:
 _NO_CYLINDERS = TaperedCylinders(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)))  # type: ignore
 
 
-def _distractors(key: Key, surface) -> Scenery:
-    """Three eggs in those of the eight outer ninths of the image where the flower leaves most room."""
+def distractors(key: Key, surface: Int[Array, "height width"], asked: Asked) -> Scenery:
+    """Returns three eggs in those outer ninths of the image where the flower leaves most room."""
     place, shape, color, order = jax.random.split(key, 4)
     radii, angles = _radii(shape, len(_AROUND), (0.2, 0.34), (0.5, 1.0))
     jitter = jax.random.uniform(place, (len(_AROUND), 2), minval=-1, maxval=1)
@@ -178,8 +201,9 @@ def _distractors(key: Key, surface) -> Scenery:
     return Scenery(objects=eggs, colors=jnp.asarray(CLASS_COLORS)[colors])
 
 
-def _occluders(key: Key, surface, parts: tuple[int, ...]) -> Scenery:
-    """One stone before each part that may carry the class: of many sets the one that hides about enough."""
+def occluders(key: Key, surface: Int[Array, "height width"], asked: Asked) -> Scenery:
+    """Returns a stone before each part that may carry the class, which hides about enough of it."""
+    parts = VARIANTS[asked.variant]
     draw, aim, tone, tint = jax.random.split(key, 4)
     keys = jax.random.split(draw, _NUM_STONES)
     stones = jax.vmap(lambda k: _stones_before(k, surface, parts))(keys)
@@ -208,34 +232,19 @@ def _stones_before(key: Key, surface, parts: tuple[int, ...]) -> Ellipsoids:
     return _eggs(centers, radii * jnp.sqrt(area / jnp.pi)[:, None], angles)
 
 
-def _cue(key: Key, label, num_classes: int, probability) -> Int[Array, ""]:
-    """The class with the given probability, else another one, each as likely."""
+def cue(key: Key, surface: Int[Array, "height width"], asked: Asked) -> Scenery:
+    """Returns the class with the stated probability, else another one, each as likely."""
     decide, pick = jax.random.split(key)
-    other = (label + 1 + jax.random.randint(pick, (), 0, num_classes - 1)) % num_classes
-    return jnp.where(jax.random.uniform(decide) < probability, label, other)
+    num_classes = len(VARIANTS[asked.variant]) * len(COLOR_NAMES)
+    other = (asked.label + 1 + jax.random.randint(pick, (), 0, num_classes - 1)) % num_classes
+    is_true = jax.random.uniform(decide) < asked.cue_probability
+    return Scenery(cue=jnp.where(is_true, asked.label, other))
 
 
 def _in_corner(u, v, corner) -> Array:
     """A square at the upper left (0) or the upper right (1)."""
     edge = _HALF_HEIGHT - _CUE_SIDE
     return (v > edge) & jnp.where(jnp.asarray(corner) == 0, u < -edge, u > edge)
-
-
-def _add_context(surface, normal, u, v, factors: Factors, kind):
-    """The pot, filled with soil, hides the foot of the stem; the stake stands behind everything."""
-    away = 100.0 * (jnp.asarray(kind) != jnp.array([0, 1]))
-    soil = jnp.array([[0.0, -0.78, 0.0], [0.0, -1.14, 0.0]]).at[:, 0].add(away[0])
-    flat = jnp.stack([jnp.diag(1 / jnp.array(radii)) for radii in ((0.25, 0.02, 0.25), (0.18, 0.02, 0.18))])
-    starts = jnp.array([[0.0, -1.15, 0.0], [0.42, -1.15, -0.3]]) + away[:, None]
-    ends = jnp.array([[0.0, -0.74, 0.0], [0.42, 1.15, -0.3]]) + away[:, None]
-    view = in_view(factors)
-    soil, flat, starts, ends = (product(array, view.T) for array in (soil, flat, starts, ends))
-    disks = Ellipsoids(soil, flat)
-    tubes = TaperedCylinders(starts, ends, jnp.array([[0.19, 0.28], [0.055, 0.055]]))
-    found, there = nearest(*in_scene(u, v, factors), disks, tubes)
-    kinds = jnp.array([0, _FIRST + 1, _FIRST + 1, _FIRST, _FIRST])[found]
-    is_free = (surface == 0) | ((surface == STEM) & (jnp.asarray(kind) == 0))
-    return _merge((found > 0) & is_free, kinds, there, surface, normal)
 
 
 def _merge(wins, surface, normal, surface_else, normal_else):

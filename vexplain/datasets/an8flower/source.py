@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain._checks import check_choice, check_positive
-from vexplain.datasets.an8flower.difficulty import View, names_of_classes
+from vexplain.datasets.an8flower.difficulty import Difficulty, View, difficulty_of
 from vexplain.datasets.an8flower.interventions import Interventions, intervene
 from vexplain.datasets.an8flower.renderer import draw_view, render_factors
 from vexplain.datasets.sources import LazySource, as_places, rounded
@@ -48,18 +48,18 @@ class RenderedSource(LazySource):
     size: int = 112
     samples: int = 3
     seed: int = 0
-    difficulty: str = "plain"
+    difficulty: str | Difficulty = "plain"
     cue_probability: float = 0.9
 
     def __post_init__(self):
-        names_of_classes(self.variant, self.difficulty)  # an unknown one raises
+        _ = self.class_names  # an unknown variant or difficulty raises
         if not 0 <= self.cue_probability <= 1:
             raise ValueError(f"cue_probability is {self.cue_probability}: expected 0 to 1")
         check_positive(num_per_class=self.num_per_class, size=self.size, samples=self.samples)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return names_of_classes(self.variant, self.difficulty)
+        return difficulty_of(self.difficulty).class_names(self.variant)
 
     def __len__(self) -> int:
         return self.num_per_class * len(self.class_names)
@@ -134,7 +134,7 @@ def _render_batch(keys, labels, cue_probability, *, view: View, change: str | No
             return jax.tree.map(rounded, intervene(factors, label, change=change, **options))
         rendering = render_factors(factors, label, **options)
         found = {"images": rounded(rendering.image), "masks": rounded(rendering.mask)}
-        if view.difficulty == "shortcut":
+        if view.around.is_cue:
             found |= {"cue_masks": rounded(rendering.parts[..., -1]), "cues": factors.scenery.cue}
         return found
 
