@@ -158,7 +158,7 @@ def _with_cross(
         for part in parts
     ]
     products = (_dot(part, indicators).reshape(num_own, size, -1) for part in own)
-    return _added(cross.swapaxes(0, 1), *products).swapaxes(0, 1)
+    return _added(cross, *products, axis=1)
 
 
 def _parts(total: Array, residual: Array, precision: Precision) -> tuple[Array, ...]:
@@ -183,14 +183,14 @@ def _dot(a: Float[Array, "rows images"], b: Float[Array, "others images"]) -> Fl
     return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def _added(pair: Float[Array, "2 ..."], *terms: Float[Array, "..."]) -> Float[Array, "2 ..."]:
+def _added(pair: Float[Array, "..."], *terms: Float[Array, "..."], axis: int = 0) -> Float[Array, "..."]:
     """A sum of two parts, the rounded one and what rounding has taken from it, with terms added."""
-    total, residual = pair
+    total, residual = (jax.lax.index_in_dim(pair, part, axis, keepdims=False) for part in (0, 1))
     for term in terms:
         rounded = term.astype(jnp.float32)
         total, error = _exact_sum(total, rounded)
         residual = (residual + (error + (term - rounded))).astype(jnp.float32)
-    return jnp.stack([total, residual])
+    return jnp.stack([total, residual], axis)
 
 
 def _exact_sum(
