@@ -27,7 +27,7 @@ class Moments(NamedTuple):
     origin: Float[Array, " features"]  # the mean of the first block, rounded
     sums: Float[Array, "2 features"]  # sum (x - origin)
     counts: Float[Array, "2 classes_and_one"]  # sum l^2, and the number of images
-    block: Float[Array, "devices features_and_classes places"]  # x and l of images that are not summed yet
+    block: Float[Array, "devices places features_and_classes"]  # x and l of images that are not summed yet
     weights: Float[Array, "devices places"]  # of these images; 0 where there is none
     num_filled: Int[Array, ""]  # places, on each device
 
@@ -38,33 +38,36 @@ MOMENTS_LAYOUT = Moments(SPLIT, SPLIT, COPIED, COPIED, COPIED, SPLIT, SPLIT, COP
 
 def collect(
     state: Moments,
-    rows: Float[Array, "batch features_and_classes"],
+    rows: Sequence[Float[Array, "batch _"]],
     weights: Float[Array, " batch"],
     flush: Callable[[Moments], Moments],
 ) -> Moments:
-    """Writes a batch into the block, which is summed first where the batch has no place in it."""
+    """Writes a batch into the block, which is summed first where the batch has no place in it.
+
+    `rows` are the responses and the indicators of classes.
+    """
     num_devices, places = state.weights.shape
-    if len(rows) % num_devices:
+    if len(weights) % num_devices:
         raise ValueError(
-            f"batch: {len(rows)} images, which {num_devices} devices cannot share evenly: choose a batch "
+            f"batch: {len(weights)} images, which {num_devices} devices cannot share evenly: choose a batch "
             f"size that is a multiple of {num_devices}"
         )
-    share = len(rows) // num_devices
+    share = len(weights) // num_devices
     num_parts = max(1, -(-share // places))  # of a batch that is larger than the block
     size = -(-share // num_parts)
-    rows = rows.reshape(num_devices, share, -1).swapaxes(1, 2)
-    missing = num_parts * size - share
-    rows = jnp.pad(rows, [(0, 0), (0, 0), (0, missing)])
-    weights = jnp.pad(weights.reshape(num_devices, share), [(0, 0), (0, missing)])
+    missing = [(0, 0), (0, num_parts * size - share)]
+    weights = jnp.pad(weights.reshape(num_devices, share), missing)
+    rows = [jnp.pad(part.reshape(num_devices, share, -1), [*missing, (0, 0)]) for part in rows]
 
     def write(part: Array | int, state: Moments) -> Moments:
         state = jax.lax.cond(state.num_filled + size > places, flush, lambda state: state, state)
-        block, kept = (
-            jax.lax.dynamic_update_slice_in_dim(
-                into, jax.lax.dynamic_slice_in_dim(x, part * size, size, -1), state.num_filled, -1
-            )
-            for into, x in ((state.block, rows), (state.weights, weights))
-        )
+        block, column = state.block, 0
+        for those in rows:  # each in its place: joined before, they would be copied once more
+            those = jax.lax.dynamic_slice_in_dim(those, part * size, size, 1)
+            block = jax.lax.dynamic_update_slice(block, those, (0, state.num_filled, column))
+            column += those.shape[2]
+        those = jax.lax.dynamic_slice_in_dim(weights, part * size, size, 1)
+        kept = jax.lax.dynamic_update_slice_in_dim(state.weights, those, state.num_filled, 1)
         return state._replace(block=block, weights=kept, num_filled=state.num_filled + size)
 
     return write(0, state) if num_parts == 1 else jax.lax.fori_loop(0, num_parts, write, state)
@@ -89,7 +92,7 @@ def flush_block(
     block, weights = gather(state.block), gather(state.weights)
     num_panels = len(block) * len(state.scatter)
     with jax.enable_x64(precision == "float64"):
-        z = jnp.moveaxis(block, 0, 1).reshape(block.shape[1], -1).astype(precision)
+        z = block.reshape(-1, block.shape[2]).T.astype(precision)
         weights = weights.reshape(-1).astype(precision)
         x, indicators = z[:num_features], z[num_features:]
         squares = jnp.concatenate([indicators**2, jnp.ones_like(x[:1])])

@@ -101,7 +101,7 @@ def gram_statistics(
         "origin": (num_features,),
         "sums": (2, num_features),
         "counts": (2, num_classes + 1),
-        "block": (num_devices, num_features + num_classes, places),
+        "block": (num_devices, places, num_features + num_classes),
         "weights": (num_devices, places),
         "num_filled": (),
     }
@@ -118,9 +118,9 @@ def gram_statistics(
         _check_shapes(responses, logits, num_features, num_classes)
         indicators = _predicted(logits) if labels == "predicted" else _true(batch, num_classes)
         weights = batch.get("weights", jnp.ones(responses.shape[:1], jnp.float32)).astype(jnp.float32)
-        rows = jnp.concatenate([responses.astype(jnp.float32), indicators], axis=1)
         # Padding may hold anything, NaN too, and NaN times 0 would stay.
-        rows = jnp.where(weights[:, None] == 0, 0, rows)
+        is_padding = weights[:, None] == 0
+        rows = [jnp.where(is_padding, 0, part) for part in (responses.astype(jnp.float32), indicators)]
         return collect(state, rows, weights, flush)
 
     def finish(state: Moments) -> Statistics:
