@@ -83,15 +83,14 @@ def measurements(config: Config, folder: Path) -> Iterator[list[str]]:
     """A row a reader: the best of the repetitions."""
     expected = None
     for name, read in readers(config, folder).items():
-        best = None
+        best, found = (np.inf, np.inf), np.zeros(0)
         for _ in range(config.repetitions):
             started, cpu = time.perf_counter(), time.process_time()
             found = read()
             seconds = (time.perf_counter() - started, time.process_time() - cpu)
-            best = seconds if best is None else tuple(map(min, best, seconds))
+            best = (min(best[0], seconds[0]), min(best[1], seconds[1]))
         expected = found if expected is None else expected
         assert np.array_equal(found, expected), name
-        assert best is not None
         in_processes = "" if "processes" in name else f"{len(found) / best[1]:.0f}"
         yield [name, f"{len(found) / best[0]:.0f}", in_processes]
 
@@ -151,11 +150,11 @@ def waiting(config: Config, folder: Path, size: tuple[int, int]) -> str:
             yield item
             asked = time.perf_counter()
 
-    def waited(update: Any, mesh: Any) -> Any:
-        step = compiled(update, mesh)
+    def waited(*arguments: Any) -> Any:
+        step = compiled(*arguments)
         return lambda *arguments: jax.block_until_ready(step(*arguments))
 
-    prefetched, compiled = loop._prefetched, loop._compiled
+    prefetched, compiled, total = loop._prefetched, loop._compiled, np.nan
     options = {"on_empty_class": "leave_out", "batch_size": config.batch_size, "labels": "true"}
     with replaced(loop, "_prefetched", timed), replaced(loop, "_compiled", waited):
         for _ in range(2):  # the first one compiles

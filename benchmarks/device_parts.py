@@ -192,7 +192,8 @@ def appearance_translation(run: Run) -> dict[str, Any]:
         os.environ["XLA_FLAGS"] = flags.strip()
     _keep_programs(run)
     end = time.monotonic() + run.seconds - 8
-    from experiments.appearance_translation import PRESETS, main, report_of, training_images
+    from experiments.appearance_translation import PRESETS, main, report_of
+    from experiments.appearance_translation_data import rendered_data
 
     config, ways = dataclasses.replace(PRESETS[run.preset][1], out=run.work, devices=1), (("flow",),)
     if run.preset == "accelerator":
@@ -201,7 +202,7 @@ def appearance_translation(run: Run) -> dict[str, Any]:
     configs = [dataclasses.replace(config, carriers=way) for way in ways]
     result: dict[str, Any] = {"device": device_facts(), "models": [], "errors": [], "seconds": {}}
     began = time.monotonic()
-    data = training_images(config)
+    data = rendered_data(config).training(split="train")
     result["seconds"]["rendering"] = time.monotonic() - began
     run.save(result)
     aside = 60.0  # beside training: compilation, scores, pictures; later as of the way before

@@ -69,7 +69,7 @@ def measurements(config: Config) -> Iterator[dict[str, Any]]:
     )
     compiled: list[float] = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **_: compiled.append(seconds) if event == COMPILED else None
+        lambda event, duration_secs, **_: compiled.append(duration_secs) if event == COMPILED else None
     )
     for name, method in methods.items():
         given = {"key": jax.random.key(0)} if "key" in METHODS[name].needs else {}

@@ -81,12 +81,15 @@ def passes(config: Config) -> Iterator[dict[str, Any]]:
         yield row(name, run, lambda gram: np.asarray(gram[:_CHECKED], np.float64))
     arrays = responses, logits, weights  # arguments: what a program closes over is copied into it
     best = best_precision()
-    ways = [(size, best) for size in config.batch_sizes]
+    ways: list[tuple[int, Any]] = [(size, best) for size in config.batch_sizes]
     if jax.default_backend() != "tpu":  # which has no float64
         ways.append((max(config.batch_sizes), "float32" if best == "float64" else "float64"))
     for batch_size, precision in ways:
         init, update, finish = gram_statistics(
-            lambda logits, x: (x, logits), m, config.num_classes, precision=precision
+            lambda logits, x: (x, logits),
+            m,
+            config.num_classes,
+            precision=precision,
         )
 
         @functools.partial(jax.jit, donate_argnums=0)
@@ -105,6 +108,10 @@ def passes(config: Config) -> Iterator[dict[str, Any]]:
             run,
             lambda state, finish=finish: finish(state).gram[:_CHECKED],
         )
+
+
+def _drawn_before(logits: Any, responses: Any) -> tuple[Any, Any]:
+    return responses, logits
 
 
 def solutions(config: Config) -> Iterator[dict[str, Any]]:

@@ -70,7 +70,7 @@ def _rows(name: str, kinds: list[str]) -> Iterator[tuple[Any, ...]]:
             yield dialect, "logits", relative_error(np.asarray(found), logits)
         if has_maps:
             targets = logits.argmax(1)
-            errors = _map_errors(network, LAYERS[name], apply, variables, images, targets)
+            errors, exact = _map_errors(network, LAYERS[name], apply, variables, images, targets), {}
             if max(errors.values()) > TOLERANCE:
                 with jax.enable_x64(True):
                     doubled = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), variables)

@@ -56,7 +56,7 @@ def _small(*arguments, **options) -> Case:
     return dataclasses.replace(_by_shapes(*arguments, **options), has_numbers=True)
 
 
-_K3IM_VIT = {"image_size": 224, "patch_size": 16, "dim": 192, "depth": 6, "heads": 3, "mlp_dim": 768}
+_K3IM_VIT: Any = {"image_size": 224, "patch_size": 16, "dim": 192, "depth": 6, "heads": 3, "mlp_dim": 768}
 _K3IM_SWIN = {
     "img_size": 32,
     "patch_size": 2,

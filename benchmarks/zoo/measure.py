@@ -38,6 +38,7 @@ NUM_PROBES = 16  # layers whose axes are compared with what a pixel reaches
 def by_shapes(case: Case, built: Built) -> dict[str, Any]:
     """What tracing alone tells, for several sizes of a batch: it must not depend on them."""
     found: dict[str, Any] = {}
+    table, images = LayerTable(()), None
     for batch in case.batches:
         images = jax.ShapeDtypeStruct((batch, case.size, case.size, 3), jnp.float32)
         started = time.process_time()
@@ -150,7 +151,7 @@ def _fields(probes: list[Layer], differs: dict[str, Any], row: int, column: int)
     """Where the change of a pixel arrived, beside where the layer table says."""
     mixed, missed, exact, wide = [], [], [], []
     for layer in probes:
-        reached = np.asarray(channels_last(differs[layer.name], layer)).any(-1)
+        reached: np.ndarray = np.any(channels_last(differs[layer.name], layer), axis=-1)
         claimed = np.zeros(reached.shape[1:], bool)
         for r, c in np.ndindex(*claimed.shape):
             top, left, bottom, right = layer.visible(r, c)

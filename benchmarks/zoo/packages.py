@@ -87,7 +87,8 @@ def flaxmodels(network: str, size: int) -> Built:
 
 def flaim(network: str, size: int) -> Built:
     """`flaim` in Flax Linen."""
-    jax.random.KeyArray = jax.Array  # the name of 2023 for the type, in its annotations
+    names: Any = jax.random
+    names.KeyArray = jax.Array  # the name of 2023 for the type, in its annotations
     import flaim.models.factory
 
     options = dict(flaim.models.factory.CONFIGS[network])
@@ -157,9 +158,10 @@ def _put_back_equinox_experimental() -> None:
             scale = self.weight * jax.lax.rsqrt(self.variance + self.eps)
             return (x - self.mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
 
-    module = types.ModuleType("equinox.experimental")
+    package: Any = eqx
+    module: Any = types.ModuleType("equinox.experimental")
     module.BatchNorm = BatchNorm
-    eqx.experimental = sys.modules["equinox.experimental"] = module
+    package.experimental = sys.modules["equinox.experimental"] = module
 
 
 def jimm(network: str, size: int, **options: Any) -> Built:
