@@ -85,12 +85,7 @@ def passes(config: Config) -> Iterator[dict[str, Any]]:
     if jax.default_backend() != "tpu":  # which has no float64
         ways.append((max(config.batch_sizes), "float32" if best == "float64" else "float64"))
     for batch_size, precision in ways:
-        init, update, finish = gram_statistics(
-            lambda logits, x: (x, logits),
-            m,
-            config.num_classes,
-            precision=precision,
-        )
+        init, update, finish = gram_statistics(_as_drawn, m, config.num_classes, precision=precision)
 
         @functools.partial(jax.jit, donate_argnums=0)
         def step(state, start, arrays, batch_size=batch_size, update=update):
@@ -110,7 +105,7 @@ def passes(config: Config) -> Iterator[dict[str, Any]]:
         )
 
 
-def _drawn_before(logits: Any, responses: Any) -> tuple[Any, Any]:
+def _as_drawn(logits: Any, responses: Any) -> tuple[Any, Any]:
     return responses, logits
 
 
