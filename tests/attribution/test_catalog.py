@@ -454,6 +454,27 @@ def test_options_go_to_the_methods_that_have_them():
 # ------------------------------------------------------------------------------------------- scores
 
 
+@pytest.mark.parametrize("score", [vx.logit, vx.probability, vx.margin, vx.against(0), vx.binary])
+def test_a_traced_target_that_is_no_class_gives_nan_and_no_other_class(score):
+    """Concrete ones are refused; a gather would take the nearest class, or count from the end."""
+    outputs, targets = jnp.array([[0.5, -1.0]] * 4), jnp.array([1, 2, -1, 0])
+    outputs = outputs[:, 0] if score is vx.binary else outputs
+    gradients = jax.jit(jax.grad(lambda x, t: score(x, t).sum()))(outputs, targets)
+    is_finite = np.isfinite(gradients).reshape(4, -1).all(1)
+    assert is_finite.tolist() == [True, False, False, True]
+
+
+def test_what_a_target_is_held_against_is_checked():
+    given = (lambda v, x: x.mean((1, 2)) @ v, jnp.eye(3), jnp.full((2, 4, 4, 3), 0.5), 0)
+    for other in (-1, np.array([0.5, 1.0])):
+        with pytest.raises(ValueError, match=r"other is .*: expected a class, an integer from 0 on"):
+            vx.against(other)
+    with pytest.raises(ValueError, match=r"score is against\(9\): expected a class from 0 to 2"):
+        vx.gradient(*given, score=vx.against(9))
+    with pytest.raises(ValueError, match=r"other has shape \(3,\): expected one class, or one for each of"):
+        vx.gradient(*given, score=vx.against([0, 1, 2]))
+
+
 def test_scores_against_numpy():
     logits, targets = GENERATOR.normal(size=(4, 5)), np.array([0, 4, 2, 2])
     own = logits[np.arange(4), targets]

@@ -150,6 +150,58 @@ def test_mistakes_are_named(source):
         evaluate({"wild": wild}, "mask_auc", apply, WEIGHTS, without)
 
 
+def test_a_bootstrap_that_cannot_be_is_refused(source):
+    call = functools.partial(evaluate, {"wild": wild}, "sparseness", apply, WEIGHTS, source=source)
+    with pytest.raises(ValueError, match=r"coverage is 95.0: expected a number in \(0, 1\), as 0.95"):
+        call(coverage=95.0)
+    with pytest.raises(ValueError, match="num_resamples is 0: expected at least 1"):
+        call(num_resamples=0)
+    with pytest.raises(ValueError, match="source: it holds no image"):
+        call(source=ArraySource(IMAGES[:0], np.zeros(0, int), class_names=("a",)))
+
+
+class Own:
+    """A source of one's own, which says nothing of what it was asked for."""
+
+    class_names = ("a",)
+
+    def __init__(self, **arrays):
+        self.arrays = {"images": IMAGES, "labels": np.zeros(NUM_IMAGES, np.int32), "masks": MASKS} | arrays
+
+    def __len__(self):
+        return len(self.arrays["images"])
+
+    def __getitem__(self, indices):
+        return {name: values[indices] for name, values in self.arrays.items()}
+
+
+def test_what_a_source_of_ones_own_gives_is_checked(caplog):
+    def call(**arrays):
+        return evaluate({"wild": wild}, ["relevance_rank", "sparseness"], apply, WEIGHTS, Own(**arrays))
+
+    with pytest.raises(ValueError, match=r"images go from .*: expected .*divide 8-bit images by 255"):
+        call(images=IMAGES * 255)
+    with pytest.raises(ValueError, match="source: 5 of 5 images have 'masks' outside"):
+        call(masks=MASKS * 255)
+    with pytest.raises(ValueError, match=r"source: masks of shape \(5, 8, 8\): expected \(5, 16, 16\)"):
+        call(masks=MASKS[:, ::2, ::2])
+    with pytest.raises(ValueError, match="source: 1 of 5 images have 'targets' that are no class"):
+        call(targets=np.array([0, 1, 2, 1, 0]))
+    found = call(masks=MASKS * (np.arange(NUM_IMAGES) > 1)[:, None, None])
+    assert [len(of["wild"]) for of in found.values.values()] == [NUM_IMAGES - 2, NUM_IMAGES]
+    assert "2 of 5 images have a mask without a region and are left out of relevance_rank" in caplog.text
+
+
+def test_one_image_has_no_interval():
+    one = ArraySource(IMAGES[:1], np.zeros(1, int), class_names=("a",))
+    found = evaluate({"wild": wild, "input_x_gradient": input_x_gradient}, "sparseness", apply, WEIGHTS, one)
+    assert np.isnan([*found.intervals("sparseness").values()]).all()
+    assert np.isnan(found.ranking("sparseness").share_changed)
+    assert "[" not in str(found)
+    assert json.loads(found.to_json())["metrics"]["sparseness"]["intervals"]["wild"] == [None, None]
+    assert not found.differences("sparseness", "wild")["input_x_gradient"].is_above
+
+
 def test_the_page_of_metrics_has_each():
     page = (Path(__file__).parents[2] / "docs/metrics.md").read_text("utf-8")
     assert [name for name in METRICS if f"`{name}`" not in page] == []

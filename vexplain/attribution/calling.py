@@ -21,7 +21,7 @@ from jax.core import Tracer
 
 from vexplain._checks import as_classes, check_image_form, check_range
 from vexplain._keeping import Store, avals, identity, kept
-from vexplain.attribution.scores import Score, logit, num_classes_of, predicted_targets
+from vexplain.attribution.scores import Score, check_score, logit, num_classes_of, predicted_targets
 from vexplain.transforms import Rule, Rules, with_rules
 
 _Before = Callable[[dict[str, Any]], dict[str, Any]]
@@ -341,6 +341,7 @@ def _outputs(call: _Call, variables: Any, images: Any) -> Any:
 
 def _as_targets(score: Any, targets: Any, count: int, outputs: Any) -> Any:
     """Targets as arrays with a leading batch axis; left out, they stay so."""
+    check_score(score, outputs)
     num_classes = num_classes_of(score, outputs)
     if targets is None:
         return None

@@ -5,12 +5,13 @@ embedding. The ones here take class scores, (batch, classes), and the classes to
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from vexplain.typing import AnyArray, Array, Float, Shaped
 
@@ -18,7 +19,7 @@ Score = Callable[[Any, Any], Float[Array, " batch"]]
 
 
 def logit(outputs: Any, targets: Any) -> Float[Array, " batch"]:
-    """Returns the output of each target class.
+    """Returns the output of each target class; NaN, with its derivative, for a target that is no class.
 
     Args:
         outputs: (batch, classes), two classes or more.
@@ -31,7 +32,9 @@ def logit(outputs: Any, targets: Any) -> Float[Array, " batch"]:
         >>> print(logit(jnp.array([[1.0, 2.0], [3.0, 5.0]]), jnp.array([0, 1])))
         [1. 5.]
     """
-    return jnp.take_along_axis(class_outputs(outputs), targets[:, None], axis=1)[:, 0]
+    num_classes = class_outputs(outputs).shape[1]
+    found = jnp.take_along_axis(outputs, targets[:, None], axis=1, mode="clip")[:, 0]
+    return found * _one_of(targets, num_classes)
 
 
 def probability(outputs: Any, targets: Any) -> Float[Array, " batch"]:
@@ -69,16 +72,25 @@ def margin(outputs: Any, targets: Any) -> Float[Array, " batch"]:
     return own - (outputs.sum(1) - own) / (outputs.shape[1] - 1)
 
 
-def against(other: int | Shaped[Any, " batch"]) -> Score:
+def against(other: int | Sequence[int] | Shaped[Any, " batch"]) -> Score:
     """Returns the score: the output of each target class less that of another class.
 
     Args:
         other: the class that it is held against, an integer or (batch,) of them.
 
+    Raises:
+        ValueError: it is no integer, or negative.
+
     Example:
         >>> print(against(0)(jnp.array([[1.0, 2.0, 6.0]]), jnp.array([2])))
         [5.]
     """
+    if not isinstance(other, Tracer):
+        classes = np.asarray(other)
+        if classes.dtype.kind not in "iu" or classes.ndim > 1 or (classes < 0).any():
+            raise ValueError(
+                f"other is {other!r}: expected a class, an integer from 0 on, or one an image, (batch,)"
+            )
     return _Against(other)
 
 
@@ -114,7 +126,7 @@ def binary(outputs: Any, targets: Any) -> Float[Array, " batch"]:
         >>> print(binary(jnp.array([3.0, 4.0]), jnp.array([1, 0])))
         [ 3. -4.]
     """
-    return jnp.where(targets == 1, 1, -1) * _one_output(outputs)
+    return jnp.where(targets == 1, 1, -1) * _one_output(outputs) * _one_of(targets, 2)
 
 
 def class_outputs(outputs: Any) -> Any:
@@ -146,6 +158,14 @@ def num_classes_of(score: Score, outputs: Any) -> int | None:
     return None
 
 
+def check_score(score: Score, outputs: Any) -> None:
+    """Raises ValueError where a score holds the target against what is no class of the network."""
+    if isinstance(score, _Against) and not isinstance(score.other, Tracer):
+        num_classes, others = class_outputs(outputs).shape[1], np.asarray(score.other)
+        if (others >= num_classes).any():
+            raise ValueError(f"score is against({score.other}): expected a class from 0 to {num_classes - 1}")
+
+
 def predicted_targets(score: Score, outputs: Any) -> Any:
     """Returns the predicted classes where the outputs are class scores; else `None`: no targets.
 
@@ -167,6 +187,11 @@ class _Against:
     other: Any
 
     def __call__(self, outputs: Any, targets: Any) -> Float[Array, " batch"]:
+        if np.shape(self.other) not in ((), targets.shape):
+            raise ValueError(
+                f"other has shape {np.shape(self.other)}: expected one class, or one for each of the "
+                f"{len(targets)} images"
+            )
         others = jnp.broadcast_to(jnp.asarray(self.other), targets.shape)
         return logit(outputs, targets) - logit(outputs, others)
 
@@ -184,6 +209,11 @@ class _Similarity:
                 "embeddings (batch, size) and a vector (size,), or one an image, (batch, size)"
             )
         return (_unit(outputs) * _unit(jnp.asarray(self.vector))).sum(-1)
+
+
+def _one_of(targets: Any, num_classes: int) -> Any:
+    """1, or NaN for what is no class: as a factor it spoils the derivative too, where targets are traced."""
+    return jnp.where((targets >= 0) & (targets < num_classes), 1.0, jnp.nan)
 
 
 def _unit(vectors: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vexplain._checks import check_positive
+from vexplain._checks import check_image_form, check_images, check_positive
 from vexplain.datasets.sources import ArraySource, Source, as_eight_bits
 from vexplain.typing import Batch
 
@@ -74,7 +74,7 @@ def epoch_batches(source: Source, batch_size: int) -> tuple[Batches, int]:
     def read(t: int, rows: np.ndarray) -> Batch:
         places = t * batch_size + rows
         counts = places < size
-        batch = source[np.where(counts, places, 0)]
+        batch = _asked(source, np.where(counts, places, 0))
         weights = np.asarray(batch.get("weights", np.float32(1)))  # 0 where a source has no such image
         return {**batch, "weights": (counts * weights).astype(np.float32)}
 
@@ -95,7 +95,7 @@ def shuffled_batches(source: Source, batch_size: int, *, seed: int) -> tuple[Bat
         raise ValueError(f"batch_size is {batch_size}: the source has only {len(source)} examples")
 
     def read(t: int, rows: np.ndarray) -> Batch:
-        return source[shuffled_indices(len(source), batch_size, t, (seed,))[rows]]
+        return _asked(source, shuffled_indices(len(source), batch_size, t, (seed,))[rows])
 
     return Batches(batch_size, read, (source,)), len(source) // batch_size
 
@@ -128,6 +128,17 @@ def in_memory(source: Source, *, batch_size: int = 64, progress: Callable[[Any],
     images, labels, masks = found.pop("images"), found.pop("labels"), found.pop("masks", None)
     found.pop("indices", None)  # places in memory are the indices now
     return ArraySource(images, labels, masks, class_names=source.class_names, extras=found)
+
+
+def _asked(source: Source, places: np.ndarray) -> Batch:
+    """The batch of a source, which need not say itself what it was asked for, and is checked."""
+    batch = {"indices": places.astype(np.int32), **source[places]}
+    if not isinstance(source, ArraySource):  # whose images were checked when it was made
+        images = np.asarray(batch["images"])
+        check_image_form(images)
+        counts = np.asarray(batch.get("weights", np.ones(len(images)))) > 0
+        check_images(images if counts.all() else images[counts])
+    return batch
 
 
 def _check_size(source: Source, batch_size: int) -> None:

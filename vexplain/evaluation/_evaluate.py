@@ -6,6 +6,7 @@ images.
 
 import functools
 import inspect
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,12 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain._checks import check_positive
 from vexplain.attribution import Score as ScoreOfOutputs
 from vexplain.attribution import logit
 from vexplain.attribution.scores import predicted_targets
 from vexplain.catalog import MethodFn, Methods, as_methods
 from vexplain.datasets import Source
 from vexplain.evaluation._evaluation import Evaluation
+from vexplain.evaluation.comparison import check_resampling
 from vexplain.evaluation.explained_network import (
     SIGNS,
     ExplainedNetwork,
@@ -33,12 +36,17 @@ from vexplain.evaluation.scores import raise_for_not_finite
 from vexplain.streaming import Checkpoint, fold_epoch
 from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Variables
 
+_LOG = logging.getLogger(__name__)
+
 
 class _State(NamedTuple):
     values: dict[str, Float[Array, "images methods"]]
     weights: Float[Array, " images"]
     num_rows: Int[Array, ""]
     num_not_finite: Int[Array, " methods"]
+    num_bad_targets: Int[Array, ""]
+    num_bad_masks: Int[Array, ""]
+    num_empty_masks: Int[Array, ""]
 
 
 def evaluate(
@@ -84,7 +92,10 @@ def evaluate(
     Raises:
         KeyError: there is no method or metric of a name.
         ValueError: a metric needs masks that the source does not have, or an option that was not filled in,
-            or returned something else than one value an image; maps are not finite.
+            or returned something else than one value an image; maps are not finite; targets are no classes,
+            masks are not in [0, 1].
+
+    Images with an empty mask are left out of the metrics that need masks, with a warning.
 
     Example:
         >>> from vexplain.datasets import ArraySource
@@ -100,13 +111,20 @@ def evaluate(
     functions, chosen, by_sign = as_methods(methods), as_metrics(metrics), dict(signs or {})
     check_signs(by_sign, tuple(functions))
     _check_options(chosen)
-    count, names = len(source), tuple(functions)
+    check_positive(batch_size=batch_size)
+    check_resampling(num_resamples, coverage)
+    if not (count := len(source)):
+        raise ValueError("source: it holds no image")
+    names = tuple(functions)
     zero = jnp.zeros((), jnp.int32)
     state = _State(
         {name: jnp.zeros((count, len(names))) for name in chosen},
         jnp.zeros(count),
         zero,
         jnp.zeros(len(names), jnp.int32),
+        zero,
+        zero,
+        zero,
     )
 
     def update(state: _State, batch: Batch, network: ExplainedNetwork) -> _State:
@@ -114,9 +132,10 @@ def evaluate(
         images = jnp.asarray(batch["images"])
         counts = jnp.asarray(batch.get("weights", jnp.ones(len(images)))) > 0
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["indices"])
-        targets = batch.get("targets")
+        targets, outputs = batch.get("targets"), apply(network.variables, images)
+        bad_targets = _out_of_range(targets, outputs)
         if targets is None:
-            targets = predicted_targets(score, apply(network.variables, images))
+            targets = predicted_targets(score, outputs)
         raw = attributions_of(apply, functions, network, Sample(images, targets, keys), score)
         given = {
             "apply": apply,
@@ -128,6 +147,10 @@ def evaluate(
             "key": keys,
         }
         found = _measured(chosen, functions, network, given, raw, by_sign)
+        is_empty = ~jnp.asarray(batch["masks"]).any((1, 2)) if "masks" in batch else jnp.zeros((), bool)
+        for name, metric in chosen.items():
+            if "masks" in metric.needs:
+                found[name] = jnp.where(is_empty, jnp.nan, found[name])
         rows = state.num_rows + jnp.arange(len(images))
         is_finite = jnp.stack([jnp.isfinite(m).all(tuple(range(1, m.ndim))) for m in raw.values()])
         return _State(
@@ -135,6 +158,9 @@ def evaluate(
             state.weights.at[rows].set(counts.astype(state.weights.dtype), mode="drop"),
             state.num_rows + len(images),
             state.num_not_finite + (counts & ~is_finite).sum(1),
+            state.num_bad_targets + (counts & bad_targets).sum(),
+            state.num_bad_masks + (counts & _no_coverage(batch.get("masks"))).sum(),
+            state.num_empty_masks + (counts & is_empty).sum(),
         )
 
     state = fold_epoch(
@@ -147,7 +173,19 @@ def evaluate(
         description=description,
     )
     is_scored = np.asarray(state.weights) > 0
+    for num_bad, what in (
+        (state.num_bad_targets, "'targets' that are no class of the network"),
+        (state.num_bad_masks, "'masks' outside [0, 1]"),
+    ):
+        if num_bad:
+            raise ValueError(f"source: {int(num_bad)} of {int(is_scored.sum())} images have {what}")
     raise_for_not_finite(dict(zip(names, state.num_not_finite, strict=True)), int(is_scored.sum()))
+    of_masks = [name for name, metric in chosen.items() if "masks" in metric.needs]
+    if of_masks and state.num_empty_masks:
+        _LOG.warning(
+            "%d of %d images have a mask without a region and are left out of %s",
+            *(int(state.num_empty_masks), int(is_scored.sum()), ", ".join(of_masks)),
+        )
     values = {}
     for name in chosen:
         of_metric = np.asarray(state.values[name], np.float64)[is_scored]
@@ -215,7 +253,22 @@ def _check_options(metrics: Mapping[str, Metric]) -> None:
                 )
 
 
+def _out_of_range(targets: Any, outputs: Any) -> Array:
+    """Which targets are no class, where they are classes; a gather would take the nearest one instead."""
+    is_classes = getattr(outputs, "ndim", 0) == 2 and getattr(targets, "ndim", 0) == 1
+    if not is_classes or not jnp.issubdtype(targets.dtype, jnp.integer):
+        return jnp.zeros((), bool)
+    return (targets < 0) | (targets >= outputs.shape[1])
+
+
+def _no_coverage(masks: Any) -> Array:
+    """Which masks hold something else than numbers in [0, 1]."""
+    return jnp.zeros((), bool) if masks is None else ~((masks >= 0) & (masks <= 1)).all((1, 2))
+
+
 def _check_batch(batch: Batch, metrics: Mapping[str, Metric]) -> None:
+    if "masks" in batch and batch["masks"].shape != (shape := batch["images"].shape[:3]):
+        raise ValueError(f"source: masks of shape {batch['masks'].shape}: expected {shape}, as images have")
     for name, metric in metrics.items():
         if "masks" in metric.needs and "masks" not in batch:
             raise ValueError(

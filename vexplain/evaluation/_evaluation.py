@@ -14,8 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain._files import plain_json
 from vexplain._text import aligned, html_table
-from vexplain.evaluation.comparison import Difference, bootstrap_means, compare
+from vexplain.evaluation.comparison import (
+    Difference,
+    bootstrap_means,
+    check_resampling,
+    compare,
+)
 from vexplain.evaluation.metrics import Metric
 from vexplain.evaluation.scores import Score
 
@@ -25,10 +31,10 @@ class Ranking(NamedTuple):
 
     methods: tuple[str, ...]
     ranks: dict[str, tuple[float, float]]  # by method, the interval of its rank, from 1
-    changes: dict[
-        tuple[str, str], float
-    ]  # by neighbors, the share of resamplings in which they change places
-    share_changed: float  # of the resamplings with any change of the order
+    changes: dict[tuple[str, str], float]  # by neighbors, the share of resamplings that swap them
+    share_changed: (
+        float  # of the resamplings with any change of the order; NaN of a single image, and all above
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +58,9 @@ class Evaluation:
     coverage: float = 0.95
     seed: int = 0
 
+    def __post_init__(self):
+        check_resampling(self.num_resamples, self.coverage)
+
     @property
     def methods(self) -> tuple[str, ...]:
         return tuple(next(iter(self.values.values())))
@@ -62,7 +71,7 @@ class Evaluation:
         return float(values.mean()) if len(values) else float("nan")
 
     def intervals(self, metric: str) -> dict[str, tuple[float, float]]:
-        """The percentile bootstrap interval of the mean, by method."""
+        """The percentile bootstrap interval of the mean, by method; NaN where there is a single image."""
         means = self._resampled(metric)
         levels = [(1 - self.coverage) / 2, (1 + self.coverage) / 2]
         low, high = np.quantile(means, levels, axis=0)
@@ -84,8 +93,9 @@ class Evaluation:
         sign = -1 if self.metrics[metric].is_better == "higher" else 1
         order = np.argsort([sign * self.mean(metric, name) for name in names], kind="stable")
         sorted_means = sign * means[:, order]
-        inverted = sorted_means[:, 1:] < sorted_means[:, :-1]
+        inverted = np.where(np.isnan(means[0, 0]), np.nan, sorted_means[:, 1:] < sorted_means[:, :-1])
         places = (sorted_means[:, :, None] > sorted_means[:, None, :]).sum(2) + 1
+        places = np.where(np.isnan(means[0, 0]), np.nan, places)
         levels = [(1 - self.coverage) / 2, (1 + self.coverage) / 2]
         low, high = np.quantile(places, levels, axis=0)
         sorted_names = tuple(names[n] for n in order)
@@ -94,7 +104,7 @@ class Evaluation:
             sorted_names,
             {name: (float(low[n]), float(high[n])) for n, name in enumerate(sorted_names)},
             {pair: float(inverted[:, n].mean()) for n, pair in enumerate(neighbors)},
-            float(inverted.any(1).mean()),
+            float(inverted.max(1, initial=0).mean()),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,7 +132,7 @@ class Evaluation:
         return facts | {"metrics": found}
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2)
+        return json.dumps(plain_json(self.to_dict()), indent=2)
 
     def __str__(self) -> str:
         header, rows = self._table()
@@ -142,12 +152,14 @@ class Evaluation:
                 columns.append([*("undefined" for _ in self.methods), ""])
                 continue
             intervals, ranking = self.intervals(metric), self.ranking(metric)
+            is_known = len(self._of(metric)[self.methods[0]]) > 1
             cells = [
-                f"{self.mean(metric, name):.3g} [{intervals[name][0]:.3g}, {intervals[name][1]:.3g}]"
+                f"{self.mean(metric, name):.3g}"
+                + (f" [{intervals[name][0]:.3g}, {intervals[name][1]:.3g}]" if is_known else "")
                 + (" *" if name == ranking.methods[0] else "")
                 for name in self.methods
             ]
-            columns.append([*cells, f"{ranking.share_changed:.0%}"])
+            columns.append([*cells, f"{ranking.share_changed:.0%}" if is_known else "one image"])
         names = [*self.methods, "order changes"]
         return header, [list(row) for row in zip(names, *columns, strict=True)]
 
@@ -157,10 +169,11 @@ class Evaluation:
         return self.values[metric]
 
     def _resampled(self, metric: str) -> np.ndarray:
-        """The means of each resampling, (resamples, methods)."""
+        """The means of each resampling, (resamples, methods); NaN of a single image."""
         values = np.stack(list(self._of(metric).values()), axis=1)
         if not len(values):
             raise ValueError(f"metric {metric!r} is undefined for every image")
         key = jax.random.key(self.seed)
         strata = [jnp.asarray(values, jnp.float32)]
-        return np.asarray(bootstrap_means(key, strata, num_resamples=self.num_resamples), np.float64)
+        means = np.asarray(bootstrap_means(key, strata, num_resamples=self.num_resamples), np.float64)
+        return means if len(values) > 1 else np.full_like(means, np.nan)

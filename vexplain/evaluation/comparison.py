@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vexplain._checks import check_positive
 from vexplain.evaluation.scores import SCORES, Score
 from vexplain.typing import Array, Float, Key
 
@@ -67,6 +68,7 @@ def compare(
         >>> round(difference.mean, 3), difference.is_below
         (-0.25, True)
     """
+    check_resampling(num_resamples, coverage)
     if not tasks:
         raise ValueError("tasks is empty: expected the scores of one or more")
     for name, scores in tasks.items():
@@ -92,6 +94,17 @@ def compare(
     }
 
 
+def check_resampling(num_resamples: int, coverage: float) -> None:
+    """Raises ValueError unless both may be those of a bootstrap interval."""
+    check_positive(num_resamples=num_resamples)
+    _check_coverage(coverage)
+
+
+def _check_coverage(coverage: float) -> None:
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage is {coverage}: expected a number in (0, 1), as 0.95")
+
+
 @functools.partial(jax.jit, static_argnames=("num_resamples", "coverage"))
 def bootstrap_intervals(
     key: Key,
@@ -107,7 +120,7 @@ def bootstrap_intervals(
     The examples of each stratum are drawn again within it, with replacement and the same for all columns;
     the interval leaves (1 - coverage) / 2 of the means out on each side. With the differences of two methods
     on the same images in a column it is a paired bootstrap, and an interval without 0 is a difference at the
-    level 1 - coverage.
+    level 1 - coverage. A stratum of a single example says nothing of its spread: then intervals are NaN.
 
     Args:
         strata: (examples, columns) of each stratum, for instance of each data set, one or more; examples may
@@ -123,9 +136,11 @@ def bootstrap_intervals(
         >>> print(bootstrap_intervals(jax.random.key(0), [differences])[0])
         [2. 2.]
     """
+    check_resampling(num_resamples, coverage)
     means = bootstrap_means(key, strata, num_resamples=num_resamples)
     levels = jnp.array([(1 - coverage) / 2, (1 + coverage) / 2])
-    return jnp.quantile(means, levels, axis=0).T
+    intervals = jnp.quantile(means, levels, axis=0).T
+    return intervals if min(map(len, strata)) > 1 else jnp.full_like(intervals, jnp.nan)
 
 
 @functools.partial(jax.jit, static_argnames="num_resamples")
@@ -184,8 +199,7 @@ def wilson_interval(
         >>> round(float(low), 3), float(high)
         (0.722, 1.0)
     """
-    if not 0 < coverage < 1:
-        raise ValueError(f"coverage is {coverage}: expected a number in (0, 1)")
+    _check_coverage(coverage)
     k, n = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
     if not ((k >= 0) & (k <= n)).all():
         raise ValueError(f"successes is {successes} of trials {trials}: expected 0 to trials")
