@@ -4,17 +4,19 @@
     python -m benchmarks.methods --size 64 --batch-size 20
 
     python -m benchmarks.methods --network resnet18 --size 64 --batch-size 1
+    python -m benchmarks.methods --network resnet50 --size 224 --batch-size 4 --repetitions 1
 
 Prints a row a method: seconds and compilations of the first call, those of the second call with other images,
-and images a second (best of the repetitions). Weights are random and the features of each class are drawn:
-neither changes the cost. SmoothGrad, integrated and expected gradients take 25 gradients, occlusion a window
-of an eighth at steps of half that; RISE, LIME and KernelSHAP take 250 masks, and Shapley sampling 4 orders of
-64 patches.
+images a second (best of the repetitions), and on Linux by how much the resident set of the process grows at
+most in the second call. Weights are random and the features of each class are drawn: neither changes the cost.
+SmoothGrad, integrated and expected gradients take 25 gradients, occlusion a window of an eighth at steps of
+half that; RISE, LIME and KernelSHAP take 250 masks, and Shapley sampling 4 orders of 64 patches.
 """
 
 import dataclasses
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +31,7 @@ from vexplain.transforms import layers
 
 NUM_CLASSES, NUM_RELEVANT = 6, 4
 COMPILED = "/jax/core/compile/backend_compile_duration"
+_LARGEST = Path("/proc/self/clear_refs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +50,15 @@ def main(config: Config) -> dict[str, float]:
     rows = []
     for row in measurements(config):
         shown = [row["method"], f"{row['first']:.2f}", str(row["compilations"]), f"{row['second']:.3f}"]
-        rows.append([*shown, str(row["compilations_again"]), f"{row['images_per_second']:.1f}"])
+        memory = "" if row["memory_mb"] is None else f"{row['memory_mb']:,.0f}"
+        rows.append([*shown, str(row["compilations_again"]), f"{row['images_per_second']:.3g}", memory])
         print(*rows[-1], sep="  ", flush=True)
     device = jax.devices()[0].device_kind
     print(f"\n{config.network}, {config.size} px, batch {config.batch_size}, {device}\n")
     header = ["method", "first call, s", "compilations", "second call, s", "compilations", "images a second"]
+    header.append("memory, MB")
     print(aligned(header, rows))
-    return {name: float(rate) for name, *_, rate in rows}
+    return {row[0]: float(row[5]) for row in rows}
 
 
 def measurements(config: Config) -> Iterator[dict[str, Any]]:
@@ -73,10 +78,12 @@ def measurements(config: Config) -> Iterator[dict[str, Any]]:
     )
     for name, method in methods.items():
         given = {"key": jax.random.key(0)} if "key" in METHODS[name].needs else {}
-        calls = []
-        for n in (0, 1, *[1] * config.repetitions):
+        calls, memory = [], None
+        for call, n in enumerate((0, 1, *[1] * config.repetitions)):
             compiled.clear()
+            before = _reset_largest() if call == 1 else None
             calls.append((seconds_of(method, apply, variables, images[n], **given), len(compiled)))
+            memory = memory if before is None else (_resident("VmHWM") - before) / 2**10
         (first, num_first), (second, num_second), *rest = calls
         yield {
             "method": name,
@@ -85,6 +92,7 @@ def measurements(config: Config) -> Iterator[dict[str, Any]]:
             "second": second,
             "compilations_again": num_second,
             "images_per_second": config.batch_size / min(seconds for seconds, _ in rest),
+            "memory_mb": memory,
         }
 
 
@@ -111,6 +119,19 @@ def seconds_of(method, *arguments, **options) -> float:
     started = time.perf_counter()
     jax.block_until_ready(method(*arguments, **options))
     return time.perf_counter() - started
+
+
+def _reset_largest() -> float | None:
+    """The resident set, kB, which is now the largest one too; `None` where no Linux counts it."""
+    if not _LARGEST.exists():
+        return None
+    _LARGEST.write_text("5")
+    return _resident("VmRSS")
+
+
+def _resident(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(name)))
 
 
 if __name__ == "__main__":
