@@ -6,11 +6,12 @@
     python -m benchmarks.methods --network resnet18 --size 64 --batch-size 1
     python -m benchmarks.methods --network resnet50 --size 224 --batch-size 4 --repetitions 1
 
-Prints a row a method: seconds and compilations of the first call, those of the second call with other images,
-images a second (best of the repetitions), and on Linux how much the resident set of the process grows
-at most in the second call. Weights are random and the features of each class are drawn: neither changes the
-cost. SmoothGrad, integrated and expected gradients take 25 gradients, occlusion a window of an eighth at steps of
-half that; RISE, LIME and KernelSHAP take 250 masks, and Shapley sampling 4 orders of 64 patches.
+Prints a row a method: seconds and compilations of the first call, those of the second call with other
+images, images a second (best of the repetitions), and on Linux how much the resident set of the process
+grows at most in the second call. Weights are random and the features of each class are drawn: neither
+changes the cost. SmoothGrad, integrated and expected gradients take 25 gradients, occlusion a window of an
+eighth at steps of half that; RISE, LIME and KernelSHAP take 250 masks, and Shapley sampling 4 orders of 64
+patches.
 """
 
 import dataclasses
