@@ -63,8 +63,7 @@ def write_figures_and_report(
         settings=metrics["settings"],
         versions=package_versions(_PACKAGES) | {"devices": device_names()},
     )
-    save_pictures(config.out / "figures", report)
-    return write_report(config.out / "report.html", report)
+    return write_report(config.out / "report.html", save_pictures(config.out / "figures", report))
 
 
 def _images() -> Section:
