@@ -20,7 +20,7 @@ from experiments.shape_translation_scores import (
 from vexplain.datasets import unpaired_batches
 from vexplain.datasets.shape_swap import ShapeSwapSource, paired_test
 from vexplain.streaming import CheckpointError, TrainingDiverged
-from vexplain.translation import collapse, cycle_scores
+from vexplain.translation import collapse, cycle_scores, without_truth
 
 SMOKE = dataclasses.replace(shape_translation.PRESETS["smoke"][1], devices=2)
 
@@ -31,6 +31,7 @@ def equal_trainings_share_a_program():
     optimizer = shape_translation.optimizer_of(SMOKE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shape_translation, "optimizer_of", lambda config: optimizer)
+        patch.setattr(without_truth, "_BATCH", SMOKE.num_pairs)  # else 8 images are filled up to 50
         yield
 
 
