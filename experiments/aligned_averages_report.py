@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vexplain.figures import style
-from vexplain.figures.images import pixels, show
-from vexplain.figures.sheet import place, write
+from vexplain.figures.images import pixels, tile
+from vexplain.figures.sheet import write
 
 _WAYS = {
     "none": "none (paper)",
@@ -52,8 +52,8 @@ def sheet(rows: Sequence[Mapping[str, Any]], pictures: Sequence[Sequence[np.ndar
         top = _MARGIN + n // _COLUMNS * _BAND
         write(figure, left, top, row["feature"], width=_TILE, fontsize=8)
         write(figure, left, top + 0.15, row["class"], width=_TILE, fontsize=7, color=style.MUTED)
-        show(place(figure, left, top + 0.32, _TILE, _TILE), pixels(images[0]))
-        show(place(figure, left, top + 0.32 + _TILE + _GAP, _TILE, _TILE), pixels(images[1]))
+        tile(figure, left, top + 0.32, _TILE, _TILE, pixels(images[0]))
+        tile(figure, left, top + 0.32 + _TILE + _GAP, _TILE, _TILE, pixels(images[1]))
     return figure
 
 

@@ -86,8 +86,7 @@ def write_appearance_report(
         settings=metrics["settings"],
         versions=package_versions(PACKAGES) | {"devices": device_names()},
     )
-    save_pictures(config.out / "figures", report)
-    return write_report(config.out / "report.html", report)
+    return write_report(config.out / "report.html", save_pictures(config.out / "figures", report))
 
 
 def _title(metrics: Mapping[str, Any]) -> str:

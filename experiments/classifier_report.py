@@ -68,8 +68,7 @@ def write_classifier_report(
         settings=metrics["settings"],
         versions=package_versions(PACKAGES) | {"devices": device_names()},
     )
-    save_pictures(out / "figures", report)
-    return write_report(out / "report.html", report)
+    return write_report(out / "report.html", save_pictures(out / "figures", report))
 
 
 def chosen_examples(test: Source, num_examples: int) -> np.ndarray:

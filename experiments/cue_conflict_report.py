@@ -23,8 +23,8 @@ from vexplain.figures import (
     style,
     write_report,
 )
-from vexplain.figures.images import show
-from vexplain.figures.sheet import place, write
+from vexplain.figures.images import tile
+from vexplain.figures.sheet import write
 
 _CELL, _GAP, _LEFT = 0.72, 0.06, 0.95  # inches
 _PACKAGES = ("vexplain", "jax", "jaxlib", "flax", "numpy")
@@ -63,8 +63,7 @@ def write_figures_and_report(
         settings=metrics["settings"],
         versions=package_versions(_PACKAGES) | {"devices": device_names()},
     )
-    save_pictures(config.out / "figures", report)
-    return write_report(config.out / "report.html", report)
+    return write_report(config.out / "report.html", save_pictures(config.out / "figures", report))
 
 
 def _images() -> Section:
@@ -180,7 +179,7 @@ def gallery() -> Figure:
 
 def _show(figure: Figure, row: int, column: int, factors: Factors) -> None:
     image = np.asarray(render_factors(factors, size=_SIZE)[0])
-    show(place(figure, _left(column), _top(row), _CELL, _CELL), image)
+    tile(figure, _left(column), _top(row), _CELL, _CELL, image)
 
 
 def _left(column: float) -> float:

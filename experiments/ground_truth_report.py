@@ -64,8 +64,7 @@ def write_figures_and_report(
         settings=metrics["settings"],
         versions=package_versions(PACKAGES) | {"devices": device_names()},
     )
-    save_pictures(out / "figures", report)
-    return write_report(out / "report.html", report)
+    return write_report(out / "report.html", save_pictures(out / "figures", report))
 
 
 def lead(cells: Mapping[Key, Sequence[Cell]], metrics: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from vexplain.figures.images import pixels, show
-from vexplain.figures.sheet import place, wrap, write
+from vexplain.figures.images import pixels, tile
+from vexplain.figures.sheet import wrap, write
 from vexplain.figures.style import HEAT, INK, MUTED, context, new_figure
 from vexplain.typing import AnyArray
 
@@ -38,7 +38,7 @@ def map_sheet(rows: Mapping[str, Mapping[str, AnyArray]]) -> Figure:
         wrap(write(figure, MARGIN, top + 0.04, name, fontsize=9, color=INK), NAMES - 0.12, num_lines=4)
         for left, column in zip(lefts, columns, strict=True):
             if column in pictures:
-                show(place(figure, left, top, SIDE, SIDE), _colors(pictures[column], f"{name}, {column}"))
+                tile(figure, left, top, SIDE, SIDE, _colors(pictures[column], f"{name}, {column}"))
     return figure
 
 

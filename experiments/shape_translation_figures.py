@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from vexplain.figures import style
-from vexplain.figures.images import checked_images, pixels, show
+from vexplain.figures.images import checked_images, pixels, tile
 from vexplain.figures.sheet import fit, place, text_width, write
 from vexplain.typing import AnyArray
 
@@ -180,8 +180,8 @@ def interpolation_sheet(images: AnyArray) -> Figure:
 
     Example:
         >>> figure = interpolation_sheet(np.zeros((2, 5, 4, 4, 3)))
-        >>> [text.get_text() for text in figure.texts], len(figure.axes)
-        (['start', 'end'], 10)
+        >>> [text.get_text() for text in figure.texts]
+        ['start', 'end']
     """
     if images.ndim != 5 or images.shape[1] < 2:
         raise ValueError(
@@ -198,8 +198,8 @@ def interpolation_sheet(images: AnyArray) -> Figure:
     for n, steps in enumerate(shown):
         for k, image in enumerate(steps):
             frame, line = (style.INK, 1.3) if k in (0, num_steps - 1) else (style.FAINT, 0.6)
-            axes = place(figure, lefts[k], top + n * (tall + GAP), SIDE, tall)
-            show(axes, pixels(image), frame=frame, line=line)
+            place_of_step = (lefts[k], top + n * (tall + GAP), SIDE, tall)
+            tile(figure, *place_of_step, pixels(image), frame=frame, line=line)
     return figure
 
 

@@ -101,8 +101,7 @@ def write_ladder_report(
         settings=metrics["settings"],
         versions=package_versions(PACKAGES) | {"devices": device_names()},
     )
-    save_pictures(out / "figures", report)
-    return write_report(out / "report.html", report)
+    return write_report(out / "report.html", save_pictures(out / "figures", report))
 
 
 def _warning(metrics: Mapping[str, Any]) -> str:

@@ -50,12 +50,13 @@ def scores_of(
 def hue_errors(outputs: np.ndarray, pairs: Pairs, direction: str) -> np.ndarray:
     """Signed circular hue error of each pair in degrees, in [-180, 180)."""
     images, masks, *_ = in_direction(pairs, direction)
+    return in_batches(_hue_errors, outputs, images, masks)
 
-    def errors(outputs, images, masks):
-        found = hue(mean_color(outputs, estimate_masks(outputs)))
-        return (found - hue(mean_color(images, masks)) + 180) % 360 - 180
 
-    return in_batches(errors, outputs, images, masks)
+@jax.jit
+def _hue_errors(outputs, images, masks):
+    found = hue(mean_color(outputs, estimate_masks(outputs)))
+    return (found - hue(mean_color(images, masks)) + 180) % 360 - 180
 
 
 def hue_offset(errors: np.ndarray) -> tuple[float, float]:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from vexplain.figures.images import pixels, show
-from vexplain.figures.sheet import place, text_width, wrap, write
+from vexplain.figures.images import pixels, tile
+from vexplain.figures.sheet import text_width, wrap, write
 from vexplain.figures.style import ACCENT, INK, MUTED, context, new_figure
 from vexplain.typing import AnyArray
 
@@ -92,7 +92,7 @@ def _sheet_of(rows: Sequence[_Row], max_columns: int) -> Figure:
         wrap(name, gutter - 0.2, num_lines=max(1, int(tall / LINE)))
         for n, image in enumerate(row.images[:num_columns]):
             left = MARGIN + gutter + n * (IMAGE + GAP)
-            show(place(figure, left, middle - tall / 2, IMAGE, tall), pixels(image))
+            tile(figure, left, middle - tall / 2, IMAGE, tall, pixels(image))
     if is_cut:
         left, top = MARGIN + gutter, figure.get_figheight() - MARGIN - 0.13
         note = f"{num_columns} of {total} examples"

@@ -75,8 +75,7 @@ def write_figures_and_report(out: Path, metrics: Mapping[str, Any], examples: Se
         settings=metrics["settings"],
         versions=package_versions(PACKAGES) | {"devices": device_names()},
     )
-    save_pictures(out / "figures", report)
-    return write_report(out / "report.html", report)
+    return write_report(out / "report.html", save_pictures(out / "figures", report))
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> str:

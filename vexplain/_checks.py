@@ -104,8 +104,8 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
 
 def check_unit_range(name: str, values: Any, advice: str) -> None:
     """Raises ValueError unless all values of an argument are finite and in [0, 1], with advice for others."""
-    low, high = _range(values)
-    check_range(name, low, high, advice, is_finite=_is_finite(values))
+    low, high, is_finite = _extent(values)
+    check_range(name, low, high, advice, is_finite=is_finite)
 
 
 def check_range(name: str, low: float, high: float, advice: str = _UNDO, *, is_finite: bool) -> None:
@@ -122,17 +122,19 @@ def _check_is_array(name: str, value: Any, expected: str, advice: str) -> None:
         raise ValueError(f"{name} is a {type(value).__name__}: expected one array {expected}; pass {advice}")
 
 
-def _is_finite(array: Any) -> bool:
-    """Looks at every value, for min and max of XLA on a CPU can skip a NaN."""
+def _extent(array: Any) -> tuple[float, float, bool]:
+    """Returns the smallest and the largest value, and whether all are finite."""
     if isinstance(array, np.ndarray):
-        return bool(np.isfinite(array).all())
+        return float(array.min()), float(array.max()), bool(np.isfinite(array).all())
     with jax.ensure_compile_time_eval():  # a constant within a traced function has values too
-        return bool(jnp.isfinite(array).all())
+        low, high, is_finite = _extent_on_device(array)
+        return float(low), float(high), bool(is_finite)
 
 
-def _range(array: Any) -> tuple[float, float]:
-    with jax.ensure_compile_time_eval():
-        return float(array.min()), float(array.max())
+@jax.jit
+def _extent_on_device(array: Any) -> tuple[Any, Any, Any]:
+    """Looks at every value, for min and max of XLA on a CPU can skip a NaN."""
+    return array.min(), array.max(), jnp.isfinite(array).all()
 
 
 def _rank_advice(ndim: int) -> str:

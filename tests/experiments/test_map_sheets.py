@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from experiments.map_sheets import map_sheet
+from tests.figures import material
 from vexplain.figures import png_bytes
 
 
 def test_cells_stand_in_the_column_of_their_name():
     figure = map_sheet({"a": {"x": np.eye(3), "y": np.ones((3, 3))}, "b": {"y": np.zeros((3, 3))}})
-    assert len(figure.axes) == 3
-    (_, y_of_a, y_of_b) = (axes.get_position() for axes in figure.axes)
+    (_, y_of_a, y_of_b) = (tile.get_window_extent() for tile in material.tiles(figure))
     assert y_of_a.x0 == y_of_b.x0
     assert y_of_a.y0 > y_of_b.y1
     assert png_bytes(figure).startswith(b"\x89PNG")

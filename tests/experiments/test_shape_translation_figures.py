@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
 
 from experiments.shape_translation_figures import interpolation_sheet, loss_curves, number
 from experiments.shape_translation_hues import hue_heaps, hue_histogram
@@ -31,9 +32,9 @@ def test_the_ends_of_an_interpolation_are_framed_and_named():
     way = np.linspace(0, 1, 5, dtype=np.float32)[None, :, None, None, None]
     figure = interpolation_sheet(way * np.ones((2, 5, 6, 7, 3), np.float32))
     assert material.texts(figure) == ["start", "end"]
-    frames = [axes.spines["left"].get_edgecolor()[:3] for axes in figure.axes]
+    frames = [a.get_edgecolor()[:3] for a in figure.artists if isinstance(a, Rectangle)]
     assert [frame == to_rgb(style.INK) for frame in frames] == 2 * [True, False, False, False, True]
-    shades = [center(figure, axes)[0] for axes in figure.axes[:5]]
+    shades = [center(figure, tile)[0] for tile in material.tiles(figure)[:5]]
     np.testing.assert_allclose(shades, [0, 64, 128, 191, 255], atol=1)
 
 

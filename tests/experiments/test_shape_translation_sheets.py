@@ -32,11 +32,12 @@ def test_a_translation_sheet_has_a_row_each_and_the_examples_below_each_other():
     images = shirts(4)
     figure = translation_sheet(images, {"translation": images / 2}, truths=1 - images)
     assert material.texts(figure) == ["input", "translation", "truth"]
-    assert len(figure.axes) == 12
+    tiles = material.tiles(figure)
+    assert len(tiles) == 12
     for row, shown in enumerate((images, images / 2, 1 - images)):
         expected = np.round(255 * shown[2, 6, 7])
-        np.testing.assert_allclose(center(figure, figure.axes[4 * row + 2]), expected, atol=1)
-    lefts = np.array([axes.get_position().x0 for axes in figure.axes]).reshape(3, 4)
+        np.testing.assert_allclose(center(figure, tiles[4 * row + 2]), expected, atol=1)
+    lefts = np.array([tile.get_window_extent().x0 for tile in tiles]).reshape(3, 4)
     assert (lefts == lefts[0]).all()
 
 
@@ -44,14 +45,14 @@ def test_enlarged_pixels_stay_sharp():
     images = np.zeros((1, 2, 2, 3), np.float32)
     images[0, 0, 0] = images[0, 1, 1] = 1
     figure = translation_sheet(images, {"copy": images})
-    drawn = material.pixels_of(figure, figure.axes[0])[4:-4, 4:-4]
+    drawn = material.pixels_of(figure, material.tiles(figure)[0])[4:-4, 4:-4]
     assert np.isin(drawn, (0, 255)).mean() > 0.97
 
 
 def test_only_the_first_examples_are_shown_and_the_sheet_says_so():
     images = shirts(5)
     sheet = translation_sheet(images, {"VAE": images}, max_columns=2)
-    assert len(sheet.axes) == 4
+    assert len(material.tiles(sheet)) == 4
     assert "2 of 5 examples" in material.texts(sheet)
     whole = translation_sheet(images, {"VAE": images})
     assert not any("examples" in text for text in material.texts(whole))
@@ -62,7 +63,7 @@ def test_models_stand_in_order_and_one_of_them_in_color():
     outputs = {"mean image": images, "VAE": images, "+ similarity": images}
     figure = translation_sheet(images, outputs, truths=images, bold="+ similarity")
     assert material.texts(figure) == ["input", *outputs, "truth"]
-    assert len(figure.axes) == 5 * 3
+    assert len(material.tiles(figure)) == 5 * 3
     colored = [text.get_text() for text in figure.texts if text.get_color() == style.ACCENT]
     assert colored == ["+ similarity"]
     assert all(text.get_color() != style.ACCENT for text in translation_sheet(images, outputs).texts)
@@ -72,7 +73,7 @@ def test_models_of_other_sizes_keep_their_shape():
     images = shirts(2)
     figure = translation_sheet(images, {"tall": images[:, :, 2:8], "gray": images[..., :1]})
     figure.canvas.draw()
-    sizes = [axes.get_window_extent() for axes in figure.axes[::2]]
+    sizes = [tile.get_window_extent() for tile in material.tiles(figure)[::2]]
     for box, ratio in zip(sizes, (12 / 14, 12 / 6, 12 / 14), strict=True):
         assert box.height / box.width == pytest.approx(ratio, rel=0.02)
 

@@ -1,6 +1,7 @@
 """Small made-up results of odd sizes, as the figures receive them."""
 
 import numpy as np
+from matplotlib.image import BboxImage
 from matplotlib.text import Text
 
 from vexplain.evaluation import CONTROLS, Score
@@ -64,8 +65,13 @@ def canvas(figure):
     return np.asarray(figure.canvas.buffer_rgba())[..., :3]
 
 
+def tiles(figure):
+    """The pictures without axes, in the order in which they were drawn."""
+    return [artist for artist in figure.artists if isinstance(artist, BboxImage)]
+
+
 def pixels_of(figure, axes):
-    """The pixels that axes cover."""
+    """The pixels that axes, or a picture without, cover."""
     box = axes.get_window_extent()
     drawn = canvas(figure)
     height = len(drawn)

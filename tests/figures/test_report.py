@@ -166,6 +166,10 @@ def test_bad_inputs_are_named(tmp_path):
 def test_named_pictures_are_saved_alone(tmp_path):
     pictures = [Picture(drawn(), "A line.", "", name="line"), Picture(drawn(), "Another.", "")]
     report = Report("a", "b", sections=[Section("c", figures=pictures)])
-    (saved,) = save_pictures(tmp_path / "figures", report)
-    assert saved == tmp_path / "figures" / "line.png"
-    assert saved.read_bytes() == png_bytes(pictures[0].image)
+    saved = save_pictures(tmp_path / "figures", report)
+    (path,) = (tmp_path / "figures").iterdir()
+    assert path.name == "line.png"
+    assert path.read_bytes() == png_bytes(pictures[0].image)
+    assert saved.sections[0].figures[0].image == path.read_bytes()
+    pages = [write_report(tmp_path / f"{n}.html", r).read_bytes() for n, r in enumerate((report, saved))]
+    assert pages[0] == pages[1]  # also as large

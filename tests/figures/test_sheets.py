@@ -29,7 +29,7 @@ def test_a_class_sheet_has_names_weights_shares_and_marks_what_sees_all():
         assert text in written
     assert written.count("sees the whole image") == 1
     assert "sees 5 × 7 px" in written
-    assert len(figure.axes) == 2 * (1 + 9)
+    assert len(material.tiles(figure)) == 2 * (1 + 9)
 
 
 def test_a_class_sheet_agrees_with_the_layer_table_where_a_window_is_larger_than_the_image():
@@ -42,7 +42,7 @@ def test_pixels_that_do_not_exist_are_light_gray(channels):
     crops = np.zeros((2, 5, 7, channels), np.float32)
     crops[:, :2] = np.nan
     figure = class_sheet([material.view(crops=crops, average=crops[0], shape=(5, 7, channels))])
-    drawn = material.pixels_of(figure, figure.axes[0])
+    drawn = material.pixels_of(figure, material.tiles(figure)[0])
     gray = np.round(np.array(to_rgb(style.MISSING)) * 255)
     height, width = drawn.shape[:2]
     np.testing.assert_array_equal(drawn[height // 5, width // 2], gray)

@@ -5,8 +5,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from vexplain.figures.images import pixels, show
-from vexplain.figures.sheet import place, rectangle, text_width, write
+from vexplain.figures.images import pixels, tile
+from vexplain.figures.sheet import rectangle, text_width, write
 from vexplain.figures.style import ACCENT, MUTED, TRACK, context, new_figure, percent
 from vexplain.relevance import FeatureView
 
@@ -92,15 +92,15 @@ def _header(figure: Figure, views: list[FeatureView], gutter: float, crops: floa
 def _row(figure: Figure, view: FeatureView, share: float, top: float, gutter: float, crops: float) -> None:
     _label(figure, view, share, top, gutter - 0.25)
     left = MARGIN + gutter
-    show(place(figure, left, top, AVERAGE, AVERAGE), pixels(view.average))
+    tile(figure, left, top, AVERAGE, AVERAGE, pixels(view.average))
     for aligned in view.aligned:
         left += AVERAGE + AVERAGE_GAP
-        show(place(figure, left, top, AVERAGE, AVERAGE), pixels(aligned.image))
+        tile(figure, left, top, AVERAGE, AVERAGE, pixels(aligned.image))
         if len(view.aligned) > 1:
             text = percent(aligned.share, digits=0)
             write(figure, left + AVERAGE / 2, top + AVERAGE + 0.04, text, ha="center", color=MUTED)
     for crop in view.crops[:NUM_CROPS]:
-        show(place(figure, crops, top + (AVERAGE - CROP) / 2, CROP, CROP), pixels(crop))
+        tile(figure, crops, top + (AVERAGE - CROP) / 2, CROP, CROP, pixels(crop))
         crops += CROP + GAP
 
 

@@ -7,9 +7,13 @@ a dimmed gray version of its image, so that color means heat and nothing else.
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.image import BboxImage
+from matplotlib.transforms import Bbox, TransformedBbox
 
 from vexplain._checks import check_images
-from vexplain.figures.style import FAINT, HEAT, MISSING
+from vexplain.figures.sheet import rectangle
+from vexplain.figures.style import FAINT, HEAT, MISSING, Inches
 from vexplain.typing import AnyArray, Float
 
 
@@ -60,6 +64,35 @@ def show(
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set(color=frame, linewidth=line)
+
+
+def tile(
+    figure: Figure,
+    left: Inches,
+    top: Inches,
+    width: Inches,
+    height: Inches,
+    rgb: Float[np.ndarray, "height width 3"],
+    *,
+    frame: str = FAINT,
+    line: float = 0.6,
+) -> BboxImage:
+    """Returns pixels in [0, 1] drawn as `show` draws them, in the middle of a place of the figure.
+
+    There are no axes, which take longer to make than the picture: for what nothing is drawn upon.
+    """
+    rows, columns = rgb.shape[:2]
+    side = min(width / columns, height / rows)  # of a pixel
+    left, top = left + (width - side * columns) / 2, top + (height - side * rows) / 2
+    full_width, full_height = figure.get_size_inches()
+    corner = (left / full_width, 1 - (top + side * rows) / full_height)
+    place = Bbox.from_bounds(*corner, side * columns / full_width, side * rows / full_height)
+    image = BboxImage(TransformedBbox(place, figure.transFigure), interpolation="nearest", origin="upper")
+    image.set_data(rgb)
+    figure.add_artist(image)
+    look = {"facecolor": "none", "edgecolor": frame, "linewidth": line}
+    rectangle(figure, left, top, side * columns, side * rows, **look)
+    return image
 
 
 def outline(axes: Axes, mask: AnyArray, *, color: str = "white", line: float = 0.8) -> None:

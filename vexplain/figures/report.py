@@ -33,7 +33,9 @@ CSS_DPI = 100  # pixels of the page an inch of a figure; text of figures is then
 class Picture(NamedTuple):
     """A figure of the report, its caption, and a description for readers who cannot see it."""
 
-    image: Figure | bytes  # bytes of a PNG file
+    image: (
+        Figure | bytes
+    )  # bytes of a PNG file, shown as large as it says, at 200 pixels an inch if it does not
     caption: str
     alt: str
     name: str = ""  # of the file that `save_pictures` writes, without its ending; none if empty
@@ -101,15 +103,28 @@ def write_report(path: str | os.PathLike[str], report: Report, *, is_single_file
     return write_whole(path, rendered(report, path.parent, is_single_file=is_single_file).encode())
 
 
-def save_pictures(folder: str | os.PathLike[str], report: Report) -> list[Path]:
-    """Returns the paths of the PNG files that now hold the named pictures of a report.
+def save_pictures(folder: str | os.PathLike[str], report: Report) -> Report:
+    """Returns a report whose named pictures are drawn, and in PNG files: `write_report` embeds the same.
 
     Args:
-        folder: made if it does not exist.
+        folder: made if it does not exist; the picture "losses" is its file losses.png.
         report: whose pictures are saved.
+
+    Raises:
+        ValueError: a picture that is no PNG.
     """
-    pictures = [picture for section in report.sections for picture in section.figures if picture.name]
-    return [write_whole(Path(folder) / f"{picture.name}.png", _png(picture)) for picture in pictures]
+
+    def saved(picture: Picture) -> Picture:
+        if not picture.name:
+            return picture
+        png = _png(picture)
+        write_whole(Path(folder) / f"{picture.name}.png", png)
+        return picture._replace(image=png)
+
+    sections = [
+        dataclasses.replace(s, figures=[saved(picture) for picture in s.figures]) for s in report.sections
+    ]
+    return dataclasses.replace(report, sections=sections)
 
 
 def rendered(report: Report, folder: Path | None = None, *, is_single_file: bool = True) -> str:
@@ -197,8 +212,7 @@ def package_versions(names: Sequence[str]) -> dict[str, str]:
 def _embedded(picture: Picture) -> dict[str, Any]:
     png = _png(picture)
     width, height = struct.unpack(">II", png[16:24])
-    dpi = DPI if isinstance(picture.image, bytes) else picture.image.dpi
-    scale = CSS_DPI / dpi
+    scale = CSS_DPI / _pixels_an_inch(png)
     return {
         "source": "data:image/png;base64," + b64encode(png).decode(),
         "width": round(width * scale),
@@ -213,6 +227,16 @@ def _png(picture: Picture) -> bytes:
     if not png.startswith(PNG):
         raise ValueError(f"figure {picture.caption!r}: its bytes are no PNG file; pass a Figure or a PNG")
     return png
+
+
+def _pixels_an_inch(png: bytes) -> float:
+    """Returns what a PNG file says of its resolution; `DPI` where it says nothing."""
+    head = png[: png.find(b"IDAT")]
+    _, is_said, said = head.partition(b"pHYs")
+    if not is_said:
+        return DPI
+    across, _, unit = struct.unpack(">IIB", said[:9])
+    return 0.0254 * across if unit == 1 and across else DPI  # unit 1: pixels a meter
 
 
 def _table(table: Table) -> dict[str, Any]:

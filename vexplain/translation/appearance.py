@@ -11,6 +11,7 @@ In all functions:
     truth: images or colors of the true object.
 """
 
+import jax
 import jax.numpy as jnp
 
 from vexplain.datasets.filters import ssim_map
@@ -27,6 +28,7 @@ LEAST_PATTERN = 2 / 255  # standard deviation of colors over a region below whic
 LEAST_SQUARED_ERROR = 1e-10  # PSNR ends at 100 dB, so that means over examples stay finite
 
 
+@jax.jit
 def mean_color(images: Images, masks: Masks) -> Float[Array, "batch channels"]:
     """Returns the mean color of each image over a region; over the whole image where the region is empty."""
     region = masks >= 0.5
@@ -34,6 +36,7 @@ def mean_color(images: Images, masks: Masks) -> Float[Array, "batch channels"]:
     return (images * region[..., None]).sum((1, 2)) / region.sum((1, 2))[:, None]
 
 
+@jax.jit
 def lab_from_rgb(colors: Float[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
     """Returns colors in CIELAB: L* in [0, 100], a* and b* about -128 to 127.
 
@@ -52,11 +55,13 @@ def lab_from_rgb(colors: Float[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
     return jnp.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
+@jax.jit
 def delta_e(colors: Float[Array, "batch 3"], truth: Float[Array, "batch 3"]) -> Float[Array, " batch"]:
     """Returns the CIE 1976 color difference: the distance in CIELAB, where about 2.3 is just noticeable."""
     return jnp.linalg.norm(lab_from_rgb(colors) - lab_from_rgb(truth), axis=-1)
 
 
+@jax.jit
 def hue(colors: Float[Array, "*shape 3"]) -> Float[Array, "*shape"]:
     """Returns the hue of HSV in degrees, in [0, 360): 0 red, 120 green, 240 blue; 0 for gray.
 
@@ -75,6 +80,7 @@ def hue(colors: Float[Array, "*shape 3"]) -> Float[Array, "*shape"]:
     return jnp.where(chroma > 0, 60 * sector % 360, 0.0)
 
 
+@jax.jit
 def hue_error(colors: Float[Array, "batch 3"], truth: Float[Array, "batch 3"]) -> Float[Array, " batch"]:
     """Returns the angle between two hues of HSV, around the circle, in degrees from 0 to 180.
 
@@ -85,17 +91,20 @@ def hue_error(colors: Float[Array, "batch 3"], truth: Float[Array, "batch 3"]) -
     return jnp.where(_chroma(truth) < LEAST_CHROMA, 0.0, error)
 
 
+@jax.jit
 def masked_l1(images: Images, truth: Images, masks: Masks) -> Float[Array, " batch"]:
     """Returns the mean absolute difference over a region and all channels, in [0, 1]."""
     return _mean_over(masks, jnp.abs(images - truth).mean(-1), empty=0.0)
 
 
+@jax.jit
 def masked_psnr(images: Images, truth: Images, masks: Masks) -> Float[Array, " batch"]:
     """Returns the peak signal-to-noise ratio over a region, -10 log₁₀(mean squared error), at most 100 dB."""
     squared = _mean_over(masks, jnp.square(images - truth).mean(-1), empty=0.0)
     return -10 * jnp.log10(jnp.maximum(squared, LEAST_SQUARED_ERROR))
 
 
+@jax.jit
 def masked_ssim(images: Images, truth: Images, masks: Masks) -> Float[Array, " batch"]:
     """Returns the structural similarity, averaged over a region and all channels, in [-1, 1].
 
@@ -104,6 +113,7 @@ def masked_ssim(images: Images, truth: Images, masks: Masks) -> Float[Array, " b
     return _mean_over(masks, ssim_map(images, truth).mean(-1), empty=1.0)
 
 
+@jax.jit
 def texture_correlation(images: Images, truth: Images, masks: Masks) -> Float[Array, " batch"]:
     """Returns how well a pattern agrees with the true one over a region, in [-1, 1] (*ours*).
 

@@ -80,6 +80,7 @@ def turn_hue(images: Float[Array | np.ndarray, "batch height width 3"]) -> Outpu
     return jnp.roll(jnp.asarray(images), 1, axis=-1)
 
 
+@jax.jit
 def fill_with_mean_color(images: Images, masks: Masks, true_masks: Masks) -> OutputImages:
     """Returns the true shape in the mean color of the input's object, on the mean color of its background.
 
@@ -92,6 +93,7 @@ def fill_with_mean_color(images: Images, masks: Masks, true_masks: Masks) -> Out
     return coverage * color[:, None, None] + (1 - coverage) * background[:, None, None]
 
 
+@jax.jit
 def paste_into_true_mask(images: Images, masks: Masks, true_masks: Masks) -> OutputImages:
     """Returns the true shape with the input's own pixels where the input shows the object (*ours*).
 

@@ -84,11 +84,7 @@ class Translator:
         self, generator: Variables, first: Images, second: Images, *, domain: str, num_steps: int = 7
     ) -> Float[Array, "batch steps height width channels"]:
         """Returns the images on the line between the latents of two batches of a domain."""
-        start, stop = (self.encode(generator, x, domain)[0] for x in (first, second))
-        shares = jnp.linspace(0, 1, num_steps)
-        return jax.vmap(
-            lambda share: self.decode(generator, (1 - share) * start + share * stop, domain), out_axes=1
-        )(shares)
+        return _interpolated(self, generator, jnp.asarray(first), jnp.asarray(second), domain, num_steps)
 
     def _decoded(self, generator, images, source: str, target: str):
         check_choice("domain", source, DOMAINS)
@@ -123,6 +119,15 @@ def num_parameters(variables: PyTree) -> int:
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def _decoded(translator: Translator, generator, images, source: str, target: str) -> Any:
     return translator.decode(generator, translator.encode(generator, images, source)[0], target)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5))
+def _interpolated(translator: Translator, generator, first, second, domain: str, num_steps: int) -> Any:
+    start, stop = (translator.encode(generator, x, domain)[0] for x in (first, second))
+    shares = jnp.linspace(0, 1, num_steps)
+    return jax.vmap(
+        lambda share: translator.decode(generator, (1 - share) * start + share * stop, domain), out_axes=1
+    )(shares)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -4,6 +4,8 @@ Each output has a gallery of its own, made by the caller: the true image and, sa
 shape and pose. In a gallery of test images, pose gives the object away in spite of a wrong appearance.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from vexplain.typing import Array, Float, Images, Int, Masks
 
 
+@functools.partial(jax.jit, static_argnames="truth_index")
 def retrieval_ranks(
     outputs: Float[Array | np.ndarray, " batch *shape"],
     galleries: Float[Array | np.ndarray, "batch candidates *shape"],
@@ -58,6 +61,7 @@ def reciprocal_rank(ranks: Int[Array, " batch"]) -> Float[Array, " batch"]:
     return 1 / ranks
 
 
+@functools.partial(jax.jit, static_argnames="num_bins")
 def color_histogram(images: Images, masks: Masks, *, num_bins: int = 4) -> Float[Array, "batch bins"]:
     """Returns the share of each color in a region: what retrieval by color alone knows.
 

@@ -16,6 +16,7 @@ from vexplain.typing import Array, Float, Images, Masks
 L1_OF_WRONG_APPEARANCE = 0.30  # measured: another object's appearance in the true shape and pose
 
 
+@jax.jit
 def shape_appearance_score(
     gain: Float[Array, " batch"], l1: Float[Array, " batch"]
 ) -> Float[Array, " batch"]:
@@ -79,6 +80,7 @@ def translation_scores(
     return _scores(outputs, images_a, images_b, masks_a, masks_b, output_masks)
 
 
+@jax.jit
 def closest_targets(
     outputs: Images,
     targets: Float[Array | np.ndarray, "batch targets height width 3"],

@@ -19,6 +19,7 @@ from vexplain.typing import Array, Float, Masks
 LEAST_ANISOTROPY = 0.02  # below it the axis of a mask is a matter of its pixel grid
 
 
+@jax.jit
 def mask_iou(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     """Returns the intersection over union of two regions, in [0, 1]."""
     ours, true = masks >= 0.5, truth >= 0.5
@@ -26,6 +27,7 @@ def mask_iou(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     return (ours & true).sum((1, 2)) / jnp.maximum(union, 1)
 
 
+@jax.jit
 def iou_gain(iou: Float[Array, " batch"], iou_of_copy: Float[Array, " batch"]) -> Float[Array, " batch"]:
     """Returns the share of the missing overlap that was gained: 0 for a copy of the input, 1 for the truth.
 
@@ -64,6 +66,7 @@ def boundary_f1(masks: Masks, truth: Masks, *, tolerance: float = 1.0) -> Float[
     return jnp.where(both > 0, 2 * precision * recall / jnp.where(both > 0, both, 1), 0.0)
 
 
+@jax.jit
 def chamfer_distance(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     """Returns the mean distance in pixels from one boundary to the nearest point of the other, both ways.
 
@@ -76,6 +79,7 @@ def chamfer_distance(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     return jnp.where(either_is_empty, diagonal, (there + back) / 2)
 
 
+@jax.jit
 def centroid_error(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     """Returns the distance in pixels between the centroids of two masks."""
     (rows, columns), (true_rows, true_columns) = _centroid(masks), _centroid(truth)
@@ -84,6 +88,7 @@ def centroid_error(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     return jnp.where(both_exist, distance, jnp.hypot(*masks.shape[1:]))
 
 
+@jax.jit
 def scale_ratio(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     """Returns how many times larger, in length, the object is than the true one: sqrt(area / true area).
 
@@ -92,6 +97,7 @@ def scale_ratio(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     return jnp.sqrt(_area(masks) / jnp.maximum(_area(truth), 1))
 
 
+@jax.jit
 def rotation_error(masks: Masks, truth: Masks) -> Float[Array, " batch"]:
     """Returns the angle in degrees between the main axes of two masks, in [0, 90].
 

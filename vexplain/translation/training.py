@@ -209,14 +209,18 @@ def first_state(
         optimizers: of generator and discriminator.
         names: of the losses.
     """
-    names = list(names)
-    return TranslationState(
-        variables=variables,
-        average=jax.tree.map(jnp.array, variables.generator),
-        opt_states=(optimizers[0].init(variables.generator), optimizers[1].init(variables.discriminator)),
-        step=jnp.zeros((), jnp.int32),
-        losses={name: jnp.zeros(()) for name in names},
-        divergence=no_divergence(names),
+    return TranslationState(variables, *_beginning(variables, optimizers, tuple(names)))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _beginning(variables, optimizers, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Returns all of a state but its variables."""
+    return (
+        jax.tree.map(jnp.array, variables.generator),  # a copy: the step writes into its arguments
+        (optimizers[0].init(variables.generator), optimizers[1].init(variables.discriminator)),
+        jnp.zeros((), jnp.int32),
+        {name: jnp.zeros(()) for name in names},
+        no_divergence(list(names)),
     )
 
 
