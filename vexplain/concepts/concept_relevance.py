@@ -34,7 +34,7 @@ from vexplain.typing import ApplyFn, Array, Float, ImagesLike, Int, Shaped, Targ
 _AT_ONCE = 32  # images that are sent back side by side
 
 
-class ConceptRelevance(NamedTuple):
+class ChannelRelevance(NamedTuple):
     """What the channels of a layer contribute to the score of each image.
 
     Attributes:
@@ -48,7 +48,7 @@ class ConceptRelevance(NamedTuple):
 
 
 @attribution_method
-def concept_relevance(
+def channel_relevance(
     network: Network,
     images: Array,
     targets: Targets,
@@ -56,7 +56,7 @@ def concept_relevance(
     layer: str | Layer,
     composite: Rule | Rules = epsilon_plus_flat(),  # noqa: B008
     on_uncovered: str = "raise",
-) -> ConceptRelevance:
+) -> ChannelRelevance:
     """Returns the relevance of every channel of a layer for the score of each image.
 
     One forward and one backward pass, whatever the number of channels.
@@ -74,16 +74,16 @@ def concept_relevance(
         >>> apply = lambda w, images: jax.nn.relu(images.mean((1, 2)) @ w[0]) @ w[1]
         >>> w = (jnp.array([[1.0, 0.0], [2.0, 1.0]]), jnp.array([[3.0, 0.0], [4.0, 1.0]]))
         >>> options = {"layer": "relu_1", "composite": lrp_epsilon(0.0)}
-        >>> found = concept_relevance(apply, w, jnp.array([[[[1.0, 0.5]]]]), 0, **options)
+        >>> found = channel_relevance(apply, w, jnp.array([[[[1.0, 0.5]]]]), 0, **options)
         >>> print(found.relevance, found.scores)
         [[6. 2.]] [8.]
     """
     found = propagate_to(network, images, targets, [layer], composite, on_uncovered)
     ((name, row),) = found.layers.items()
-    return ConceptRelevance(channel_sums(found.relevance[name], row), found.scores)
+    return ChannelRelevance(channel_sums(found.relevance[name], row), found.scores)
 
 
-def concept_maps(
+def conditional_maps(
     apply: ApplyFn,
     variables: Variables,
     images: ImagesLike,
@@ -124,7 +124,7 @@ def concept_maps(
         >>> apply = lambda w, images: jax.nn.relu(images.mean((1, 2)) @ w[0]) @ w[1]
         >>> w = (jnp.array([[1.0, 0.0], [2.0, 1.0]]), jnp.array([[3.0, 0.0], [4.0, 1.0]]))
         >>> options = {"layer": "relu_1", "composite": lrp_epsilon(0.0)}
-        >>> maps = concept_maps(apply, w, jnp.array([[[[1.0, 0.5]]]]), 0, channels=[0, 1], **options)
+        >>> maps = conditional_maps(apply, w, jnp.array([[[[1.0, 0.5]]]]), 0, channels=[0, 1], **options)
         >>> print(maps[0, :, 0, 0])
         [[3. 3.]
          [0. 2.]]
@@ -133,11 +133,11 @@ def concept_maps(
     chosen = _checked_channels(channels, row, len(images))
     options = {"layer": layer, "composite": composite, "on_uncovered": on_uncovered}
     options |= {"chosen": chosen, "is_summed": is_summed or chosen.ndim == 0}
-    return _concept_maps(apply, variables, images, targets, score=score, **options)
+    return _conditional_maps(apply, variables, images, targets, score=score, **options)
 
 
 @attribution_method
-def _concept_maps(
+def _conditional_maps(
     network: Network,
     images: Array,
     targets: Targets,
