@@ -29,7 +29,7 @@ from jax.core import Tracer
 from vexplain.attribution import Network, Score, attribution_method, logit
 from vexplain.attribution.propagation import propagate_to
 from vexplain.transforms import Layer, Rule, Rules, channel_sums, epsilon_plus_flat, fast_in_loops, layers
-from vexplain.typing import ApplyFn, Array, Float, ImagesLike, Int, Shaped, Targets, Variables
+from vexplain.typing import ApplyFn, Array, Float, ImagesLike, Shaped, Targets, Variables
 
 _AT_ONCE = 32  # images that are sent back side by side
 
@@ -90,7 +90,7 @@ def conditional_maps(
     targets: Targets = None,
     *,
     layer: str | Layer,
-    channels: int | Int[Any, " K"] | Int[Any, "batch K"],
+    channels: Any,
     score: Score = logit,
     composite: Rule | Rules = epsilon_plus_flat(),  # noqa: B008
     on_uncovered: str = "raise",
