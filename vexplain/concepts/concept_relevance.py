@@ -143,7 +143,7 @@ def _conditional_maps(
     targets: Targets,
     *,
     layer: str | Layer,
-    chosen: Array,
+    chosen: Any,
     composite: Rule | Rules,
     on_uncovered: str,
     is_summed: bool,
