@@ -69,7 +69,7 @@ def by_loops(kernel, source, name):
 
 
 @pytest.mark.parametrize(("batch_size", "num_devices"), [(4, 1), (16, 8)])
-def test_it_is_what_a_loop_over_images_finds(batch_size, num_devices, kernel, source):
+def test_it_is_what_a_loop_over_images_finds(batch_size, num_devices, kernel, source, compilations):
     options = {"concepts": CONCEPTS, "level": LEVEL, "description": None, "mesh": data_mesh(num_devices)}
     found = dissect(apply, kernel, source, layer="relu_1", batch_size=batch_size, **options)
     iou, thresholds = by_loops(kernel, source, "relu_1")
@@ -77,6 +77,9 @@ def test_it_is_what_a_loop_over_images_finds(batch_size, num_devices, kernel, so
     # a pixel whose interpolated value rounds to the other side of the threshold may differ
     np.testing.assert_allclose(found.iou, iou, atol=2 / (HEIGHT * WIDTH * NUM_IMAGES / 2))
     assert np.unique(np.round(iou, 3)).size > 10
+    with compilations() as compiled:
+        dissect(apply, 2 * kernel, source, layer="relu_1", batch_size=batch_size, **options)
+    assert not compiled
 
 
 def planted(variables, images):

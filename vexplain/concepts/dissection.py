@@ -15,6 +15,7 @@ Where T_k is the least value of the channel, as for a ReLU that is active at few
 {S_k ≥ T_k} would be everything: there M_k = {S_k > T_k} (*ours*).
 """
 
+import collections
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain._checks import check_positive
+from vexplain._keeping import Store
 from vexplain.datasets import Source
 from vexplain.streaming import Checkpoint, fold_epoch
 from vexplain.streaming.devices import Mesh
@@ -32,6 +34,7 @@ from vexplain.typing import ApplyFn, Array, Batch, Float, Shaped, Variables
 _DIGITS = ((21, 11), (10, 11), (0, 10))  # of a float32 from the front: its last bit, and how many bits
 _MOST_EXACT = 2**24  # integers that a float32 holds
 _WORD = 2**32
+_PAIRS: Store = collections.OrderedDict()  # so that a second call compiles nothing
 
 
 class Dissection(NamedTuple):
@@ -143,7 +146,7 @@ def dissect(
     )
     for n, (shift, width) in enumerate(_DIGITS):
         digit = (variables, prefix, np.uint32(shift), np.uint32(width))
-        found = jax.tree.map(np.asarray, folded(f"digit-{n + 1}", pair, digit))
+        found = jax.tree.map(np.asarray, folded(f"digit-{n + 1}", counting, digit))
         if not found.is_finite.all():
             raise ValueError(
                 f"layer {row.name!r} has activations that are not finite, first in channel "
@@ -156,7 +159,7 @@ def dissect(
         least = found.least
     thresholds = _from_order(prefix)
     constants = (variables, thresholds, thresholds == least)
-    overlaps = folded("overlaps", overlap_counts(apply, row, len(concepts)), constants)
+    overlaps = folded("overlaps", overlapping, constants)
     both, either = (_joined(np.asarray(words)).astype(np.float64) for words in overlaps)
     return Dissection(row.name, tuple(concepts), both / np.maximum(either, 1), thresholds)
 
@@ -276,9 +279,8 @@ def _maps(apply: ApplyFn, layer: Layer, variables: Variables, images: Any) -> Ar
 def _interpolation(layer: Layer, axis: int) -> Float[np.ndarray, "pixels positions"]:
     """Weights of the positions at each pixel: linear between the centers of their receptive fields."""
     size, count, windows = layer.image_size[axis], layer.grid[axis] or 1, layer.fields[axis].windows
-    if len(windows) == count:
-        centers = np.array([(start + stop - 1) / 2 for start, stop in windows])
-    else:  # all see the same: equal parts of the image
+    centers = np.array([(start + stop - 1) / 2 for start, stop in windows])
+    if len(windows) < count or (np.diff(centers) <= 0).any():  # all see the same: equal parts of the image
         centers = (np.arange(count) + 0.5) * size / count - 0.5
     columns = [np.interp(np.arange(size), centers, one) for one in np.eye(count)]
     return np.stack(columns, axis=1).astype(np.float32)
