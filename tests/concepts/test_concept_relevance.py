@@ -159,7 +159,7 @@ LOOPED = [(2, 4), (2, 2, 4, 4), (4, 3)]
     ("apply", "shapes", "composite", "whole", "parts"),
     [
         (normalized, NORMALIZED, t.epsilon_plus_flat(), ("conv_1", "relu_1"), ("conv_2",)),
-        (looped, LOOPED, t.lrp_epsilon(0.1), ("dense_1", "relu_1"), ("dense_3",)),
+        (looped, LOOPED, t.lrp_epsilon(0.1), ("relu_1",), ("dense_3",)),
     ],
     ids=("normalized", "looped"),
 )

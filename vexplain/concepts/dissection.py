@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vexplain._checks import check_positive
-from vexplain._keeping import Store
+from vexplain._keeping import Store, identity, kept
 from vexplain.datasets import Source
 from vexplain.streaming import Checkpoint, fold_epoch
 from vexplain.streaming.devices import Mesh
@@ -138,12 +138,11 @@ def dissect(
         saved = checkpoint and checkpoint.below(name).of(**{"pass": name}, layer=row.name, level=level)
         return fold_epoch(update, init(), source, constants=constants, checkpoint=saved, **options)
 
-    pair, prefix, rank, least = (
-        activation_counts(apply, row),
-        np.zeros(row.num_channels, np.uint32),
-        None,
-        None,
+    name = (identity(apply), row, len(concepts))
+    counting, overlapping = kept(
+        _PAIRS, name, lambda: (activation_counts(apply, row), overlap_counts(apply, row, len(concepts)))
     )
+    prefix, rank, least = np.zeros(row.num_channels, np.uint32), None, None
     for n, (shift, width) in enumerate(_DIGITS):
         digit = (variables, prefix, np.uint32(shift), np.uint32(width))
         found = jax.tree.map(np.asarray, folded(f"digit-{n + 1}", counting, digit))
