@@ -109,8 +109,8 @@ def conditional_maps(
             once.
 
     Returns:
-        Signed attributions, (batch, K, height, width, channels); with `is_summed` (batch, height, width,
-        channels).
+        Signed attributions, (batch, K, height, width, channels); of one channel, and with `is_summed`,
+        (batch, height, width, channels).
 
     Raises:
         KeyError: there is no such layer.
@@ -129,7 +129,7 @@ def conditional_maps(
         [[3. 3.]
          [0. 2.]]
     """
-    row = layers(apply, variables, images)[layer if isinstance(layer, str) else layer.name]
+    row = layers(apply, variables, images)[layer] if isinstance(layer, str) else layer
     chosen = _checked_channels(channels, row, len(images))
     options = {"layer": layer, "composite": composite, "on_uncovered": on_uncovered}
     options |= {"chosen": chosen, "is_summed": is_summed or chosen.ndim == 0}
