@@ -201,7 +201,7 @@ def test_one_trace_serves_all_batches(variables, source, table):
     ("picks", "num_images", "error", "message"),
     [
         ([], 3, ValueError, "picks: no feature was given"),
-        ([Pick("conv_1", 0)], 0, ValueError, "num_images: expected at least 1, got 0"),
+        ([Pick("conv_1", 0)], 0, ValueError, "num_images is 0: expected at least 1"),
         ([Pick("conv_1", 5)], 3, ValueError, "layer 'conv_1' has channels 0 to 4, got 5"),
         ([Pick("conv_1", -1)], 3, ValueError, "layer 'conv_1' has channels 0 to 4, got -1"),
         ([Pick("conv_1", 0, -1)], 3, ValueError, "labels go from 0 on, got -1"),

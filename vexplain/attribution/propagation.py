@@ -5,6 +5,8 @@ layer. No layer of a network is named: all are found in its program. Some author
 commercial use.
 """
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,11 +17,15 @@ from vexplain.attribution.calling import Network, attribution_method
 from vexplain.attribution.gradients import broadcast_baseline
 from vexplain.transforms import (
     DIFFERENCES,
+    Layer,
+    LayerTable,
     Rule,
     Rules,
     attention_lrp,
     epsilon_plus_flat,
+    layers,
     lrp_composite,
+    opened,
     with_rules,
 )
 from vexplain.transforms.differences import paired
@@ -40,6 +46,24 @@ class Propagation(NamedTuple):
     attributions: Attributions
     scores: Shaped[Array, " batch"]
     absorbed: Shaped[Array, " batch"]
+
+
+class LayerRelevance(NamedTuple):
+    """The relevance of the numbers of some layers, on its way to the pixels.
+
+    Attributes:
+        layers: their rows in the layer table, for these images.
+        relevance: of each layer, in its own axes: R = a c, see `transforms.propagation`.
+        signals: of each layer, in its own axes: c.
+        scores: (batch,), see `Propagation`.
+        send: `({name: signal}) -> attributions`, what reaches the pixels of signals at the layers.
+    """
+
+    layers: dict[str, Layer]
+    relevance: dict[str, Any]
+    signals: dict[str, Any]
+    scores: Shaped[Array, " batch"]
+    send: Callable[[dict[str, Any]], Attributions]
 
 
 @attribution_method
@@ -194,13 +218,71 @@ def _propagated(network, images, targets, composite, on_uncovered) -> Propagatio
     rules = lrp_composite(composite)
     ruled = network.with_rules(rules, on_uncovered=on_uncovered, on_unmatched="ignore")
     outputs, send = jax.vjp(lambda x: ruled.apply(network.variables, x), images)
+    scores, slopes = _score_slopes(network, outputs, targets)
+    attributions = _as_attributions(rules, images, send(slopes)[0])
+    return Propagation(attributions, scores, scores - attributions.sum((1, 2, 3)))
+
+
+def propagate_to(
+    network: Network,
+    images: Any,
+    targets: Any,
+    chosen: Sequence[str | Layer],
+    composite: Rule | Rules,
+    on_uncovered: str = "raise",
+) -> LayerRelevance:
+    """Returns the relevance of some layers, with its way on to the pixels: one forward and one backward pass.
+
+    Args:
+        chosen: the layers, by name or as rows of a layer table, for a batch of any size.
+        composite: see `lrp`.
+        on_uncovered: see `lrp`.
+
+    Raises:
+        ValueError: a layer cannot be reached, or its batch axis could not be followed.
+    """
+    rules, (apply, variables, _) = lrp_composite(composite), network
+    rows = {row.name: row for row in _rows(layers(apply, variables, images), chosen)}
+    for name, row in rows.items():
+        if row.batch_axis is None:
+            raise ValueError(
+                f"layer {name!r} of shape {row.shape} has no relevance of each image, {row.unreadable}: "
+                "choose another layer"
+            )
+    ruled = with_rules(opened(apply, list(rows)), rules, on_uncovered=on_uncovered, on_unmatched="ignore")
+    none = {name: jnp.zeros(row.shape, images.dtype) for name, row in rows.items()}
+    outputs, send, found = jax.vjp(lambda shifts: ruled(variables, images, shifts), none, has_aux=True)
+    scores, slopes = _score_slopes(network, outputs, targets)
+    (signals,) = send(slopes)
+    _, send_on = jax.vjp(lambda x: ruled(variables, x, none)[1], images)
+
+    def attributions(signals):
+        (sent,) = send_on({name: signal.astype(found[name].dtype) for name, signal in signals.items()})
+        return _as_attributions(rules, images, sent)
+
+    relevance = {name: found[name] * signals[name] for name in rows}
+    return LayerRelevance(rows, relevance, signals, scores, attributions)
+
+
+def _rows(table: LayerTable, chosen: Sequence[str | Layer]) -> list[Layer]:
+    """Of the table, with the axes of a row that was given."""
+    here = [table[row if isinstance(row, str) else row.name] for row in chosen]
+    return [
+        row if isinstance(given, str) else dataclasses.replace(given, shape=row.shape)
+        for given, row in zip(chosen, here, strict=True)
+    ]
+
+
+def _score_slopes(network: Network, outputs: Any, targets: Any) -> tuple[Array, Any]:
+    """What is shared out of each image, (batch,), and the derivative of the score by the outputs."""
     score = lambda y: network.score(y, targets)  # noqa: E731
     _, slopes = jax.vjp(score, outputs)
     scores = jax.jvp(score, (outputs,), (jax.tree.map(_tangent, outputs),))[1]
-    (sent,) = send(*slopes(jnp.ones_like(scores)))
-    is_of_pixels = any(rule.sends_attributions for rule in rules.rules)
-    attributions = sent if is_of_pixels else images * sent
-    return Propagation(attributions, scores, scores - attributions.sum((1, 2, 3)))
+    return scores, slopes(jnp.ones_like(scores))[0]
+
+
+def _as_attributions(rules: Rules, images: Any, sent: Any) -> Any:
+    return sent if any(rule.sends_attributions for rule in rules.rules) else images * sent
 
 
 def _tangent(y: Any) -> Any:

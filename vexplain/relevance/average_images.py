@@ -19,7 +19,7 @@ from vexplain.streaming import Checkpoint, fold_epoch
 from vexplain.streaming.checkpoints import digest
 from vexplain.streaming.devices import Mesh
 from vexplain.streaming.processes import shared_out
-from vexplain.transforms import Layer, LayerTable
+from vexplain.transforms import Layer, LayerTable, Rule, Rules, epsilon_plus_flat
 from vexplain.typing import ApplyFn, Variables
 
 NUM_CROPS = 9  # shown beside the average
@@ -45,8 +45,8 @@ class FeatureView(NamedTuple):
         average: (height, width, channels) in [0, 1], the mean over the crops of all `indices` as they are
             (*paper*); NaN where no crop has a pixel.
         crops: (up to 9, height, width, channels) in [0, 1], the best ones; NaN where nothing is seen.
-        indices: (up to num_images,) of the images in the source, most exciting first; `values` are the
-            activations there.
+        indices: (up to num_images,) of the images in the source, the best first; `values` are the activations
+            there, or the relevances.
         sees_whole_image: every position does; then the crops are whole images.
         receptive_field: (height, width) in pixels that one position sees, at most the image; None where it
             is not known.
@@ -78,6 +78,9 @@ def interpret(
     *,
     num_images: int = 100,
     within_class: bool = True,
+    by: str = "activation",
+    composite: Rule | Rules = epsilon_plus_flat(),  # noqa: B008
+    on_uncovered: str = "raise",
     align: bool = True,
     mirror: bool = False,
     max_modes: int = 3,
@@ -94,6 +97,10 @@ def interpret(
         source: the images to search.
         num_images: crops that are averaged, k = 100 in the paper.
         within_class: search the images of the class that the feature is relevant for, or all.
+        by: take the images that excite the feature most, or with "relevance" those in which it counts most
+            for the class, see `top_exemplars`.
+        composite: of the relevance, see `attribution.lrp`.
+        on_uncovered: of the relevance, see `attribution.lrp`.
         align: also average the crops after they were aligned, see `align_crops`.
         mirror: a crop may also be aligned as a mirror image.
         max_modes: as many aligned averages of a feature at most.
@@ -126,7 +133,10 @@ def interpret(
     if not wanted:
         raise ValueError(f"relevance: no class has a relevant feature, {WHY_NO_FEATURE}")
     picks = [Pick(f.layer, f.channel, c if within_class else None) for c, f in wanted]
-    init, update = top_exemplars(apply, table, picks, num_images=num_images)
+    ranked = {"by": by, "composite": composite, "on_uncovered": on_uncovered}
+    init, update = top_exemplars(apply, table, picks, num_images=num_images, **ranked)
+    settings = {"pass": "exemplars", "picks": digest(picks), "k": num_images}
+    settings |= {} if by == "activation" else {"by": by, "composite": digest(composite)}
     exemplars = fold_epoch(
         update,
         init(),
@@ -134,7 +144,7 @@ def interpret(
         batch_size=batch_size,
         constants=variables,
         mesh=mesh,
-        checkpoint=checkpoint and checkpoint.of(**{"pass": "exemplars"}, picks=digest(picks), k=num_images),
+        checkpoint=checkpoint and checkpoint.of(**settings),
         description=description,
     )
 

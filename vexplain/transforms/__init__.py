@@ -1,6 +1,7 @@
 """Function transformations that looking inside a network needs: read, edit, other backward rules."""
 
 from vexplain.transforms.activations import as_layer_output as as_layer_output
+from vexplain.transforms.activations import channel_sums as channel_sums
 from vexplain.transforms.activations import channels_last as channels_last
 from vexplain.transforms.activations import edit as edit
 from vexplain.transforms.activations import read as read
@@ -21,6 +22,7 @@ from vexplain.transforms.layer_table import LayerTable as LayerTable
 from vexplain.transforms.layer_table import layers as layers
 from vexplain.transforms.linear_parts import LinearParts as LinearParts
 from vexplain.transforms.loops import fast_in_loops as fast_in_loops
+from vexplain.transforms.opening import opened as opened
 from vexplain.transforms.propagation import LRP_DEVIATION as LRP_DEVIATION
 from vexplain.transforms.propagation import LRP_HALVES as LRP_HALVES
 from vexplain.transforms.propagation import LRP_SECANT as LRP_SECANT

@@ -140,6 +140,17 @@ def as_layer_output(activation: Array, layer: Layer, *, like: Array | None = Non
     return jnp.transpose(parts, np.argsort([batch_axis, *others, *layer.channel_axes]).tolist())
 
 
+def channel_sums(activation: Array, layer: Layer) -> Array:
+    """Returns the sums over all positions, class and register tokens too, (batch, channels).
+
+    Args:
+        activation: what `read` returned for `layer`.
+        layer: its row in the layer table; a ValueError where its batch axis could not be followed.
+    """
+    turned = _turned(activation, layer)
+    return turned.reshape(len(turned), -1, layer.num_channels).sum(1)
+
+
 def _turned(activation: Array, layer: Layer) -> Array:
     """(batch, positions..., channels...)."""
     batch_axis, positional = _batch_axis(layer), _positional_axes(layer)
