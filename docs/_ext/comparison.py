@@ -13,7 +13,7 @@ _ALLOWED = "pytest.mark.parametrize"  # of a test that we link to: it is never s
 
 
 def check(comparison: Mapping[str, Any], root: Path) -> None:
-    """Raises ValueError unless each cell has an answer, and each of ours that is not "no" names tests that exist.
+    """Raises ValueError unless each cell has an answer, and each of ours but "no" names tests that exist.
 
     Args:
         comparison: the content of docs/libraries.toml.
@@ -77,7 +77,7 @@ def _tests(path: Path) -> dict[str, int]:
 
 
 def link_of(test: str, root: Path) -> str:
-    """Returns where a page of docs/ finds a test: at the address of the repository if pyproject.toml names one.
+    """Returns the address of a test: in the repository that pyproject.toml names, or relative to docs/.
 
     Args:
         test: `file::test`.

@@ -1,4 +1,4 @@
-"""The directive `comparison-of-libraries`: docs/libraries.toml as tables; the build fails for a test that is not there."""
+"""The directive `comparison-of-libraries`: docs/libraries.toml as tables; each test in it must be there."""
 
 import tomllib
 from pathlib import Path
