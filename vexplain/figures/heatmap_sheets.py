@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from matplotlib.figure import Figure
 
 from vexplain.catalog import title_of
@@ -13,7 +15,7 @@ from vexplain.figures.sheet import place, wrap, write
 from vexplain.figures.style import INK, MUTED, context, new_figure
 from vexplain.typing import AnyArray
 
-NAMES, HEADER, FOOT = 1.15, 0.78, 0.5  # inches; NAMES only where rows have names
+NAMES, HEADER, FOOT = 1.15, 0.62, 0.5  # inches; NAMES only where rows have names
 
 
 @context()
@@ -35,14 +37,14 @@ def heatmap_sheet(
         masks: (batch, height, width) in [0, 1], a true region, outlined on the image.
 
     Raises:
-        ValueError: no map; shapes or numbers of images, maps, names or masks that do not fit each other.
+        ValueError: no map; shapes or numbers of images, maps, names or masks that do not fit each other; a
+            map that is not finite.
 
     Example:
-        >>> import numpy as np
         >>> images = np.random.default_rng(0).uniform(size=(2, 6, 5, 3))
         >>> figure = heatmap_sheet(images, {"gradient": images - 0.5, "mine": images[..., 0]})
         >>> [text.get_text().strip() for text in figure.texts][:3]
-        ['image', 'Gradient', 'mine']
+        ['image', 'gradient', 'mine']
     """
     shown = checked_images(images)
     if not maps:
@@ -74,10 +76,12 @@ def heatmap_sheet(
     return figure
 
 
-def _heatmaps(name: str, found: Any, images: Any) -> Any:
+def _heatmaps(name: str, found: Any, images: np.ndarray) -> np.ndarray:
     if found.ndim not in (3, 4) or found.shape[:3] != images.shape[:3]:
         raise ValueError(
             f"maps[{name!r}] has shape {found.shape}, but there are {len(images)} images: expected heatmaps "
             f"{images.shape[:3]} or attributions {images.shape[:3]} and channels"
         )
-    return checked_maps(as_heatmaps(found, SIGNS[0]), images, name=f"maps[{name!r}]")
+    if bad := np.flatnonzero(~np.isfinite(np.asarray(found)).all(tuple(range(1, found.ndim)))).tolist():
+        raise ValueError(f"maps[{name!r}] holds NaN or infinity in images {bad}: expected finite numbers")
+    return checked_maps(as_heatmaps(jnp.asarray(found), SIGNS[0]), images, name=f"maps[{name!r}]")
