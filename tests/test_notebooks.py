@@ -13,16 +13,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SKIPPED = {"install", "display"}  # what only a notebook server has: pip, git, pictures
-SMALL = {  # in place of the cell of sizes; all render 24 images at once, by one program, and two train
+SMALL = {  # in place of the cell of sizes; what they render and train is shared where it is alike
     "first_map": "SIZE, NUM_PER_CLASS, BATCH_SIZE, NUM_EPOCHS = 16, 4, 24, 0",
     "ground_truth": """
 SIZE, NUM_PER_CLASS, BATCH_SIZE, NUM_EPOCHS = 16, 4, 24, 1
-WIDTHS, NUM_TEST, NUM_DRAWS = (4, 6, 8), 24, 1
+WIDTHS, NUM_TEST, NUM_DRAWS = (4, 6, 8), 8, 1
 METHODS = ["gradient", "input_x_gradient"]""",
     "relevant_features": """
 SIZE, NUM_PER_CLASS, BATCH_SIZE, NUM_EPOCHS = 16, 4, 24, 1
 WIDTHS, NUM_CROPS = (4, 6, 8), 3""",
-    "scale": "SIZE, NUM_PER_CLASS, BATCH_SIZE, NUM_EPOCHS = 16, 12, 24, 0",
+    "scale": "SIZE, NUM_PER_CLASS, BATCH_SIZE, NUM_EPOCHS = 16, 4, 8, 0",
     "vit": """
 SIZE, NUM_PER_CLASS, BATCH_SIZE, NUM_EPOCHS = 16, 4, 24, 0
 NETWORK = {"patch_size": 4, "depth": 1, "width": 8, "num_heads": 2}""",
