@@ -15,6 +15,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "docstrings",  # the ones from here on are in _ext
+    "libraries",
     "mathml",
     "methods",
     "rooms",

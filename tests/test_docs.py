@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,48 @@ def test_a_method_without_a_page_is_refused():
         catalog.check_pages(["grad_cam"], ["grad_cam", "lime"])
 
 
-@pytest.mark.parametrize("name", ["catalog", "docstrings"])
+def comparison_of_libraries():
+    return tomllib.loads((DOCS / "libraries.toml").read_text("utf-8"))
+
+
+def test_each_cell_of_the_comparison_of_libraries_has_tests_that_exist():
+    import comparison
+
+    content = comparison_of_libraries()
+    assert len(content["packages"]) == 8
+    assert len(content["rows"]) > 40
+    assert {"no", "yes"} <= {comparison.answer_of(row["vexplain"])[0] for row in content["rows"]}
+    comparison.check(content, DOCS.parent)
+    table = dict(comparison.as_markdown(content, lambda test: comparison.link_of(test, DOCS.parent)))
+    assert "[yes](../tests/attribution/test_perturbation.py)" in table["Perturbation and Shapley values"]
+    page = (DOCS / "libraries.md").read_text("utf-8")
+    for package in content["packages"][1:]:
+        assert f"{package['name']} {package['version']}" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"tests": ["tests/test_docs.py::test_that_was_renamed"]},
+            "there is no tests/test_docs.py::test_that",
+        ),
+        ({"tests": ["tests/figures/test_gallery.py::test_filters_search_and_sorting"]}, "there is no"),
+        ({"tests": []}, "has no test for our cell"),
+        ({"vexplain": "no"}, "has tests for a cell that says no"),
+        ({"captum": "perhaps"}, "captum says 'perhaps': expected yes, partly, no, not found"),
+    ],
+)
+def test_a_cell_of_the_comparison_without_a_test_that_runs_is_refused(change, message):
+    import comparison
+
+    content = comparison_of_libraries()
+    content["rows"][0] |= change
+    with pytest.raises(ValueError, match=message):
+        comparison.check(content, DOCS.parent)
+
+
+@pytest.mark.parametrize("name", ["catalog", "comparison", "docstrings"])
 def test_examples_of_the_extensions_run(name):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted > 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import an8flower, an8flower_report
-from tests.test_notebooks import NOTEBOOKS, program
+from tests.test_notebooks import ROOT, program
 from vexplain.catalog import title_of
 from vexplain.datasets.an8flower import class_names
 from vexplain.evaluation import CONTROLS, Score
@@ -21,7 +21,7 @@ SMOKE = dataclasses.replace(an8flower.PRESETS["smoke"][1], devices=2)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """(folder of results, metrics); the cells of the notebook run in order, in one namespace."""
-    folder, (notebook,) = tmp_path_factory.mktemp("an8flower"), NOTEBOOKS
+    folder, notebook = tmp_path_factory.mktemp("an8flower"), ROOT / "notebooks/colab.ipynb"
     namespace = {"__name__": notebook.stem}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -14,6 +14,7 @@ from vexplain.figures.gallery import Sheet as Sheet
 from vexplain.figures.gallery import SheetRow as SheetRow
 from vexplain.figures.gallery import sheet_pictures as sheet_pictures
 from vexplain.figures.gallery import sheet_rows as sheet_rows
+from vexplain.figures.heatmap_sheets import heatmap_sheet as heatmap_sheet
 from vexplain.figures.report import Picture as Picture
 from vexplain.figures.report import Report as Report
 from vexplain.figures.report import Section as Section

@@ -76,7 +76,7 @@ def explanation_sheet(
             _feature(figure, axes[column], n, k, image, explanation, relevance, lefts[column], top + tall)
         for maps, place_of_map in zip(others.values(), axes[first + 1 + count :], strict=True):
             show(place_of_map, overlay(image, maps[n]))
-    _scale(figure, lefts[first])
+    heat_scale(figure, lefts[first])
     return figure
 
 
@@ -134,8 +134,8 @@ def _feature(figure, axes, n, k, image, explanation, relevance, left, bottom) ->
     write(figure, left, bottom + 0.2, f"r = {score:.2g}", width=IMAGE, fontsize=8, color=MUTED)
 
 
-def _scale(figure: Figure, left: float) -> None:
-    """What the colors mean, at the foot of the sheet."""
+def heat_scale(figure: Figure, left: float) -> None:
+    """Writes at the foot of a sheet what the colors mean."""
     top = figure.get_size_inches()[1] - 0.33
     axes = place(figure, left + 0.42, top, 1.0, 0.1)
     gray = np.full((1, 128, 3), 0.5)
