@@ -9,9 +9,9 @@ take their place, as docs/concepts.md has it.
     python -m experiments.self_supervised accelerator     64 px, textured backgrounds, more images and epochs
 
 Asked of it and, as a control, of the same network before training: which cue its embedding tells (nearest
-prototype); which cue its clusters follow (k-means, mutual information); which cue the relevant features of the
-clusters and of each attribute respond to; and where `score=similarity(...)` sees what an image has in common
-with another view of the same object, by the IoU area against the true mask. Leaves `report.html`,
+prototype); which cue its clusters follow (k-means, mutual information); which cue the relevant features of
+the clusters and of each attribute respond to; and where `score=similarity(...)` sees what an image has in
+common with another view of the same object, by the IoU area against the true mask. Leaves `report.html`,
 `self_supervised.json` and figures in `runs/self_supervised`. Training resumes.
 
 What to expect: shape is told best, and color hardly better than before training. What was found is in
@@ -77,7 +77,13 @@ class Config:
     batch_size: int = 128
     learning_rate: float = 2e-3  # peak; cosine decay to zero
     mu: float = 5.0  # of the relevant features
-    methods: tuple[str, ...] = ("gradient", "integrated_gradients", "guided_backprop", "grad_cam", "occlusion")
+    methods: tuple[str, ...] = (
+        "gradient",
+        "integrated_gradients",
+        "guided_backprop",
+        "grad_cam",
+        "occlusion",
+    )
     seed: int = 0
     devices: int | None = None  # all, if left out
 
@@ -213,7 +219,14 @@ def questions(config: Config, apply: Any, variables: Any, images: np.ndarray) ->
 
 
 def measure(
-    config: Config, asked: Questions, variables: Any, train: Any, test: Any, changed: Any, views: Views, mesh: Any
+    config: Config,
+    asked: Questions,
+    variables: Any,
+    train: Any,
+    test: Any,
+    changed: Any,
+    views: Views,
+    mesh: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The answers of an encoder, and pictures for the report."""
     images = {"train": as_unit_floats(train.source.images), "test": as_unit_floats(test.source.images)}

@@ -29,7 +29,7 @@ class Views(NamedTuple):
 
 
 def two_views(source: CueSource, count: int) -> Views:
-    """The first images of a source, and images that have their shape, texture and color, and all else anew."""
+    """The first images of a source, and images of the same shape, texture and color, with all else anew."""
     first = source.factors(np.arange(count))
     poses = source.factors((np.arange(count) + count // 2 + 1) % len(source))
     others = poses._replace(**{cue: getattr(first, cue) for cue in CUES})

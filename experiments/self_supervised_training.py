@@ -41,7 +41,7 @@ def contrastive(
     hue: float,
     seed: int,
 ) -> tuple[Callable[..., ContrastiveState], Callable[..., ContrastiveState]]:
-    """Returns the pair (init, update) that trains an encoder and a head of two layers, which is left out later.
+    """Returns the pair (init, update) that trains an encoder, and a head of two layers that is left out later.
 
     Args:
         apply: the encoder, (variables, images) -> (batch, size).
@@ -88,7 +88,7 @@ def contrastive_report(state: ContrastiveState) -> dict[str, Any]:
 def contrastive_loss(embedded: Float[Array, "rows size"], temperature: float) -> Float[Array, ""]:
     """Returns the normalized temperature-scaled cross-entropy of two views, the second half after the first.
 
-        mean over rows i of  -log( exp(s_ij / τ) / Σ_{k≠i} exp(s_ik / τ) ),   s the cosine, j the other view
+    mean over rows i of  -log( exp(s_ij / τ) / Σ_{k≠i} exp(s_ik / τ) ),   s the cosine, j the other view
     """
     unit = embedded / jnp.maximum(jnp.linalg.norm(embedded, axis=1, keepdims=True), 1e-6)
     count = len(unit)

@@ -1,4 +1,4 @@
-"""A planted dictionary is found again; the codes of a layer are a layer, and the network stays what it was."""
+"""A planted dictionary is found again; codes are a layer, and the network stays what it was."""
 
 import functools
 
@@ -96,7 +96,7 @@ def test_of_equal_numbers_all_stay_and_nan_is_not_hidden():
 
 
 def test_dead_codes_learn_what_the_others_leave_and_others_do_not():
-    """Code 0 explains the first channel; the second is left, and of the two idle codes the dead one learns it."""
+    """Code 0 explains the first channel; of the two idle codes the dead one learns the second."""
     autoencoder = SparseAutoencoder(
         jnp.array([[1.0, 0.0, 0.0], [0.0, 0.1, 0.1]]),
         jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]),
@@ -188,7 +188,7 @@ def test_codes_are_those_of_the_activations_and_an_edit_moves_the_outputs_by_the
 def test_maps_of_the_whole_network_stay_and_those_of_codes_have_their_closed_form(coded):
     apply, variables, autoencoder, images = coded
     both = (variables, autoencoder)
-    for name in ("gradient", "grad_cam", "guided_backprop", "lrp"):
+    for name in ("gradient", "lrp"):
         first = attribute(name, network, variables, images, 1)
         np.testing.assert_allclose(attribute(name, apply, both, images, 1), first, atol=1e-7, rtol=1e-5)
     # The score is the mean over positions of a · w, so that its derivative by code k is d_k · w / positions.

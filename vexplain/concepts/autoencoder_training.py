@@ -73,13 +73,13 @@ def autoencoding(
 ]:
     """Returns the `init`, `update` and `finish` that learn an autoencoder over a stream of batches.
 
-    With x = (a - mean) / scale the activation at a position, x̂ what its codes decode to, e = x - x̂, and ê
-    what the largest codes among the dead ones decode to, half as many as the layer has channels, a step lowers
+    With x = (a - mean) / scale the activation at a position, x̂ what its codes decode to, e = x - x̂, and ê what
+    the largest codes among the dead ones decode to, half as many as the layer has channels, a step lowers
 
-        mean |e|² + 1/32 mean |e - ê|²                                              (*paper*, Section 2.4, A.2)
+        mean |e|² + 1/32 mean |e - ê|²                                                     (*paper*, Section 2.4)
 
     where e is a constant in the second term. What a gradient changes of the length of a direction is taken
-    away before the step, and after it the directions have length 1 again (*paper*, A.1).
+    away before the step, and after it the directions have length 1 again (*paper*, Appendix A).
 
     Args:
         layer: whose activations are to be explained.
@@ -112,7 +112,7 @@ def autoencoding(
         scale = jnp.sqrt(((rows - mean) ** 2).sum(-1).mean())
         directions = jax.random.normal(jax.random.key(seed), (num_codes, rows.shape[1]), rows.dtype)
         decoder = _unit(directions)
-        autoencoder = SparseAutoencoder(decoder.T, decoder, mean / scale, num_active)
+        autoencoder: Any = SparseAutoencoder(decoder.T, decoder, mean / scale, num_active)
         return AutoencoderState(
             autoencoder,
             optimizer.init(autoencoder),
@@ -131,7 +131,7 @@ def autoencoding(
             drawn = jax.random.choice(key, rows.shape[1], (num_positions,), replace=False)
             rows = jnp.take(rows, drawn, axis=1)
         rows, weights = rows / state.scale, jnp.broadcast_to(weights[:, None], rows.shape[:2])
-        before = state.autoencoder
+        before: Any = state.autoencoder
         objective = jax.value_and_grad(_objective, has_aux=True)
         (loss, (unexplained, fired)), gradient = objective(before, rows, weights, state.idle >= dead_after)
         along = (gradient.decoder * before.decoder).sum(-1, keepdims=True)

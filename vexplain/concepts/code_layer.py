@@ -22,8 +22,8 @@ def with_codes(apply: Callable[..., Any], layer: Layer | str, *, name: str = "co
         a = z D + r,        r = a - z D,
 
     of which z is the layer that is added: it has the positions and receptive fields of `layer`, can be read,
-    edited, and differentiated by. What rounding takes from the sum is added again, so that the outputs stay as
-    they are, bit for bit. Where z is edited, r is not: what the codes do not explain stays as it was.
+    edited, and differentiated by. What rounding takes from the sum is added again, so that the outputs stay
+    as they are, bit for bit. Where z is edited, r is not: what the codes do not explain stays as it was.
 
     The rest r keeps its derivative (*ours*). Then the network is the same function of the pixels as before,
     the gradient through z and that through r add up to the gradient of a, and each map of the whole network

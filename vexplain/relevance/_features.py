@@ -301,8 +301,8 @@ def check_relevance(relevance: Any, score: Score) -> None:
     if score is not logit:
         raise ValueError(
             f"score is {getattr(score, '__name__', score)!r}: relevant features explain the class, "
-            "through the weights of the regression; leave score out. What images have in common for an encoder "
-            "is a class of vexplain.relevance.with_prototypes"
+            "through the weights of the regression; leave score out. What images have in common for an "
+            "encoder is a class of vexplain.relevance.with_prototypes"
         )
 
 

@@ -69,10 +69,10 @@ def learn_relevance(
             the network if left out: all of them, or the outputs of blocks where all would be too many.
         mu: bound on the L1 norm of each class's weights, positive; larger finds more features.
         nonnegative: demand weights >= 0.
-        labels: regress on the "predicted" class, on the "true" one, or on any grouping of the images: the name
-            of an array in the batches of the source (`with_extras` adds one), (batch,) integers, or
-            (batch, groups) of 0 and 1 for images of several groups or none. The network has one score a group
-            then; `with_prototypes` makes one of any encoder.
+        labels: regress on the "predicted" class, on the "true" one, or on any grouping of the images: the
+            name of an array in the batches of the source (`with_extras` adds one), (batch,) integers, or
+            (batch, groups) of 0 and 1 for images of several groups or none. The network has one score a
+            group then; `with_prototypes` makes one of any encoder.
         class_names: of the groups; those of the source if left out.
         batch_size: images a step.
         on_empty_class: "raise" for a class that no image has (by its label, or by the prediction of the
@@ -130,7 +130,9 @@ def learn_relevance(
         layouts=MOMENTS_LAYOUT,
         description=description,
     )
-    statistics = finish(state)
+    statistics, is_matrix = finish(state), _is_matrix(source, labels)
+    if is_matrix and not np.isfinite(statistics.counts).all():
+        raise ValueError(f"source: {labels!r} holds other numbers than 0 and 1; for integers pass (batch,)")
     _check_every_class_has_images(statistics, class_names, labels, on_empty_class)
     return find_relevance(
         statistics,
@@ -138,7 +140,7 @@ def learn_relevance(
         mu=mu,
         nonnegative=nonnegative,
         class_names=class_names,
-        membership="any" if _is_matrix(source, labels) else "one",
+        membership="any" if is_matrix else "one",
         on_empty_class=on_empty_class,
         measure=measure,
         copies=copies,

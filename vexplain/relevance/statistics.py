@@ -55,8 +55,8 @@ def gram_statistics(
 
     `init() -> state` and `update(state, batch, variables) -> state` are what `streaming.fold` takes (with
     `constants=variables`); `finish(state) -> Statistics` brings the sums to the host. A batch has "images",
-    the array that `labels` names, and optionally "weights" (0 = padding). What is not finite reaches the sums,
-    where the regression refuses it.
+    the array that `labels` names, and optionally "weights" (0 = padding). What is not finite reaches the
+    sums, where the regression refuses it.
 
     A block of images with the mean m_b joins the n_a images before it, of mean m_a, by
 
@@ -117,7 +117,9 @@ def gram_statistics(
     def update(state: Moments, batch: Batch, variables: Variables) -> Moments:
         responses, logits = response_fn(variables, batch["images"])
         _check_shapes(responses, logits, num_features, num_classes)
-        indicators = _predicted(logits) if labels == "predicted" else given_indicators(batch, labels, num_classes)
+        indicators = (
+            _predicted(logits) if labels == "predicted" else given_indicators(batch, labels, num_classes)
+        )
         weights = batch.get("weights", jnp.ones(responses.shape[:1], jnp.float32)).astype(jnp.float32)
         rows = jnp.concatenate([responses.astype(jnp.float32), indicators], axis=1)
         # Padding may hold anything, NaN too, and NaN times 0 would stay.
