@@ -79,8 +79,12 @@ def measure_maps(
             maps[name, CLUSTER][has_features] = np.asarray(shown)
     for name in CONTROLS:
         key = jax.random.key(0) if "key" in METHODS[name].needs else None
-        maps[name, NONE] = np.asarray(normalize_heatmaps(attribute(name, None, None, views.images, key=key)))
-    areas = {pair: np.asarray(iou_area(iou_curve(shown, views.masks))) for pair, shown in maps.items()}
+        maps[name, NONE] = np.asarray(
+            normalize_heatmaps(METHODS[name].function(None, None, views.images, key=key))
+        )
+    areas = {
+        pair: np.asarray(iou_area(iou_curve(jnp.asarray(shown), views.masks))) for pair, shown in maps.items()
+    }
     rows = [
         {
             "method": METHODS[name].title,

@@ -41,7 +41,7 @@ def contrastive(
     hue: float,
     seed: int,
 ) -> tuple[Callable[..., ContrastiveState], Callable[..., ContrastiveState]]:
-    """Returns the pair (init, update) that trains an encoder, and a head of two layers that is left out later.
+    """Returns the pair (init, update) that trains an encoder, and a head that is left out later.
 
     Args:
         apply: the encoder, (variables, images) -> (batch, size).

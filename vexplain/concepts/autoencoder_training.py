@@ -73,10 +73,10 @@ def autoencoding(
 ]:
     """Returns the `init`, `update` and `finish` that learn an autoencoder over a stream of batches.
 
-    With x = (a - mean) / scale the activation at a position, x̂ what its codes decode to, e = x - x̂, and ê what
-    the largest codes among the dead ones decode to, half as many as the layer has channels, a step lowers
+    With x = (a - mean) / scale the activation at a position, x̂ what its codes decode to, e = x - x̂, and ê
+    what the largest of the dead codes decode to, half as many as the layer has channels, a step lowers
 
-        mean |e|² + 1/32 mean |e - ê|²                                                     (*paper*, Section 2.4)
+        mean |e|² + 1/32 mean |e - ê|²                                              (*paper*)
 
     where e is a constant in the second term. What a gradient changes of the length of a direction is taken
     away before the step, and after it the directions have length 1 again (*paper*, Appendix A).
@@ -135,8 +135,8 @@ def autoencoding(
         objective = jax.value_and_grad(_objective, has_aux=True)
         (loss, (unexplained, fired)), gradient = objective(before, rows, weights, state.idle >= dead_after)
         along = (gradient.decoder * before.decoder).sum(-1, keepdims=True)
-        gradient = _with_decoder(gradient, gradient.decoder - along * before.decoder)
-        changes, opt_state = optimizer.update(gradient, state.opt_state, before)
+        turned: Any = _with_decoder(gradient, gradient.decoder - along * before.decoder)
+        changes, opt_state = optimizer.update(turned, state.opt_state, before)
         after: Any = optax.apply_updates(before, changes)
         after = _with_decoder(after, _unit(after.decoder))
         keep, divergence = guarded(state.divergence, {"loss": loss}, step=state.step)
