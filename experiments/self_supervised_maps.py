@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.cue_conflict_measures import in_batches
-from vexplain import METHODS, attribute, iou_area, iou_curve, relevance, similarity
-from vexplain.attribution import normalize_heatmaps, positive_heatmaps
+from vexplain import relevance
+from vexplain.attribution import normalize_heatmaps, positive_heatmaps, similarity
+from vexplain.catalog import METHODS, attribute
 from vexplain.datasets.cue_objects import CUES, CueSource, render_factors
 from vexplain.datasets.sources import rounded
-from vexplain.evaluation import bootstrap_intervals
+from vexplain.evaluation import bootstrap_intervals, iou_area, iou_curve
 
 SAME, OTHER, CLUSTER, NONE = "the same object", "another object", "its cluster", "nothing"
 GROUP_METHODS = ("relevant_features", "relevant_evidence")
