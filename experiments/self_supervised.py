@@ -5,7 +5,7 @@ shape, texture and color are independent of each other, and without any of these
 views is random, so that the color cannot be learned from their likeness. It has no classes: groups of images
 take their place, as docs/concepts.md has it.
 
-    python -m experiments.self_supervised laptop          40 px, 10 minutes of a CPU
+    python -m experiments.self_supervised laptop          40 px, 4 minutes of a CPU
     python -m experiments.self_supervised accelerator     64 px, textured backgrounds, more images and epochs
 
 Asked of it and, as a control, of the same network before training: which cue its embedding tells (nearest
@@ -14,8 +14,8 @@ the clusters and of each attribute respond to; and where `score=similarity(...)`
 common with another view of the same object, by the IoU area against the true mask. Leaves `report.html`,
 `self_supervised.json` and figures in `runs/self_supervised`. Training resumes.
 
-What to expect: shape is told best, and color hardly better than before training. What was found is in
-docs/results/self_supervised.md.
+What to expect: the shape is told of three images in five, of one in five before training, and the color of
+fewer than before training. What was found is in docs/results/self_supervised.md.
 """
 
 import dataclasses
