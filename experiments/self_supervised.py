@@ -50,7 +50,10 @@ from vexplain.streaming.devices import data_mesh
 from vexplain.transforms import Layer, layers
 
 ATTRIBUTES = tuple(f"{value} ({cue})" for cue in CUES for value in NAMES[cue])
-_FREE = ("out", "devices", "num_test", "num_pairs", "num_interventions", "num_clusters", "mu", "methods")
+_FREE = (
+    *("out", "devices", "num_test", "num_pairs", "num_interventions", "num_clusters", "mu"),
+    *("methods", "group_methods"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Config:
         "grad_cam",
         "occlusion",
     )
+    group_methods: tuple[str, ...] = ("relevant_features", "relevant_evidence")
     seed: int = 0
     devices: int | None = None  # all, if left out
 
@@ -115,12 +119,13 @@ _SMOKE = Config(
     samples=1,
     num_per_class=22,
     num_test=12,
-    num_pairs=4,
-    num_interventions=12,
+    num_pairs=6,
+    num_interventions=6,
     num_clusters=3,
     epochs=1,
     batch_size=32,
     methods=("grad_cam",),
+    group_methods=("relevant_evidence",),
 )
 PRESETS = {
     "smoke": ("Seconds: does everything run?", _SMOKE),
@@ -244,7 +249,8 @@ def measure(
         asked.grouped, (variables, prototypes), train, labels="attributes", class_names=ATTRIBUTES, **options
     )
     effects = total_effects(asked.respond, (variables, centers), *changed)
-    rows, sheet = measure_maps(config.methods, asked, variables, centers, by_cluster, views)
+    methods = config.methods, config.group_methods
+    rows, sheet = measure_maps(*methods, asked, variables, centers, by_cluster, views)
     cues = {cue: test.source.extras[f"{cue}s"] for cue in CUES}
     clusters = nearest(embedded["test"], centers)
     told = {

@@ -16,7 +16,6 @@ from vexplain.datasets.sources import rounded
 from vexplain.evaluation import bootstrap_intervals, iou_area, iou_curve
 
 SAME, OTHER, CLUSTER, NONE = "the same object", "another object", "its cluster", "nothing"
-GROUP_METHODS = ("relevant_features", "relevant_evidence")
 CONTROLS = ("center_gaussian", "sobel_edges", "random_map")
 _NUM_SHOWN = 5
 
@@ -45,12 +44,19 @@ def nearest(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
 
 
 def measure_maps(
-    methods: tuple[str, ...], asked: Any, variables: Any, centers: np.ndarray, found: Any, views: Views
+    methods: tuple[str, ...],
+    group_methods: tuple[str, ...],
+    asked: Any,
+    variables: Any,
+    centers: np.ndarray,
+    found: Any,
+    views: Views,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows with the IoU area of each method and what it explained, and a sheet of maps by image.
 
     Args:
         methods: of the catalog, for the similarity to another image.
+        group_methods: of the catalog, for the cluster of the image; they take its relevant features.
         asked: the network, as an encoder and with a score for each cluster.
         variables: of the encoder.
         centers: of the clusters.
@@ -66,7 +72,7 @@ def measure_maps(
     }
     clusters = nearest(in_batches(asked.embed, variables, views.images), centers)
     has_features = np.flatnonzero(relevance.num_features(found)[clusters] > 0)
-    for name in GROUP_METHODS:
+    for name in group_methods:
         maps[name, CLUSTER] = np.zeros(views.masks.shape, np.float32)
         if len(has_features):
             shown = attribute(
@@ -83,17 +89,18 @@ def measure_maps(
         maps[name, NONE] = np.asarray(
             normalize_heatmaps(METHODS[name].function(None, None, views.images, key=key))
         )
-    areas = {
-        pair: np.asarray(iou_area(iou_curve(jnp.asarray(shown), views.masks))) for pair, shown in maps.items()
-    }
+    area = jax.jit(lambda shown, masks: iou_area(iou_curve(shown, masks)))
+    areas = {pair: np.asarray(area(jnp.asarray(shown), views.masks)) for pair, shown in maps.items()}
+    columns = jnp.stack([jnp.asarray(values) for values in areas.values()], axis=1)
+    intervals = np.asarray(jax.jit(bootstrap_intervals)(jax.random.key(0), [columns]))
     rows = [
         {
             "method": METHODS[name].title,
             "explained": what,
             "area": float(values.mean()),
-            "interval": np.asarray(bootstrap_intervals(jax.random.key(0), [values[:, None]]))[0].tolist(),
+            "interval": interval.tolist(),
         }
-        for (name, what), values in areas.items()
+        for ((name, what), values), interval in zip(areas.items(), intervals, strict=True)
     ]
     return rows, _sheet(maps, areas, methods, views)
 
@@ -116,8 +123,7 @@ def _sheet(maps: Any, areas: Any, methods: tuple[str, ...], views: Views) -> dic
             f"{title}: similarity to it": maps[best, SAME][n],
             "another object": views.others[other],
             f"{title}: similarity to that": maps[best, OTHER][n],
-            "relevant features of its cluster": maps["relevant_features", CLUSTER][n],
-            "relevant evidence of its cluster": maps["relevant_evidence", CLUSTER][n],
+            **{f"{METHODS[m].title}: its cluster": maps[m, what][n] for m, what in maps if what == CLUSTER},
             "true mask": views.masks[n],
         }
     return rows
