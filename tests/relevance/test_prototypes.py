@@ -99,7 +99,7 @@ def test_a_group_of_all_images_has_no_relevant_feature_and_is_named(source, capl
     ("change", "message"),
     [
         ({"apply": encoder, "variables": EMBEDDING}, "such as an encoder, becomes one of them by vexplain"),
-        ({"labels": "shapes"}, "needs an array .*shapes.*got .*colors.*first"),
+        ({"labels": "shapes"}, "needs .*shapes.*got .*colors.*first"),
         ({"labels": "halves"}, "'halves' holds other numbers than 0 and 1"),
         ({"class_names": ("red", "green")}, r"response_fn: expected logits of shape \(batch, 2\)"),
         ({"class_names": ("red", "red", "blue")}, "'red' more than once"),

@@ -212,7 +212,7 @@ def given_indicators(batch: Batch, labels: str, num_classes: int) -> Float[Array
     if name not in batch:
         arrays = sorted(n for n in batch if np.ndim(batch[n]) in (1, 2) and n not in ("indices", "weights"))
         raise KeyError(
-            f'batch: labels={labels!r} needs an array "{name}", got {arrays}; use one of these, or '
+            f'batch: labels="{labels}" needs "{name}", got {arrays}; use one of these, or '
             'labels="predicted"; vexplain.datasets.with_extras adds one to a source'
         )
     found = jnp.asarray(batch[name])
