@@ -31,7 +31,7 @@ _LEAST = 0.05  # total effect of a cue, for a feature to be a feature of it
 def decisions_by_cue(decide: Any, variables: Any, conflicts: Source) -> dict[str, float]:
     """The shares of images that are decided for each of their cues, and for none of them."""
     batch = gather(conflicts)
-    decided = _in_batches(decide, variables, as_unit_floats(batch["images"]))
+    decided = in_batches(decide, variables, as_unit_floats(batch["images"]))
     shares = {cue: float((decided == batch[f"{cue}s"]).mean()) for cue in CUES}
     return shares | {"none": 1 - sum(shares.values())}
 
@@ -45,8 +45,8 @@ def changed_decisions(decide: Any, variables: Any, images: np.ndarray, changed: 
         images: (n, height, width, 3).
         changed: (n, values, cues, height, width, 3), each cue with each of its five other values.
     """
-    before = _in_batches(decide, variables, images)
-    after = _in_batches(decide, variables, changed.reshape(-1, *images.shape[1:]))
+    before = in_batches(decide, variables, images)
+    after = in_batches(decide, variables, changed.reshape(-1, *images.shape[1:]))
     return (after.reshape(changed.shape[:3]) != before[:, None, None]).mean((0, 1)).tolist()
 
 
@@ -65,8 +65,8 @@ def total_effects(respond: Any, variables: Any, images: np.ndarray, changed: np.
         images: (n, height, width, 3) whose cues are independent of each other.
         changed: (n, values, cues, height, width, 3), each cue with each of its five other values.
     """
-    before = _in_batches(respond, variables, images).astype(np.float64)
-    after = _in_batches(respond, variables, changed.reshape(-1, *images.shape[1:])).astype(np.float64)
+    before = in_batches(respond, variables, images).astype(np.float64)
+    after = in_batches(respond, variables, changed.reshape(-1, *images.shape[1:])).astype(np.float64)
     variance = np.concatenate([before, after]).var(0)  # in both the cues are independent
     after = after.reshape(*changed.shape[:3], -1)
     squares = _CHANGES_OF_SIX * ((after - before[:, None, None]) ** 2).mean((0, 1))  # (cues, features)
@@ -92,7 +92,7 @@ def feature_kinds(found: relevance.Relevance, effects: np.ndarray) -> dict[str, 
     return {"weight": dict(zip(KINDS, shares, strict=True)), "classes": listed}
 
 
-def _in_batches(function: Any, variables: Any, images: np.ndarray, *, size: int = 120) -> np.ndarray:
+def in_batches(function: Any, variables: Any, images: np.ndarray, *, size: int = 120) -> np.ndarray:
     """The function of many images, in batches of one size."""
     count = len(images)
     filled = np.concatenate([images, np.repeat(images[-1:], -count % size, axis=0)])

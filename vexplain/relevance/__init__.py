@@ -63,6 +63,8 @@ from vexplain.relevance.path import jaccard_interval as jaccard_interval
 from vexplain.relevance.path import mu_path as mu_path
 from vexplain.relevance.path import select_mu as select_mu
 from vexplain.relevance.path import stability as stability
+from vexplain.relevance.prototypes import group_prototypes as group_prototypes
+from vexplain.relevance.prototypes import with_prototypes as with_prototypes
 from vexplain.relevance.recipe import Explanation as Explanation
 from vexplain.relevance.recipe import combined_maps as combined_maps
 from vexplain.relevance.recipe import explain as explain

@@ -100,6 +100,7 @@ def find_relevance(
     mu: float | int = 10.0,
     nonnegative: bool = True,
     class_names: Sequence[str] | None = None,
+    membership: Literal["one", "any"] = "one",
     on_empty_class: Literal["raise", "leave_out"] = "raise",
     measure: Measure = "energy",
     copies: Literal["all", "one"] = "all",
@@ -113,8 +114,10 @@ def find_relevance(
         mu: bound on the L1 norm of each class's weights, see `mu_lasso`.
         nonnegative: demand weights >= 0.
         class_names: one name per class; their numbers when left out.
+        membership: each image is of "one" class, so that a label that is none is an error; or of "any" number
+            of classes.
         on_empty_class: "raise" for a class without images, or "leave_out": all of its weights are 0. So are
-            those of the only class that has images, for there is nothing to tell it from. (Where there is
+            those of a class that has all images, for there is nothing to tell it from. (Where there is
             one class in all, the regression fits a constant.)
         measure: what the responses were made with.
         copies: "all" where copies of a feature (a convolution, its ReLU, its pooled map) are candidates of
@@ -136,8 +139,9 @@ def find_relevance(
     """
     check_measure(measure)
     check_choice("copies", copies, ("all", "one"))
+    check_choice("membership", membership, ("one", "any"))
     counts = statistics.counts
-    _check_statistics(statistics, layout)
+    _check_statistics(statistics, layout, membership)
     if not np.diagonal(statistics.gram).any():
         _LOG.warning("no feature is relevant: every response of every image is zero, the network is dead")
     names = tuple(map(str, range(len(counts)))) if class_names is None else tuple(class_names)
@@ -160,8 +164,9 @@ def find_relevance(
     weights = np.zeros((len(taken), int(solved.sum())))
     weights[taken] = solution.weights
     found = {"weights": weights, "gaps": solution.gaps, "penalties": solution.penalties}
-    if solved.sum() == 1 < len(solved):  # fitted to a constant, by features of any kind
-        found = {name: np.zeros_like(values) for name, values in found.items()}
+    if len(solved) > 1:  # a class of all images is a constant, fitted by features of any kind
+        is_of_all = counts[solved] > statistics.total - 0.5
+        found = {name: np.where(is_of_all, 0.0, values) for name, values in found.items()}
     return Relevance(
         **{name: _with_zeros(values, solved) for name, values in found.items()},
         mu=np.asarray(mu, np.float64),
@@ -224,14 +229,14 @@ def _class_index(relevance: Relevance, target: SupportsIndex | str) -> int:
     return index
 
 
-def _check_statistics(statistics: Statistics, layout: FeatureLayout) -> None:
+def _check_statistics(statistics: Statistics, layout: FeatureLayout, membership: str) -> None:
     if layout_size(layout) != len(statistics.gram):
         raise ValueError(
             f"layout: has {layout_size(layout)} features, but the statistics were made of "
             f"{len(statistics.gram)}; give the layout of the same layers"
         )
     outside = float(statistics.total) - statistics.counts.sum()
-    if outside > 0.5:
+    if outside > 0.5 and membership == "one":
         raise ValueError(
             f"statistics: {outside:.0f} images have a label outside 0 to "
             f"{len(statistics.counts) - 1}; check the labels and num_classes"
@@ -296,7 +301,8 @@ def check_relevance(relevance: Any, score: Score) -> None:
     if score is not logit:
         raise ValueError(
             f"score is {getattr(score, '__name__', score)!r}: relevant features explain the class, "
-            "through the weights of the regression; leave score out"
+            "through the weights of the regression; leave score out. What images have in common for an "
+            "encoder is a class of vexplain.relevance.with_prototypes"
         )
 
 
@@ -305,7 +311,8 @@ def check_score_count(relevance: Relevance, num_scores: int) -> None:
     if num_scores != len(relevance.class_names):
         raise ValueError(
             f"relevance has {len(relevance.class_names)} classes, but the network scores {num_scores}: "
-            "give the relevance that was found for this network"
+            "give the relevance that was found for this network; of an encoder that is the one of "
+            "vexplain.relevance.with_prototypes"
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from vexplain._checks import check_choice
 from vexplain._keeping import Store, identity, kept
 from vexplain.datasets import Source
+from vexplain.datasets.sources import check_class_names
 from vexplain.relevance._features import ON_EMPTY_CLASS, Relevance, find_relevance
 from vexplain.relevance._moments import MOMENTS_LAYOUT
 from vexplain.relevance._responses import Measure, check_measure
@@ -46,7 +47,8 @@ def learn_relevance(
     layers: Sequence[Layer | str] | None = None,
     mu: float | int = 10.0,
     nonnegative: bool = True,
-    labels: Literal["predicted", "true"] = "predicted",
+    labels: str = "predicted",
+    class_names: Sequence[str] | None = None,
     batch_size: int = 64,
     on_empty_class: Literal["raise", "leave_out"] = "raise",
     measure: Measure = "energy",
@@ -67,7 +69,11 @@ def learn_relevance(
             the network if left out: all of them, or the outputs of blocks where all would be too many.
         mu: bound on the L1 norm of each class's weights, positive; larger finds more features.
         nonnegative: demand weights >= 0.
-        labels: regress on the "predicted" class or on the "true" one.
+        labels: regress on the "predicted" class, on the "true" one, or on any grouping of the images: the
+            name of an array in the batches of the source (`with_extras` adds one), (batch,) integers, or
+            (batch, groups) of 0 and 1 for images of several groups or none. The network has one score a
+            group then; `with_prototypes` makes one of any encoder.
+        class_names: of the groups; those of the source if left out.
         batch_size: images a step.
         on_empty_class: "raise" for a class that no image has (by its label, or by the prediction of the
             network), or "leave_out": such a class gets no relevant feature, and a WARNING names it. Where
@@ -103,10 +109,12 @@ def learn_relevance(
     check_choice("solver", solver, ("host", "device"))
     mesh = default_mesh() if mesh is None else mesh
     _check(source, mu, on_empty_class)  # known before the pass over the images, which may take hours
+    class_names = tuple(source.class_names if class_names is None else class_names)
+    check_class_names(class_names)
     chosen = _chosen_layers(apply, variables, source, layers, batch_size, max_gram_bytes)
     layout = layout_of(chosen)
     # One pair for all weights of an architecture, so that its pass is compiled once.
-    sizes = (layout_size(layout), len(source.class_names))
+    sizes = (layout_size(layout), len(class_names))
     name = (identity(apply), tuple(chosen), sizes, labels, identity(measure), max_gram_bytes, mesh)
     respond = response_fn(apply, chosen, measure=measure)
     options = {"labels": labels, "max_gram_bytes": max_gram_bytes, "mesh": mesh}
@@ -122,19 +130,27 @@ def learn_relevance(
         layouts=MOMENTS_LAYOUT,
         description=description,
     )
-    statistics = finish(state)
-    _check_every_class_has_images(statistics, source.class_names, labels, on_empty_class)
+    statistics, is_matrix = finish(state), _is_matrix(source, labels)
+    if is_matrix and not np.isfinite(statistics.counts).all():
+        raise ValueError(f"source: {labels!r} holds other numbers than 0 and 1; for integers pass (batch,)")
+    _check_every_class_has_images(statistics, class_names, labels, on_empty_class)
     return find_relevance(
         statistics,
         layout,
         mu=mu,
         nonnegative=nonnegative,
-        class_names=source.class_names,
+        class_names=class_names,
+        membership="any" if is_matrix else "one",
         on_empty_class=on_empty_class,
         measure=measure,
         copies=copies,
         solver=solver,
     )
+
+
+def _is_matrix(source: Source, labels: str) -> bool:
+    """Zeros and ones, of images of several groups or none."""
+    return labels != "predicted" and np.ndim(source[[0]]["labels" if labels == "true" else labels]) == 2
 
 
 def _facts(chosen: Sequence[Layer], labels: str, measure: Measure) -> dict[str, Any]:
@@ -222,6 +238,9 @@ def _check_every_class_has_images(
     statistics: Statistics, class_names: Sequence[str], labels: str, on_empty_class: str
 ) -> None:
     counts = statistics.counts
+    if len(counts) > 1 and (counts > statistics.total - 0.5).any():
+        only = class_names[int(counts.argmax())]
+        _LOG.warning("no feature is relevant: by its %s label every image is of class %r", labels, only)
     absent = [repr(name) for name, count in zip(class_names, counts, strict=True) if count == 0]
     if not absent:
         return
@@ -229,11 +248,8 @@ def _check_every_class_has_images(
     empty = ", ".join(absent[:_MAX_NAMED]) + more
     if on_empty_class == "leave_out":
         _LOG.warning("left out, for no image is of this class by its %s label: %s", labels, empty)
-        if np.count_nonzero(counts) == 1:
-            only = class_names[int(counts.argmax())]
-            _LOG.warning("no feature is relevant: by its %s label every image is of class %r", labels, only)
         return
-    if labels == "true":
+    if labels != "predicted":
         raise ValueError(
             f"source: no image of class {empty}: give images of it, or leave the class out by "
             'on_empty_class="leave_out"'

@@ -10,7 +10,7 @@ accurately as a hundred. The host joins these parts in float64.
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def gram_statistics(
     num_features: int,
     num_classes: int,
     *,
-    labels: Literal["predicted", "true"] = "predicted",
+    labels: str = "predicted",
     max_gram_bytes: int = 2 * 2**30,
     block_size: int = 2048,
     precision: Precision | None = None,
@@ -55,8 +55,8 @@ def gram_statistics(
 
     `init() -> state` and `update(state, batch, variables) -> state` are what `streaming.fold` takes (with
     `constants=variables`); `finish(state) -> Statistics` brings the sums to the host. A batch has "images",
-    "labels" where labels="true", and optionally "weights" (0 = padding). What is not finite reaches the sums,
-    where the regression refuses it.
+    the array that `labels` names, and optionally "weights" (0 = padding). What is not finite reaches the
+    sums, where the regression refuses it.
 
     A block of images with the mean m_b joins the n_a images before it, of mean m_a, by
 
@@ -68,7 +68,9 @@ def gram_statistics(
         response_fn: (variables, images) -> (responses, logits), (batch, features) and (batch, classes).
         num_features: features m of a response vector.
         num_classes: classes C.
-        labels: regress on the class the network "predicted" (what explains the network), or the "true" one.
+        labels: regress on the class the network "predicted" (what explains the network), on the "true" one,
+            which is that of "labels", or on another array of the batches, by its name: (batch,) integers, or
+            (batch, classes) of 0 and 1, for images of several classes or none.
         max_gram_bytes: largest size allowed for 4 m^2 bytes. The state takes a little more than that, all
             devices together, and 4 m bytes for each image of a block; the statistics take twice that.
         block_size: images that are collected before the sums are updated, all devices together.
@@ -89,7 +91,6 @@ def gram_statistics(
         >>> finish(update(init(), batch, 1.0)).cross.tolist()
         [[3.0, 0.0], [1.0, 2.0]]
     """
-    check_choice("labels", labels, ("predicted", "true"))
     check_choice("precision", precision, (None, "float32", "float64"))
     _check_sizes(num_features, max_gram_bytes, block_size)
     num_devices = 1 if mesh is None else mesh.size
@@ -116,7 +117,9 @@ def gram_statistics(
     def update(state: Moments, batch: Batch, variables: Variables) -> Moments:
         responses, logits = response_fn(variables, batch["images"])
         _check_shapes(responses, logits, num_features, num_classes)
-        indicators = _predicted(logits) if labels == "predicted" else _true(batch, num_classes)
+        indicators = (
+            _predicted(logits) if labels == "predicted" else given_indicators(batch, labels, num_classes)
+        )
         weights = batch.get("weights", jnp.ones(responses.shape[:1], jnp.float32)).astype(jnp.float32)
         # Padding may hold anything, NaN too, and NaN times 0 would stay.
         is_padding = weights[:, None] == 0
@@ -203,10 +206,25 @@ def _predicted(logits: Logits) -> Float[Array, "batch classes"]:
     return jnp.where(is_finite, one_hot, jnp.nan)
 
 
-def _true(batch: Batch, num_classes: int) -> Float[Array, "batch classes"]:
-    if "labels" not in batch:
-        raise KeyError(f'batch: labels="true" needs "labels", got {sorted(batch)}; use labels="predicted"')
-    return jax.nn.one_hot(batch["labels"], num_classes, dtype=jnp.float32)
+def given_indicators(batch: Batch, labels: str, num_classes: int) -> Float[Array, "batch classes"]:
+    """Which classes each image is of, by an array of its batch; NaN where that is neither 0 nor 1."""
+    name = "labels" if labels == "true" else labels
+    if name not in batch:
+        arrays = sorted(n for n in batch if np.ndim(batch[n]) in (1, 2) and n not in ("indices", "weights"))
+        raise KeyError(
+            f'batch: labels="{labels}" needs "{name}", got {arrays}; use one of these, or '
+            'labels="predicted"; vexplain.datasets.with_extras adds one to a source'
+        )
+    found = jnp.asarray(batch[name])
+    if found.ndim == 1 and jnp.issubdtype(found.dtype, jnp.integer):
+        return jax.nn.one_hot(found, num_classes, dtype=jnp.float32)
+    if found.ndim != 2 or found.shape[1] != num_classes:
+        raise ValueError(
+            f'batch: "{name}" has shape {found.shape} and dtype {found.dtype}: expected integers, (batch,), '
+            f"or zeros and ones, (batch, {num_classes}); class_names has {num_classes} names"
+        )
+    is_indicator = ((found == 0) | (found == 1)).all(axis=1, keepdims=True)
+    return jnp.where(is_indicator, found.astype(jnp.float32), jnp.nan)
 
 
 def _check_sizes(num_features: int, max_gram_bytes: int, block_size: int) -> None:
@@ -225,5 +243,12 @@ def _check_shapes(responses: Array, logits: Array, num_features: int, num_classe
         ("responses", responses, num_features),
         ("logits", logits, num_classes),
     ):
-        if array.ndim != 2 or array.shape[1] != width:
-            raise ValueError(f"response_fn: expected {name} of shape (batch, {width}), got {array.shape}")
+        if getattr(array, "ndim", None) != 2 or array.shape[1] != width:
+            of_groups = (
+                "; a network that scores other things than these classes, such as an encoder, becomes one of "
+                "them by vexplain.relevance.with_prototypes"
+            )
+            raise ValueError(
+                f"response_fn: expected {name} of shape (batch, {width}), got "
+                f"{getattr(array, 'shape', type(array).__name__)}{of_groups if name == 'logits' else ''}"
+            )

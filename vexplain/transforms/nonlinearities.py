@@ -92,7 +92,7 @@ def _threshold(step: Equation) -> Span | None:
 
 
 def is_harmless(step: Equation, flows: dict[Value, Flow]) -> bool:
-    """A part of a normalization, softmax, pooling or gate, or a product with a softmax or a gate."""
+    """A part of a normalization, softmax, pooling, choice or gate, or a product with a softmax or a gate."""
     moving = [v for v in step.inputs if v.depends_on_images]
     if step.kind in ("max", "min") and _is_bound_at_infinity(step):
         return True
@@ -109,7 +109,7 @@ def is_harmless(step: Equation, flows: dict[Value, Flow]) -> bool:
         return _pools(step, flows) or (step.kind == "reduce_max" and (is_shift_of_softmax(step)))
     if step.kind in ("max", "min") and len(moving) == 2 and _takes_positions_of_one(moving, flows):
         return True
-    if step.kind == "select_n" and _is_of_finite(step):
+    if step.kind == "select_n" and (_is_of_finite(step) or _keeps_largest(step)):
         return True
     return only_divides(step) or is_inside_response_norm(step)
 
@@ -124,6 +124,20 @@ def _is_of_finite(step: Equation) -> bool:
     """`where(isfinite(x), x, 0)`."""
     test = step.inputs[0].producer
     return test is not None and test.kind == "is_finite"
+
+
+def _keeps_largest(step: Equation) -> bool:
+    """`where(bits(x) >= n, x, 0)` with a whole number n, as a TopK activation is written.
+
+    Like a maximum it hands on what it chooses, and what it chooses by has no derivative.
+    """
+    test, *cases = (step.inputs[0].producer, *step.inputs[1:])
+    kept = [v for v in cases if v.depends_on_images]
+    others = [constant_of(v) for v in cases if not v.depends_on_images]
+    if test is None or test.kind != "ge" or len(kept) != 1 or others != [0]:
+        return False
+    bits = test.inputs[0].producer
+    return bits is not None and bits.kind == "bitcast_convert_type" and bits.inputs == kept
 
 
 def _pools(step: Equation, flows: dict[Value, Flow]) -> bool:

@@ -10,7 +10,7 @@ _SMOOTH = """
 exp exp2 expm1 log log1p tanh sin cos tan asin acos atan sinh cosh asinh acosh atanh logistic erf
 erfc erf_inv lgamma digamma bessel_i0e bessel_i1e polygamma igamma igammac zeta sqrt rsqrt cbrt
 square integer_pow pow atan2 abs abs_sq max min clamp mul div select_n regularized_incomplete_beta
-population_count clz
+population_count clz bitcast_convert_type
 """
 _SAME = """
 neg add sub add_any convert_element_type reduce_precision copy copy_p stop_gradient name real imag conj
