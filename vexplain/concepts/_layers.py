@@ -17,7 +17,7 @@ from vexplain.streaming import fold_epoch
 from vexplain.streaming.devices import Mesh
 from vexplain.transforms import Layer, channels_last, edit, read
 from vexplain.transforms import layers as layers_of
-from vexplain.typing import Array, Batch, Float, Variables
+from vexplain.typing import Array, Batch, Float, Int, Variables
 
 Pooling: TypeAlias = Literal["mean", "none"]
 POOLINGS = ("mean", "none")
@@ -28,7 +28,7 @@ class Rows(NamedTuple):
 
     features: Float[Array, "images size"]
     weights: Float[Array, " images"]
-    count: Any  # rows that were filled
+    num_rows: Int[Array, ""]  # that are filled
 
 
 def concept_layer(apply: Any, variables: Variables, images: Any, layer: str | Layer | None) -> Layer:
@@ -139,12 +139,12 @@ def _filled(
 ) -> Rows:
     images = jnp.asarray(batch["images"])
     found = as_features(activations_of(apply, variables, images, layer), pooling)
-    places = state.count + jnp.arange(len(images))
+    places = state.num_rows + jnp.arange(len(images))
     weights = batch["weights"].astype(state.weights.dtype)
     return Rows(
         state.features.at[places].set(found.astype(state.features.dtype), mode="drop"),
         state.weights.at[places].set(weights, mode="drop"),
-        state.count + len(images),
+        state.num_rows + len(images),
     )
 
 
