@@ -62,7 +62,7 @@ def test_a_network_of_each_library_is_explained(library, monkeypatch):
 
 def test_the_pages_of_the_guide_run_one_after_another():
     namespace = {}
-    for page in ("get_started.md", "methods/index.md", "paper.md", "evaluation.md"):
+    for page in ("get_started.md", "methods/index.md", "paper.md", "evaluation.md", "concepts.md"):
         run((DOCS / page).read_text("utf-8"), namespace, page)
     assert namespace["explanation"].heatmaps.shape == (3, 32, 32)
     assert len(namespace["views"]) > 0

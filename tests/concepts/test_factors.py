@@ -21,8 +21,12 @@ from vexplain.concepts import (
 )
 from vexplain.datasets import ArraySource
 
-RNG = np.random.default_rng(0)
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 @pytest.fixture
@@ -40,11 +44,11 @@ def factors_of(directions, layer="relu_1"):
 # ------------------------------------------------------------------------------ the factorization
 
 
-def test_planted_factors_are_recovered_up_to_order(float64):
+def test_planted_factors_are_recovered_up_to_order(float64, rng):
     """Where each factor has rows and columns that nothing else shows in, the factorization is unique."""
-    directions = RNG.uniform(0.2, 1, size=(2, 3, 7))
+    directions = rng.uniform(0.2, 1, size=(2, 3, 7))
     directions[:, :, :3] *= np.eye(3)
-    coefficients = RNG.gamma(0.5, size=(2, 40, 3)) * np.array([5, 2, 1])
+    coefficients = rng.gamma(0.5, size=(2, 40, 3)) * np.array([5, 2, 1])
     coefficients[:, :6] *= np.repeat(np.eye(3), 2, axis=0)
     found = nonnegative_factors(coefficients @ directions, 3, tolerance=1e-6)
     lengths = np.linalg.norm(directions, axis=-1, keepdims=True)
@@ -59,8 +63,8 @@ def test_planted_factors_are_recovered_up_to_order(float64):
     assert (np.diff(sizes) <= 0).all()  # the largest first
 
 
-def test_the_error_is_not_above_that_of_scikit_learn(float64):
-    matrix = RNG.gamma(1.0, size=(30, 12))
+def test_the_error_is_not_above_that_of_scikit_learn(float64, rng):
+    matrix = rng.gamma(1.0, size=(30, 12))
     found = nonnegative_factors(matrix, 4, tolerance=1e-6, seed=1)
     errors = []
     for seed in range(4):
@@ -86,13 +90,13 @@ def test_a_matrix_of_lower_rank_leaves_factors_zero_and_finite():
         nonnegative_factors(-matrix, 1)
 
 
-def test_least_squares_are_those_of_scipy_with_the_derivative_of_the_solution(float64):
-    directions, rows = RNG.normal(size=(5, 8)), RNG.normal(size=(3, 4, 8))
+def test_least_squares_are_those_of_scipy_with_the_derivative_of_the_solution(float64, rng):
+    directions, rows = rng.normal(size=(5, 8)), rng.normal(size=(3, 4, 8))
     found = nonnegative_least_squares(rows, directions)
     expected = [scipy.optimize.nnls(directions.T, row)[0] for row in rows.reshape(-1, 8)]
     np.testing.assert_allclose(found.reshape(-1, 5), expected, **EXACT)
     assert (found == 0).any()
-    weights, direction, step = RNG.normal(size=5), RNG.normal(size=8), 1e-6
+    weights, direction, step = rng.normal(size=5), rng.normal(size=8), 1e-6
     ends = [scipy.optimize.nnls(directions.T, rows[0, 0] + s * direction)[0] for s in (step, -step)]
     gradient = jax.grad(lambda row: nonnegative_least_squares(row, directions) @ weights)(rows[0, 0])
     quotient = (ends[0] - ends[1]) @ weights / (2 * step)
@@ -156,17 +160,18 @@ def token_network(w, images):
     return jax.nn.relu(tokens).mean(1) @ w
 
 
-def halves(num_images):
+def halves(rng, num_images):
     """Two colors side by side, each darker or brighter."""
-    levels = RNG.uniform(0.5, 1, size=(num_images, 1, 2, 1))
+    levels = rng.uniform(0.5, 1, size=(num_images, 1, 2, 1))
     columns = np.repeat(levels * COLORS, 5, axis=2)
     return np.repeat(columns, 6, axis=1).astype(np.float32)  # 6 × 10 pixels
 
 
 @pytest.fixture(scope="module")
 def case():
-    w = RNG.normal(size=(4, 2)).astype(np.float32)
-    images = halves(12)
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(4, 2)).astype(np.float32)
+    images = halves(rng, 12)
     source = ArraySource(images, np.zeros(12, int), class_names=("halves",))
     options = {"num_concepts": 2, "crop_size": 3, "crops_per_image": 6, "layer": "relu_1"}
     return w, images, source, options, concept_factors(channels_last_network, w, source, **options)
@@ -211,10 +216,8 @@ def test_maps_are_where_the_colors_are(case):
     means = concept_network(channels_last_network, given)(w, images)
     np.testing.assert_allclose(means, expected.mean((1, 2)), atol=1e-5)
     signed = vx.attribute("gradient", concept_network(channels_last_network, given), w, images, targets=1)
-    on_left = np.linalg.pinv(COLORS[:1])[:, 0]  # the left color alone is on there: the other has derivative 0
-    np.testing.assert_allclose(signed[0, 0, 0], 0, atol=1e-6)
+    np.testing.assert_allclose(signed[0, 0, 0], 0, atol=1e-6)  # where the other color alone is
     np.testing.assert_allclose(signed[0, 0, 9], np.linalg.pinv(COLORS[1:])[:, 0] / 60, atol=1e-6)
-    assert on_left.any()
 
 
 @pytest.mark.parametrize("apply", [channels_last_network, channels_first_network, token_network])
@@ -237,9 +240,9 @@ def test_importance_before_a_linear_head_is_the_squared_share(case, apply):
 
 def test_what_cannot_be_factorized_is_named(case):
     w, images, source, options, found = case
-    signed = lambda w, x: jax.nn.relu(x @ (w @ w.T) - 1).mean((1, 2)) @ w  # noqa: E731
+    signed = lambda w, x: jax.nn.relu(x @ -jnp.ones((4, 4))).mean((1, 2)) @ w  # noqa: E731
     with pytest.raises(ValueError, match=r"layer 'dense_1' has negative activations, .* take a ReLU: relu_1"):
-        concept_factors(signed, -w, source, **(options | {"layer": "dense_1"}))
+        concept_factors(signed, w, source, **(options | {"layer": "dense_1"}))
     with pytest.raises(ValueError, match="layer 'relu_1' is 0 for all crops"):
         concept_factors(lambda w, x: jax.nn.relu(x - 1).mean((1, 2)) @ w, w, source, **options)
     with pytest.raises(ValueError, match="num_concepts is 9: expected at most"):

@@ -187,7 +187,7 @@ def _least_squares(rows: Array, directions: Array) -> Array:
     epsilon = jnp.finfo(rows.dtype).eps
 
     def solved(target, swept):
-        is_on = (swept > 0).astype(rows.dtype)
+        is_on = (swept > 100 * epsilon * swept.max()).astype(rows.dtype)  # less than that is rounding
         system = is_on[:, None] * gram * is_on + jnp.diag(1 - is_on + 10 * epsilon)
         return is_on * jnp.linalg.solve(system, is_on * target)
 

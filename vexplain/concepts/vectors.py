@@ -35,6 +35,7 @@ from vexplain.typing import ApplyFn, Array, Float, Variables
 
 _LOG = logging.getLogger(__name__)
 _LEVEL = 0.05  # of the test of a vector against chance
+_MOST_NAMED = 10  # concepts in a message
 _FEWEST_HELD_OUT = 3  # of each set: with 2 and 2, all right happens by chance in 1 of 16
 
 
@@ -273,17 +274,23 @@ def _check_features(features: Array, weights: Array, name: str) -> None:
 
 
 def _warn_of_chance(vectors: ConceptVectors) -> None:
-    shares = vectors.is_above_chance.mean(1)
-    for name, share, accuracy in zip(vectors.concepts, shares, vectors.accuracies, strict=True):
-        if share < 0.5:
-            _LOG.warning(
-                "concept %r in layer %r: only %.0f %% of the vectors are better than chance (held-out "
-                "accuracy %.2f): they stand for no concept",
-                name,
-                _name(vectors.layer),
-                100 * share,
-                float(accuracy.mean()),
-            )
+    is_at_chance = vectors.is_above_chance.mean(1) < 0.5
+    if is_at_chance.any():
+        accuracies = np.asarray(vectors.accuracies).mean(1)
+        pairs = [
+            p
+            for p, at in zip(zip(vectors.concepts, accuracies, strict=True), is_at_chance, strict=True)
+            if at
+        ]
+        shown = ", ".join(f"{name!r} ({accuracy:.2f})" for name, accuracy in pairs[:_MOST_NAMED])
+        more = f" and {len(pairs) - _MOST_NAMED} more" if len(pairs) > _MOST_NAMED else ""
+        _LOG.warning(
+            "in layer %r most vectors of these concepts are no better than chance (held-out accuracy), and "
+            "stand for no concept: %s%s",
+            _name(vectors.layer),
+            shown,
+            more,
+        )
 
 
 def _name(layer: str | Layer) -> str:
