@@ -9,7 +9,7 @@ other concept.
 
     python -m experiments.cue_concepts laptop      40 px; trains the networks that `cue_conflict` has not yet
 
-Leaves `cue_concepts.json` and `concepts.png` in `runs/cue_concepts`. It takes 2 minutes on 2 CPU cores, and 5
+Leaves `cue_concepts.json` and `concepts.png` in `runs/cue_concepts`. It takes 2 minutes on 2 CPU cores, and 3
 more for each network that is to be trained. What was found is in docs/results/cue_concepts.md.
 """
 
