@@ -205,6 +205,18 @@ def test_channels_first_any_batch_size_and_other_weights_cost_and_change_nothing
     assert not compiled
 
 
+def test_unreadable_images_and_several_devices_change_nothing(case):
+    w, images, _, options, found = case
+    broken = np.concatenate([images[:6], np.full((2, 6, 10, 4), 0.5, np.float32), images[6:]])
+    weights = (np.arange(14) // 2 != 3).astype(np.float32)  # 6 and 7 cannot be read
+    given = ArraySource(broken, np.zeros(14, int), class_names=("halves",), extras={"weights": weights})
+    other = concept_factors(channels_last_network, w, given, mesh=vx.data_mesh(4), **options)
+    assert other.coefficients.shape == (72, 2)
+    assert {6, 7}.isdisjoint(np.asarray(other.crops)[:, 0].tolist())
+    np.testing.assert_allclose(other.directions, found.directions, atol=0.01)
+    assert other.relative_error < 0.01
+
+
 def test_maps_are_where_the_colors_are(case):
     w, images, _, _, _ = case
     given = factors_of(COLORS.astype(np.float32))
@@ -249,8 +261,6 @@ def test_what_cannot_be_factorized_is_named(case):
         concept_factors(channels_last_network, w, source, **(options | {"num_concepts": 9}))
     with pytest.raises(ValueError, match=r"crop_size is 7: expected 1 pixel up to .* \(6, 10\)"):
         concept_factors(channels_last_network, w, source, **(options | {"crop_size": 7}))
-    with pytest.raises(ValueError, match="source is a ndarray: expected a source"):
-        concept_factors(channels_last_network, w, images, **options)
     with pytest.raises(ValueError, match="concept is 2: expected 0 to 1"):
         concept_crops(found, source, 2)
     with pytest.raises(ValueError, match="directions of 3 channels, and layer 'relu_1' has 4"):

@@ -14,7 +14,7 @@ import vexplain as vx
 from tests.transforms import networks
 from vexplain.concepts import ConceptScores, ConceptVectors, concept_sensitivity, concept_vectors, tcav
 from vexplain.concepts._classifiers import Problems, fit_classifiers
-from vexplain.concepts._layers import JoinedSource
+from vexplain.concepts._layers import JoinedSource, check_source
 from vexplain.datasets import ArraySource
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -183,6 +183,26 @@ def test_channels_first_and_any_batch_size_give_the_same_without_compiling_again
     assert not compiled
 
 
+def test_unreadable_images_and_several_devices_change_nothing(case):
+    w, anything, concepts, vectors = case
+    images = np.concatenate([concepts["used"].images, np.zeros((3, 3, 4, 4), np.float32)])
+    weights = (np.arange(15) < 12).astype(np.float32)
+    broken = ArraySource(images, np.zeros(15, int), class_names=("x",), extras={"weights": weights})
+    mesh = vx.data_mesh(4)
+    found = concept_vectors(
+        channels_last_network, w, {"used": broken}, anything, layer="relu_1", num_runs=6, mesh=mesh
+    )
+    assert found.num_held_out == (4,)
+    np.testing.assert_array_equal(found.accuracies, 1)  # black images would not be on the side of the bright
+    weights = (np.arange(150) >= 40).astype(np.float32)
+    fewer = ArraySource(
+        anything.images, anything.labels, class_names=anything.class_names, extras={"weights": weights}
+    )
+    scores = tcav(channels_last_network, w, vectors, fewer, mesh=mesh)
+    assert scores.num_images.tolist() == [55, 55]
+    np.testing.assert_array_equal(scores.scores, tcav(channels_last_network, w, vectors, anything).scores)
+
+
 def test_the_test_is_welchs_of_scipy_times_the_number_of_concepts(rng):
     scores, random_scores = rng.uniform(0.5, 0.8, size=(2, 3, 8)), rng.uniform(size=(2, 8))
     scores[1, 1], scores[1, 2], random_scores[1] = 1, 0.5, 0.5  # the same in every run
@@ -208,6 +228,8 @@ def test_what_cannot_be_asked_is_named(case, rng):
 
     with pytest.raises(ValueError, match="concepts is"):
         fit(concepts=anything)
+    with pytest.raises(ValueError, match="source is a ndarray: expected a source of images"):
+        check_source("source", np.ones((12, 3, 4, 4)))
     with pytest.raises(ValueError, match=r"concepts\['a'\] is a ndarray: expected a source"):
         fit(concepts={"a": np.ones((12, 3, 4, 4))})
     with pytest.raises(ValueError, match="random holds 20 images: expected 28 or more"):
@@ -216,8 +238,6 @@ def test_what_cannot_be_asked_is_named(case, rng):
         fit(concepts={"a": bright(rng, 0, 7)})
     with pytest.raises(ValueError, match="num_runs is 1: expected 2 or more"):
         fit(num_runs=1)
-    with pytest.raises(ValueError, match="pooling is 'max'"):
-        fit(pooling="max")
     with pytest.raises(ValueError, match="penalty is 0"):
         fit(penalty=0)
     with pytest.raises(KeyError, match="relu_9"):

@@ -35,7 +35,7 @@ class Classifiers(NamedTuple):
 
 
 def fit_classifiers(
-    features: Float[Array, "images size"], problems: Problems, *, penalty: float
+    features: Float[Array, "images size"], problems: Problems, *, penalty: float | int
 ) -> Classifiers:
     """Returns all classifiers, fitted in one compiled program.
 

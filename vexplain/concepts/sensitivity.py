@@ -206,7 +206,7 @@ def tcav(
         apply, variables, source, vectors.layer, batch_size
     )  # a name that is not there is said now
     _check_classes(apply, variables, source, score, labels)
-    every = jnp.concatenate([jnp.asarray(vectors.vectors), jnp.asarray(vectors.random_vectors)[None]])
+    every = np.concatenate([np.asarray(vectors.vectors), np.asarray(vectors.random_vectors)[None]])
     shape = len(source.class_names), *every.shape[:2]
     counts = fold_epoch(
         functools.partial(_count, apply, score, vectors.layer, vectors.pooling, labels),
@@ -265,7 +265,7 @@ def _check_classes(apply: Any, variables: Any, source: Source, score: Score, lab
         raise ValueError('labels is "predicted", and this score predicts no class: pass labels="true"')
 
 
-def _check_flat(num_flat: np.ndarray, num_images: np.ndarray, vectors: ConceptVectors) -> None:
+def _check_flat(num_flat: Any, num_images: Any, vectors: ConceptVectors) -> None:
     name = vectors.layer if isinstance(vectors.layer, str) else vectors.layer.name
     if num_images and num_flat == num_images:
         raise ValueError(
