@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 import vexplain as vx
 from tests.transforms import networks
 from vexplain.concepts import ConceptScores, ConceptVectors, concept_sensitivity, concept_vectors, tcav
-from vexplain.concepts._classifiers import Problems, fit_classifiers
+from vexplain.concepts._classifiers import Images, fit_classifiers
 from vexplain.concepts._layers import JoinedSource, check_source
 from vexplain.datasets import ArraySource
 
@@ -56,24 +56,22 @@ def source_of(images, labels=None, class_names=("x",)):
 def test_all_classifiers_are_those_of_scikit_learn(float64, rng):
     features = rng.normal(size=(40, 5)) * np.array([1, 3, 0.2, 1, 1]) * 7
     rows = np.stack([rng.permutation(40)[:24] for _ in range(3)])
-    is_positive = np.arange(24) < 12
+    is_positive = np.broadcast_to(np.arange(24) < 12, rows.shape)
     features[rows[0][:12]] += 4  # the first can be told, the others by chance
-    is_training = np.stack([np.arange(24) % 12 >= held for held in (3, 4, 4)])
+    is_held_out = np.stack([np.arange(24) % 12 < held for held in (3, 4, 4)])
     is_used = np.arange(24) != 23  # the last one is in neither part
-    given = Problems(
-        rows, np.broadcast_to(is_positive, rows.shape), is_training & is_used, ~is_training & is_used
-    )
-    found = fit_classifiers(jnp.asarray(features), given, penalty=0.05)
+    parts = ~is_held_out & is_used, is_held_out & is_used
+    sets = [Images(rows, is_positive, part.astype(float)) for part in parts]
+    found = fit_classifiers(jnp.asarray(features), *sets, penalty=0.05)
     for n in range(3):
-        images, training = features[rows[n]], given.is_training[n]
+        images, truth, training, held = features[rows[n]], is_positive[n], parts[0][n], parts[1][n]
         centered = images - images[training].mean(0)
         scaled = centered / np.sqrt((centered[training] ** 2).sum(1).mean())
         model = LogisticRegression(C=1 / (0.05 * training.sum()), solver="newton-cholesky", tol=1e-12)
-        model.fit(scaled[training], is_positive[training])
+        model.fit(scaled[training], truth[training])
         expected = model.coef_[0] / np.linalg.norm(model.coef_)
         np.testing.assert_allclose(found.normals[n], expected, rtol=1e-6, atol=1e-8)
-        held = given.is_held_out[n]
-        np.testing.assert_allclose(found.accuracies[n], model.score(scaled[held], is_positive[held]), **EXACT)
+        np.testing.assert_allclose(found.accuracies[n], model.score(scaled[held], truth[held]), **EXACT)
 
 
 # ----------------------------------------------------------------------------- the sensitivities

@@ -4,6 +4,7 @@ The weights of a classifier are a combination Σ α_i x_i of its images, so that
 many unknowns as there are images, however many features they have.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -13,18 +14,17 @@ from jaxtyping import Bool
 
 from vexplain.typing import Array, Float, Int
 
-_NUM_STEPS = 20
-_STEP_SIZES = (1.0, 0.5, 0.25, 1 / 16, 1 / 256)
+_MOST_STEPS = 30
+_STEP_SIZES = (0.0, 1.0, 0.5, 0.25, 1 / 16, 1 / 256)
 _MOST_BYTES = 2**28  # of the features that are gathered at once
 
 
-class Problems(NamedTuple):
-    """Which images each classifier tells apart, a row each. Images in neither part are left out."""
+class Images(NamedTuple):
+    """Some images of each classifier, a row each, of which it takes those with a weight of 1."""
 
     rows: Int[Array | np.ndarray, "problems images"]  # their places among the features
     is_positive: Bool[Array | np.ndarray, "problems images"]
-    is_training: Bool[Array | np.ndarray, "problems images"]
-    is_held_out: Bool[Array | np.ndarray, "problems images"]
+    weights: Float[Array | np.ndarray, "problems images"]  # 1, or 0 for what fills up
 
 
 class Classifiers(NamedTuple):
@@ -35,7 +35,7 @@ class Classifiers(NamedTuple):
 
 
 def fit_classifiers(
-    features: Float[Array, "images size"], problems: Problems, *, penalty: float | int
+    features: Float[Array, "images size"], training: Images, held_out: Images, *, penalty: float | int
 ) -> Classifiers:
     """Returns all classifiers, fitted in one compiled program.
 
@@ -48,70 +48,76 @@ def fit_classifiers(
 
     Args:
         features: of all images.
-        problems: which of them each classifier is for.
+        training: which images each classifier is fitted to.
+        held_out: which ones its accuracy is measured on.
         penalty: positive.
     """
-    bytes_each = problems.rows.shape[1] * features.shape[1] * features.dtype.itemsize
-    at_once = int(np.clip(_MOST_BYTES // bytes_each, 1, len(problems.rows)))
-    return _fit_all(features, problems, penalty, at_once=at_once)
+    num_images = training.rows.shape[1] + held_out.rows.shape[1]
+    bytes_each = num_images * features.shape[1] * features.dtype.itemsize
+    at_once = int(np.clip(_MOST_BYTES // bytes_each, 1, len(training.rows)))
+    return _fit_all(features, training, held_out, penalty, at_once=at_once)
 
 
-def _fit_all(features, problems, penalty, *, at_once):
-    def fit(problem: Problems) -> Classifiers:
-        return _fit(features[problem.rows], problem, penalty)
+@functools.partial(jax.jit, static_argnames="at_once")
+def _fit_all(features, training, held_out, penalty, *, at_once):
+    def fit(sets: tuple[Images, Images]) -> Classifiers:
+        return _fit(features, *sets, penalty)
 
-    return jax.lax.map(fit, problems, batch_size=at_once)
-
-
-_fit_all = jax.jit(_fit_all, static_argnames="at_once")
+    return jax.lax.map(fit, (training, held_out), batch_size=at_once)
 
 
-def _fit(images: Float[Array, "images size"], problem: Problems, penalty: Array) -> Classifiers:
-    counts, truth = (jnp.asarray(part, images.dtype) for part in (problem.is_training, problem.is_positive))
-    total = counts.sum()
-    centered = images - counts @ images / total
-    spread = (counts @ (centered**2).sum(1) / total) ** 0.5
-    scaled = centered / jnp.where(spread > 0, spread, 1)
-    gram = scaled @ scaled.T
-    alpha, bias = _newton(gram, truth, counts, penalty * total)
-    decided = gram @ alpha + bias
-    is_right = jnp.where(truth == 1, decided > 0, decided < 0) & problem.is_held_out
+def _fit(features: Array, training: Images, held_out: Images, penalty: Array) -> Classifiers:
+    images, weights = features[training.rows], jnp.asarray(training.weights, features.dtype)
+    total = weights.sum()
+    mean = weights @ images / total
+    spread = (weights @ ((images - mean) ** 2).sum(1) / total) ** 0.5
+    spread = jnp.where(spread > 0, spread, 1)
+    scaled = (images - mean) / spread
+    truth = jnp.asarray(training.is_positive, images.dtype)
+    alpha, bias = _newton(scaled @ scaled.T, truth, weights, penalty * total)
     normal = scaled.T @ alpha
+    decided = (features[held_out.rows] - mean) @ normal / spread + bias
+    is_right = jnp.where(held_out.is_positive, decided > 0, decided < 0)
+    tested = jnp.asarray(held_out.weights)
     length = jnp.linalg.norm(normal)
-    return Classifiers(normal / jnp.where(length > 0, length, 1), is_right.sum() / problem.is_held_out.sum())
+    return Classifiers(normal / jnp.where(length > 0, length, 1), tested @ is_right / tested.sum())
 
 
-def _newton(gram: Array, truth: Array, counts: Array, ridge: Array) -> tuple[Array, Array]:
-    """The minimum over α, b of Σ counts log(1 + exp(-t f)) + ridge / 2 · αᵀ G α, with f = G α + b.
+def _newton(gram: Array, truth: Array, weights: Array, ridge: Array) -> tuple[Array, Array]:
+    """The minimum over α, b of Σ weights log(1 + exp(-t f)) + ridge / 2 · αᵀ G α, with f = G α + b.
 
     With S the curvature of the loss at f and r its downward slope, Newton's step solves a ridge regression of
     f + r / S with weights S. It is the full one, or the best of some shorter ones, so that the loss falls.
     """
     identity = jnp.eye(len(gram), dtype=gram.dtype)
+    sizes = jnp.asarray(_STEP_SIZES, gram.dtype)[:, None]
+    tolerance = 10 * jnp.finfo(gram.dtype).eps
 
-    def loss(alpha, bias):
+    def losses(alphas, fitted, biases):
+        wrong = (1 - 2 * truth) * (fitted + biases)
+        return jax.nn.softplus(wrong) @ weights + ridge / 2 * (alphas * fitted).sum(1)
+
+    def is_open(state):
+        _, before, now, count = state
+        return (count < _MOST_STEPS) & (before - now > tolerance * before)
+
+    def step(state):
+        (alpha, bias), _, now, count = state
         fitted = gram @ alpha
-        signs = 1 - 2 * truth
-        losses = counts @ jax.nn.softplus(signs * (fitted + bias))
-        return losses + ridge / 2 * alpha @ fitted
-
-    def step(_, state):
-        alpha, bias = state
-        fitted = gram @ alpha + bias
-        share = jax.nn.sigmoid(fitted)
-        root = (counts * share * (1 - share)) ** 0.5
-        slope = counts * (truth - share)
-        target = root * fitted + jnp.where(root > 0, slope / jnp.where(root > 0, root, 1), 0)
+        share = jax.nn.sigmoid(fitted + bias)
+        root = (weights * share * (1 - share)) ** 0.5
+        slope = weights * (truth - share)
+        target = root * (fitted + bias) + jnp.where(root > 0, slope / jnp.where(root > 0, root, 1), 0)
         system = ridge * identity + root[:, None] * gram * root
         solved = jax.scipy.linalg.solve(system, jnp.stack([target, root], 1), assume_a="pos")
         new_bias = root @ solved[:, 0] / (root @ solved[:, 1])
-        new_alpha = root * (solved[:, 0] - new_bias * solved[:, 1])
-        sizes = jnp.asarray((0.0, *_STEP_SIZES), gram.dtype)
-        alphas = alpha + sizes[:, None] * (new_alpha - alpha)
-        biases = bias + sizes * (new_bias - bias)
-        losses = jax.vmap(loss)(alphas, biases)
-        best = jnp.nanargmin(losses)
-        return alphas[best], biases[best]
+        move = root * (solved[:, 0] - new_bias * solved[:, 1]) - alpha
+        alphas, biases = alpha + sizes * move, bias + sizes * (new_bias - bias)
+        found = losses(alphas, fitted + sizes * (gram @ move), biases)
+        best = jnp.nanargmin(found)
+        return (alphas[best], biases[best, 0]), now, found[best], count + 1
 
     start = jnp.zeros(len(gram), gram.dtype), jnp.zeros((), gram.dtype)
-    return jax.lax.fori_loop(0, _NUM_STEPS, step, start)
+    first = weights.sum() * jnp.log(2).astype(gram.dtype)
+    state = start, jnp.asarray(jnp.finfo(gram.dtype).max), first, 0
+    return jax.lax.while_loop(is_open, step, state)[0]

@@ -20,7 +20,7 @@ from scipy import stats
 
 from vexplain._checks import check_choice, check_positive
 from vexplain._text import aligned, html_table
-from vexplain.concepts._classifiers import Problems, fit_classifiers
+from vexplain.concepts._classifiers import Images, fit_classifiers
 from vexplain.concepts._layers import (
     POOLINGS,
     JoinedSource,
@@ -171,8 +171,8 @@ def concept_vectors(
     found = features_of_source(apply, variables, joined, layer=layer, **options)
     _check_features(found.features, found.weights, row.name)
     is_read = np.asarray(found.weights) > 0
-    problems, num_held_out = _problems(sizes, random_sets, is_read, held_out, rng)
-    fitted = fit_classifiers(found.features, problems, penalty=penalty)
+    training, testing, num_held_out = _problems(sizes, random_sets, is_read, held_out, rng)
+    fitted = fit_classifiers(found.features, training, testing, penalty=penalty)
     free = [jnp.asarray(np.asarray(leaf)) for leaf in fitted]  # of the devices that the pass ran on
     normals, accuracies = (leaf.reshape(len(sets) + 1, num_runs, *leaf.shape[1:]) for leaf in free)
     vectors = ConceptVectors(
@@ -211,13 +211,12 @@ def _problems(
     is_read: np.ndarray,
     held_out: float,
     rng: np.random.Generator,
-) -> tuple[Problems, tuple[int, ...]]:
-    """The classifiers of all concepts and runs, then those of the random sets; images to be held out."""
+) -> tuple[Images, Images, tuple[int, ...]]:
+    """Training and held-out images, of all concepts and runs, then of random sets; how many are held out."""
     starts = np.cumsum([0, *sizes])
     random_sets = random_sets + starts[-1]
-    largest = max(sizes)
     made, all_held_out = [], []
-    for n, size in enumerate([*sizes, largest]):
+    for n, size in enumerate([*sizes, max(sizes)]):
         own = (starts[n] + np.arange(size) if n < len(sizes) else first for first, _ in random_sets)
         pairs = list(zip(own, random_sets[:, 1, :size], strict=True))
         read = [[places[is_read[places]] for places in pair] for pair in pairs]
@@ -226,14 +225,20 @@ def _problems(
         all_held_out.append(num_held_out)
         _check_held_out(count, num_held_out)
         for pair in read:
-            rows, parts = np.zeros(2 * largest, int), np.zeros((2, 2 * largest), bool)
-            for start, places in zip((0, largest), pair, strict=True):
-                rows[start : start + count] = rng.permutation(places)[:count]
-                parts[0, start + num_held_out : start + count] = True
-                parts[1, start : start + num_held_out] = True
-            made.append((rows, np.arange(2 * largest) < largest, *parts))
-    problems = Problems(*(np.stack(column) for column in zip(*made, strict=True)))
-    return problems, tuple(all_held_out[:-1])
+            drawn = np.stack([rng.permutation(places)[:count] for places in pair])
+            made.append((drawn[:, num_held_out:], drawn[:, :num_held_out]))
+    training, testing = (_filled_up(sets) for sets in zip(*made, strict=True))
+    return training, testing, tuple(all_held_out[:-1])
+
+
+def _filled_up(sets: Sequence[np.ndarray]) -> Images:
+    """Sets of (2, images) places, the positive ones first, as rows of one length."""
+    most = max(places.shape[1] for places in sets)
+    rows, weights = np.zeros((len(sets), 2, most), int), np.zeros((len(sets), 2, most), np.float32)
+    for n, places in enumerate(sets):
+        rows[n, :, : places.shape[1]], weights[n, :, : places.shape[1]] = places, 1
+    is_positive = np.broadcast_to(np.arange(2)[:, None] == 0, rows.shape)
+    return Images(*(part.reshape(len(sets), -1) for part in (rows, is_positive, weights)))
 
 
 def _check(concepts: Any, random: Any, num_runs: int, penalty: float | int, held_out: float) -> None:
