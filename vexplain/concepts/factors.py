@@ -308,9 +308,9 @@ def concept_importance(
 def concept_network(apply: ApplyFn, factors: ConceptFactors) -> Callable[[Variables, Any], Array]:
     """Returns the function `(variables, images) -> (batch, concepts)`: the mean coefficient of each concept.
 
-    It is a network whose outputs are concepts. Any method of the catalog says which pixels a concept comes
-    from, as in `vx.attribute("smooth_grad", concept_network(apply, factors), variables, images, targets=3,
-    key=key)`: its derivative is that of the least-squares solution (implicit differentiation, *paper*).
+    It is a network whose outputs are concepts: passed as `apply` to a method of the catalog, with a concept
+    as `targets`, it says which pixels that concept comes from. Its derivative is that of the least-squares
+    solution (implicit differentiation, *paper*).
 
     Args:
         apply: the network.
