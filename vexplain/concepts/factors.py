@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from vexplain._checks import check_positive
 from vexplain._text import aligned, html_table
 from vexplain.attribution import Network, attribution_method
 from vexplain.attribution.cam_layers import enlarged, spatial_layer
+from vexplain.concepts._crops import as_crop_size, cropped, no_crops
 from vexplain.concepts._layers import (
     activations_of,
     as_features,
@@ -32,9 +33,7 @@ from vexplain.datasets import Source, subset
 from vexplain.streaming import fold_epoch
 from vexplain.streaming.devices import Mesh
 from vexplain.transforms import Layer, as_layer_output, edit, layers
-from vexplain.typing import ApplyFn, Array, Batch, Float, Int, Targets, Variables
-
-CROP_SHARE = 0.3  # of the sides of an image
+from vexplain.typing import ApplyFn, Array, Float, Targets, Variables
 
 
 @jax.tree_util.register_dataclass
@@ -77,13 +76,6 @@ class ConceptFactors:
         leads = np.bincount(coefficients.argmax(1), minlength=self.num_concepts) / len(coefficients)
         rows = [[str(n), f"{a:.1%}", f"{b:.1%}"] for n, (a, b) in enumerate(zip(total, leads, strict=True))]
         return ["concept", "of all coefficients", "largest in"], rows
-
-
-class _Crops(NamedTuple):
-    features: Float[Array, "crops size"]
-    crops: Int[Array, "crops 3"]
-    weights: Float[Array, " crops"]
-    num_rows: Int[Array, ""]
 
 
 def concept_factors(
@@ -152,20 +144,15 @@ def concept_factors(
         batch_size=batch_size,
     )
     check_source("source", source)
-    size = _crop_size(crop_size, np.shape(source[[0]]["images"])[1:3])
+    size = as_crop_size(crop_size, np.shape(source[[0]]["images"])[1:3])
     chosen = np.sort(np.random.default_rng(seed).permutation(len(source))[:num_images])
     at_once = math.ceil(batch_size / crops_per_image)
     row = layer_of_source(apply, variables, source, layer, at_once * crops_per_image)
     layer = layer if isinstance(layer, Layer) else row.name
     count = len(chosen) * crops_per_image
     state = fold_epoch(
-        functools.partial(_crop, apply, layer, size, crops_per_image, seed),
-        _Crops(
-            jnp.zeros((count, row.num_channels)),
-            jnp.zeros((count, 3), jnp.int32),
-            jnp.zeros(count),
-            jnp.zeros((), jnp.int32),
-        ),
+        functools.partial(cropped, apply, layer, size, crops_per_image, seed),
+        no_crops(count, row.num_channels),
         subset(source, chosen),
         batch_size=at_once,
         constants=variables,
@@ -346,48 +333,6 @@ def _coefficients(network: Network, images: Any, factors: ConceptFactors) -> Arr
             f"has {found.shape[-1]}: they are of another network"
         )
     return nonnegative_least_squares(found, factors.directions)
-
-
-def _crop(
-    apply: Any,
-    layer: str | Layer,
-    size: tuple[int, int],
-    count: int,
-    seed: int,
-    state: _Crops,
-    batch: Batch,
-    variables: Variables,
-) -> _Crops:
-    images, indices = jnp.asarray(batch["images"]), jnp.asarray(batch["indices"])
-    shape = images.shape
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
-    ends = jnp.array([shape[1] - size[0] + 1, shape[2] - size[1] + 1])
-    corners = jax.vmap(lambda key: jax.random.randint(key, (count, 2), 0, ends))(keys)
-
-    def cut(image, corner):
-        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (*size, shape[3]))
-
-    cuts = jax.vmap(jax.vmap(cut, (None, 0)))(images, corners).reshape(-1, *size, shape[3])
-    whole = jax.image.resize(cuts, (len(cuts), *shape[1:]), "linear")
-    found = as_features(activations_of(apply, variables, whole, layer), "mean")
-    crops = jnp.concatenate([jnp.repeat(indices, count)[:, None], corners.reshape(-1, 2)], 1)
-    places = state.num_rows + jnp.arange(len(whole))
-    weights = jnp.repeat(batch["weights"], count)
-    return _Crops(
-        state.features.at[places].set(found.astype(state.features.dtype), mode="drop"),
-        state.crops.at[places].set(crops.astype(state.crops.dtype), mode="drop"),
-        state.weights.at[places].set(weights.astype(state.weights.dtype), mode="drop"),
-        state.num_rows + len(whole),
-    )
-
-
-def _crop_size(given: int | tuple[int, int] | None, whole: tuple[int, ...]) -> tuple[int, int]:
-    if given is None:
-        given = round(whole[0] * CROP_SHARE) or 1, round(whole[1] * CROP_SHARE) or 1
-    height, width = (given, given) if isinstance(given, int) else given
-    if not (1 <= height <= whole[0] and 1 <= width <= whole[1]):
-        raise ValueError(f"crop_size is {given}: expected 1 pixel up to the size of the images, {whole}")
-    return height, width
 
 
 def _check_features(
