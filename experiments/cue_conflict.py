@@ -43,8 +43,9 @@ from vexplain.datasets import Source, in_memory
 from vexplain.datasets.cue_objects import CUES, SHAPES, CueSource
 from vexplain.evaluation import ShapeBias, decision_counts, rank_correlation, shape_bias
 from vexplain.streaming import fold_epoch, is_writer
-from vexplain.streaming.devices import data_mesh
+from vexplain.streaming.devices import Mesh, data_mesh
 from vexplain.transforms import Layer, layers
+from vexplain.typing import ApplyFn, Variables
 
 _INDEPENDENT = {"shape": 1 / 6, "texture": 1 / 6, "color": 1 / 6}
 _FREE = (
@@ -229,17 +230,7 @@ def measure(
     """Trains a network on a class that some cues tell, and asks which cue it uses."""
     train = in_memory(config.source("train", cues))
     options = {"batch_size": config.batch_size, "mesh": mesh}
-    variables = classifiers.train(
-        asked.apply,
-        asked.variables,
-        train,
-        epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        directory=config.out / "networks" / _file_name(f"{name} {fingerprint(config, without=_FREE)}"),
-        description=name,
-        **options,
-    )
+    variables = trained(config, name, asked.apply, asked.variables, train, mesh)
     (init, update), test = asked.confusion, config.source("test", cues, config.num_test)
     accuracy = classifiers.accuracy(fold_epoch(update, init(), test, constants=variables, **options))
     init, update = asked.decisions
@@ -263,6 +254,24 @@ def measure(
         "features": feature_kinds(found, effects),
     }
     return row, bias
+
+
+def trained(
+    config: Config, name: str, apply: ApplyFn, variables: Variables, train: Source, mesh: Mesh | None
+) -> Variables:
+    """Weights of a task; training is kept, and goes on where it stopped."""
+    return classifiers.train(
+        apply,
+        variables,
+        train,
+        epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        directory=config.out / "networks" / _file_name(f"{name} {fingerprint(config, without=_FREE)}"),
+        mesh=mesh,
+        description=name,
+    )
 
 
 def ranks_alike(rows: list[dict[str, Any]]) -> float:

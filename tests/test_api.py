@@ -11,6 +11,7 @@ import vexplain
 from vexplain import (
     attribution,
     classifiers,
+    concepts,
     datasets,
     evaluation,
     figures,
@@ -28,6 +29,7 @@ ROOMS = (
     vexplain,
     attribution,
     classifiers,
+    concepts,
     datasets,
     evaluation,
     figures,
