@@ -1,4 +1,4 @@
-"""Feature visualization: images that excite a channel, a direction of a layer, or any score, by gradient ascent.
+"""Feature visualization: images that excite a channel, a direction of a layer, or any score, by ascent.
 
 Exemplars show what a feature responds to among images that exist, with all that happens to be in them;
 an image that is made for the feature has nothing else in it. What is climbed is the mean over random views of
@@ -7,7 +7,7 @@ the image, in coordinates in which natural images are near (see `drawn_images`).
 """
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,12 +22,22 @@ from vexplain.attribution import Score, logit
 from vexplain.attribution.calling import checked_key
 from vexplain.attribution.scores import num_classes_of
 from vexplain.concepts.drawn_images import Parametrization, RandomViews
-from vexplain.transforms import Layer, channels_last, fast_in_loops, read
+from vexplain.transforms import (
+    Layer,
+    Rule,
+    Step,
+    channels_last,
+    fast_in_loops,
+    matched_layers,
+    read,
+    with_rules,
+)
 from vexplain.typing import ApplyFn, Array, Float, Images, Key, Shaped, Targets, Variables
 
 ViewFn = Callable[[Key, Array], Array]
 
 _PROGRAMS: Store = collections.OrderedDict()
+_NUM_REDIRECTED = 16  # first steps, as in Lucid
 
 
 class Visualization(NamedTuple):
@@ -54,9 +64,7 @@ def mean_channel(activations: Array, targets: Shaped[Array, " batch"]) -> Float[
     return jnp.take_along_axis(means, targets[:, None], axis=1)[:, 0]
 
 
-def mean_projection(
-    activations: Array, targets: Float[Array, "batch channels"]
-) -> Float[Array, " batch"]:
+def mean_projection(activations: Array, targets: Float[Array, "batch channels"]) -> Float[Array, " batch"]:
     """Returns the mean over all positions of the activations along one direction an image.
 
     Args:
@@ -92,7 +100,9 @@ def visualize(
 
     from noise, with the image x_n(θ) of a parametrization, a view of it that is drawn anew in each step, the
     score y, and the Gram matrices G of the channels of the layer: with λ > 0, images of one target come to
-    differ. An image does not depend on the others of the call where λ = 0.
+    differ. An image does not depend on the others of the call where λ = 0. Gray excites many a ReLU at no
+    position, and the gradient is zero there: in the first 16 steps a ReLU that is off passes what would turn
+    it on (as in Lucid).
 
     Args:
         targets: with a layer its channels, an integer or (batch,), or directions, (batch, channels), of which
@@ -112,7 +122,8 @@ def visualize(
 
     Raises:
         ValueError: the layer is of another image size or cannot be read, targets or position are out of its
-            range, score or view return another shape, or a score is not finite.
+            range, score or view return another shape, a score is not finite, or no gradient ever reached an
+            image.
 
     References:
         Olah, Mordvintsev, Schubert, Feature Visualization, Distill 2017.
@@ -135,8 +146,6 @@ def visualize(
     targets, score = _targets_and_score(apply, variables, targets, parametrization, layer, score)
     count = len(jax.tree.leaves(targets)[0])
     keys = checked_key("visualize", key, True, count)
-    if keys.ndim == 0:
-        keys = jax.vmap(lambda n: jax.random.fold_in(keys, n))(jnp.arange(count))
     same = _pairs(targets, count) if diversity else None
     numbers = jnp.asarray(learning_rate, float), jnp.asarray(diversity, float)
     parts = (score, parametrization, view)
@@ -155,11 +164,8 @@ def visualize(
 
     name = (identity(apply), layer, position, num_steps, treedef, *map(identity, statics))
     found = kept(_PROGRAMS, name, make)(arrays, variables, targets, keys, same, numbers)
-    if not isinstance(found.scores, Tracer) and not np.isfinite(found.scores).all():
-        raise ValueError(
-            f"score is not finite for {int((~np.isfinite(found.scores)).sum())} of {count} images: look for "
-            "NaN in variables, a score without a bound, or a learning_rate that is too large"
-        )
+    if not isinstance(found.scores, Tracer):
+        _check_found(found)
     return found
 
 
@@ -172,12 +178,12 @@ class _Task(NamedTuple):
     score: Any
     view: Any
 
-    def activations(self, variables: Variables, images: Array) -> Any:
+    def activations(self, variables: Variables, images: Array, *, is_redirected: bool = False) -> Any:
         """Of the layer, channels last; the outputs where there is none."""
-        if self.layer is None:
-            return self.apply(variables, images)
-        found = read(self.apply, [self.layer.name])(variables, images)[1][self.layer.name]
-        return channels_last(found, self.layer)
+        looked = self.apply if self.layer is None else read(self.apply, [self.layer.name])
+        looked = with_rules(looked, _REDIRECTED, on_unmatched="ignore") if is_redirected else looked
+        found = looked(variables, images)
+        return found if self.layer is None else channels_last(found[1][self.layer.name], self.layer)
 
     def scores(self, activations: Any, targets: Any) -> Array:
         if self.position is not None:
@@ -198,6 +204,18 @@ class _Task(NamedTuple):
         return found
 
 
+def _redirect(step: Step, layer: Layer, original: Any, inputs: Sequence[Any], cotangent: Any) -> list[Any]:
+    """The gradient, and through what is off all that would turn it on."""
+    sent: list[Any] = [None] * len(inputs)
+    gradient = jax.vjp(original, *inputs)[1](cotangent)[step.operand]
+    turns_on = (inputs[step.operand] <= 0) & (cotangent > 0)
+    sent[step.operand] = jnp.where(turns_on, cotangent, gradient)
+    return sent
+
+
+_REDIRECTED = Rule("REDIRECTED", lambda layer, table: layer.kind == "relu", _redirect)
+
+
 def _ascend(
     task: _Task,
     parametrization: Parametrization,
@@ -208,38 +226,70 @@ def _ascend(
     same: Array | None,
     numbers: tuple[Array, Array],
 ) -> Visualization:
+    """Gradient ascent, the first steps with redirected ReLUs where the network has any."""
     learning_rate, diversity = numbers
+    if keys.ndim == 0:
+        places = jnp.arange(len(jax.tree.leaves(targets)[0]))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(keys, places)
+    example = jax.ShapeDtypeStruct((len(keys), *parametrization.image_shape), jnp.float32)
+    has_relus = matched_layers(task.apply, _REDIRECTED, variables, example)[_REDIRECTED.name]
+    num_redirected = min(_NUM_REDIRECTED, num_steps) if has_relus else 0
     optimizer = optax.adam(learning_rate)
     drawn = jax.vmap(parametrization.image)
 
-    def slope(images, variables, targets, keys, same, diversity):
-        def objective(images):
-            activations = task.activations(variables, task.views(images, keys))
-            scores = task.scores(activations, targets)
-            penalty = 0.0 if same is None else diversity * _similarity(activations, same)
-            return penalty - scores.sum(), scores
+    def stepping(is_redirected):
+        def slope(images, variables, targets, keys, same, diversity):
+            def objective(images):
+                views = task.views(images, keys)
+                activations = task.activations(variables, views, is_redirected=is_redirected)
+                scores = task.scores(activations, targets)
+                penalty = 0.0 if same is None else diversity * _similarity(activations, same)
+                return scores.sum() - penalty, scores
 
-        return jax.grad(objective, has_aux=True)(images)
+            return jax.grad(objective, has_aux=True)(images)
 
-    slope = fast_in_loops(slope)
+        slope = fast_in_loops(slope)
 
-    def step(state, n):
-        params, opt_state, opacity = state
-        images, pull = jax.vjp(drawn, params)
-        of_step = jax.vmap(lambda key: jax.random.fold_in(key, n + 1))(keys)
-        gradient, scores = slope(images, variables, targets, of_step, same, diversity)
-        updates, opt_state = optimizer.update(pull(gradient)[0], opt_state)
-        opacity = opacity + jnp.abs(gradient).mean(-1)
-        return (optax.apply_updates(params, updates), opt_state, opacity), scores
+        def step(state, n):
+            params, opt_state, opacity = state
+            images, pull = jax.vjp(drawn, params)
+            of_step = jax.vmap(lambda key: jax.random.fold_in(key, n + 1))(keys)
+            gradient, scores = slope(images, variables, targets, of_step, same, diversity)
+            updates, opt_state = optimizer.update(pull(-gradient)[0], opt_state)
+            opacity = opacity + jnp.abs(gradient).mean(-1)
+            return (optax.apply_updates(params, updates), opt_state, opacity), scores
+
+        return step
 
     params = jax.vmap(lambda key: parametrization.init(jax.random.fold_in(key, 0)))(keys)
     clear = jnp.zeros((len(params), *parametrization.image_shape[:2]), params.dtype)
-    state = params, optimizer.init(params), clear
-    (params, _, opacity), history = jax.lax.scan(step, state, jnp.arange(num_steps))
+    state, history, start = (params, optimizer.init(params), clear), [], 0
+    for count, is_redirected in ((num_redirected, True), (num_steps - num_redirected, False)):
+        if count:
+            state, scores = jax.lax.scan(stepping(is_redirected), state, start + jnp.arange(count))
+            start, history = count, [*history, scores]
+    params, _, opacity = state
     images = drawn(params)
     largest = opacity.max((1, 2), keepdims=True)
     opacity = opacity / jnp.where(largest > 0, largest, 1)
-    return Visualization(images, task.scores(task.activations(variables, images), targets), history, opacity)
+    scores = task.scores(task.activations(variables, images), targets)
+    return Visualization(images, scores, jnp.concatenate(history), opacity)
+
+
+def _check_found(found: Visualization) -> None:
+    is_finite = np.isfinite(found.scores)
+    if not is_finite.all():
+        raise ValueError(
+            f"score is not finite for {int((~is_finite).sum())} of {len(is_finite)} images: look for NaN in "
+            "variables, a score without a bound, or a learning_rate that is too large"
+        )
+    is_still = np.asarray(found.opacity).max((1, 2)) == 0
+    if is_still.any():
+        raise ValueError(
+            f"no gradient reached {int(is_still.sum())} of {len(is_still)} images, first that of target "
+            f"{int(is_still.argmax())}: nothing near gray excites it; pass a parametrization with a larger "
+            "deviation, or the layer before an activation function"
+        )
 
 
 def _similarity(activations: Array, same: Array) -> Array:
