@@ -81,7 +81,7 @@ def image_statistics(source: Source, *, batch_size: int = 64) -> ImageStatistics
 
     zero = jnp.zeros(())
     sums = zero, jnp.zeros(channels), jnp.zeros((channels, channels))
-    options = {"batch_size": min(batch_size, len(source))}
+    options: dict[str, Any] = {"batch_size": min(batch_size, len(source))}
     found = fold_epoch(add_colors, sums, source, **options)
     count, total, products = (np.asarray(value, float) for value in found)
     mean = total / count

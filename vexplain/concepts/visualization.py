@@ -263,7 +263,8 @@ def _ascend(
 
     params = jax.vmap(lambda key: parametrization.init(jax.random.fold_in(key, 0)))(keys)
     clear = jnp.zeros((len(params), *parametrization.image_shape[:2]), params.dtype)
-    state, history, start = (params, optimizer.init(params), clear), [], 0
+    state: Any = params, optimizer.init(params), clear
+    history, start = [], 0
     for count, is_redirected in ((num_redirected, True), (num_steps - num_redirected, False)):
         if count:
             state, scores = jax.lax.scan(stepping(is_redirected), state, start + jnp.arange(count))
