@@ -9,6 +9,7 @@
 #   make parity                    logits and maps against torchvision, timm, Captum and pytorch-grad-cam (in .venv-parity)
 #   make zoo                       layers, maps and guided gradients of the networks of other packages (in .venv-zoo)
 #   make rivals                    the mu-lasso beside seven other solvers (in .venv-rivals and .venv-adelie)
+#   make suite                     the metrics of explanations beside those of Quantus (in .venv-quantus)
 #   make device                    all that is measured on a GPU, in 10 minutes: runs/device/device.json
 #   make references                makes again what the tests compare with, by the same libraries
 
@@ -21,7 +22,7 @@ N ?= 1000
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint docs clean parity references device zoo rivals
+.PHONY: demo test fuzz lint docs clean parity references device zoo rivals suite
 
 demo: .venv/.installed
 	$(BIN)/python -m experiments.an8flower laptop --variant $(VARIANT) --out $(OUT)
@@ -43,6 +44,9 @@ zoo: .venv-zoo/.installed
 rivals: .venv/.installed-test .venv-rivals/.installed .venv-adelie/.installed
 	$(BIN)/python -m benchmarks.rivals
 
+suite: .venv-quantus/.installed
+	.venv-quantus/bin/python -m benchmarks.suite
+
 device: .venv/.installed-device
 	$(BIN)/python -m benchmarks.device accelerator --out $(DEVICE_OUT)
 
@@ -59,13 +63,20 @@ docs: .venv/.installed-docs
 	@echo docs/_build/html/index.html
 
 clean:
-	rm -rf .venv .venv-parity .venv-zoo .venv-rivals .venv-adelie .compiled dist docs/_build
+	rm -rf .venv .venv-parity .venv-zoo .venv-rivals .venv-adelie .venv-quantus .compiled dist docs/_build
 
 .venv-parity/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m venv --clear .venv-parity
 	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) torch torchvision \
 		|| echo "no PyTorch for CPUs from $(TORCH_INDEX): taking that of PyPI, with 4 GB of CUDA"
 	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[parity]'
+	@touch $@
+
+.venv-quantus/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv --clear .venv-quantus
+	.venv-quantus/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) torch \
+		|| echo "no PyTorch for CPUs from $(TORCH_INDEX): taking that of PyPI, with 4 GB of CUDA"
+	.venv-quantus/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[suite]'
 	@touch $@
 
 # eqxvision declares PyTorch, which it needs to read weights only

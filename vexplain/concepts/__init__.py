@@ -15,6 +15,12 @@ from vexplain.concepts.dissection import activation_counts as activation_counts
 from vexplain.concepts.dissection import detectors as detectors
 from vexplain.concepts.dissection import dissect as dissect
 from vexplain.concepts.dissection import overlap_counts as overlap_counts
+from vexplain.concepts.drawn_images import ImageStatistics as ImageStatistics
+from vexplain.concepts.drawn_images import Parametrization as Parametrization
+from vexplain.concepts.drawn_images import RandomViews as RandomViews
+from vexplain.concepts.drawn_images import fixed_magnitudes as fixed_magnitudes
+from vexplain.concepts.drawn_images import fourier_images as fourier_images
+from vexplain.concepts.drawn_images import image_statistics as image_statistics
 from vexplain.concepts.factorization import Factorization as Factorization
 from vexplain.concepts.factorization import nonnegative_factors as nonnegative_factors
 from vexplain.concepts.factorization import nonnegative_least_squares as nonnegative_least_squares
@@ -33,3 +39,7 @@ from vexplain.concepts.sparse_autoencoder import decode as decode
 from vexplain.concepts.sparse_autoencoder import encode as encode
 from vexplain.concepts.vectors import ConceptVectors as ConceptVectors
 from vexplain.concepts.vectors import concept_vectors as concept_vectors
+from vexplain.concepts.visualization import Visualization as Visualization
+from vexplain.concepts.visualization import mean_channel as mean_channel
+from vexplain.concepts.visualization import mean_projection as mean_projection
+from vexplain.concepts.visualization import visualize as visualize

@@ -177,7 +177,8 @@ def monotonicity(
 
         all_s [ y(x_{s+1}) >= y(x_s) ],    x_0 = baseline, then the lowest pixels of the map first
 
-    Quantus' mean over images is the same; a coarse measure, for one small fall in many steps counts as many.
+    A coarse measure, for one small fall in many steps counts as many. Quantus 0.6.0 puts the baseline where
+    the image should come back: its value is always 1.
 
     Args:
         num_steps: into how many steps the pixels are divided; this or `pixels_per_step`.

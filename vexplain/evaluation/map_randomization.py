@@ -27,6 +27,7 @@ from vexplain.evaluation.explained_network import SIGNS, as_heatmaps
 from vexplain.evaluation.randomization import parameter_groups, randomized_variables
 from vexplain.evaluation.robustness import explained_targets
 from vexplain.evaluation.similarity import heatmap_ssim, rank_correlation
+from vexplain.transforms import fast_in_loops
 from vexplain.typing import ApplyFn, Array, Float, Heatmaps, Images, Targets, Variables
 
 Similarity = Callable[[Heatmaps, Heatmaps], Float[Array, " batch"]]
@@ -140,7 +141,7 @@ def parameter_randomization(
                 copies = images + noise_level * noise
             return method(apply, variables, copies, targets, score=score, key=keys)
 
-        return as_heatmaps(jax.lax.map(of_copy, jnp.arange(num_samples)).mean(0), sign)
+        return as_heatmaps(jax.lax.map(fast_in_loops(of_copy), jnp.arange(num_samples)).mean(0), sign)
 
     order = parameter_groups(variables) if groups is None else tuple(groups)
     stages = [order] if groups is None else [order[: n + 1] for n in range(len(order))]

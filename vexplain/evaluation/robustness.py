@@ -25,6 +25,7 @@ from vexplain.attribution.scores import predicted_targets
 from vexplain.catalog import MethodFn
 from vexplain.evaluation._compiling import compiled_metric
 from vexplain.evaluation._regions import Keys, image_keys
+from vexplain.transforms import fast_in_loops
 from vexplain.typing import ApplyFn, Array, Float, Images, Targets, Variables
 
 LEAST = 1e-6  # what a value of zero counts as where it divides
@@ -194,7 +195,7 @@ def continuity(
         size = norm(moved - images)
         return jnp.where(size > 0, change.reshape(len(own), -1).sum(1) / jnp.where(size > 0, size, 1), 0)
 
-    return jax.lax.map(ratio, jnp.arange(1, max_shift + 1)).max(0)
+    return jax.lax.map(fast_in_loops(ratio), jnp.arange(1, max_shift + 1)).max(0)
 
 
 class Point(NamedTuple):
@@ -243,7 +244,7 @@ def near_points(
         maps = method(apply, variables, moved, targets, score=score, key=keys)
         return measure(Point(own, images, maps, moved))
 
-    return jax.lax.map(at, jnp.arange(num_samples))
+    return jax.lax.map(fast_in_loops(at), jnp.arange(num_samples))
 
 
 def _change(is_relative: bool) -> Callable[[Point], Array]:

@@ -7,6 +7,7 @@ keeps or saves them (`save_figure`).
 from vexplain.figures.class_sheets import class_sheet as class_sheet
 from vexplain.figures.cue_decisions import shape_bias_figure as shape_bias_figure
 from vexplain.figures.curves import iou_curves as iou_curves
+from vexplain.figures.evaluations import evaluation_figure as evaluation_figure
 from vexplain.figures.explanation_sheets import explanation_sheet as explanation_sheet
 from vexplain.figures.gallery import Card as Card
 from vexplain.figures.gallery import Gallery as Gallery
