@@ -57,7 +57,7 @@ class Case(NamedTuple):
     maps: np.ndarray  # (batch, height, width)
 
     @property
-    def ours(self) -> tuple[Any, ...]:
+    def ours(self) -> tuple[Any, Any, Any, Any]:
         return self.apply, self.variables, self.images, self.targets
 
     def theirs(self, metric: Any, **options: Any) -> np.ndarray:
