@@ -10,7 +10,7 @@ view.
 """
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ IMAGENET_COLORS = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.0
 _GRAY = 0.5
 
 
+@runtime_checkable
 class Parametrization(Protocol):
     """An image as a function of parameters, `image(init(key))`."""
 
