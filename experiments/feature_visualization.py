@@ -20,13 +20,14 @@ import jax
 import numpy as np
 import tyro
 
-from vexplain import ArraySource, concepts, learn_relevance
+from vexplain import concepts
 from vexplain._text import aligned
 from vexplain.classifiers import build_small, train
+from vexplain.datasets import ArraySource
 from vexplain.datasets.cue_objects import CueSource
 from vexplain.figures import save_figure, style
 from vexplain.figures.sheet import place, write
-from vexplain.relevance import features
+from vexplain.relevance import features, learn_relevance
 from vexplain.transforms import Layer, channels_last, layers, read
 
 SIDE, GAP, LEFT = 1.1, 0.08, 1.25  # inches

@@ -10,7 +10,7 @@ the image that channel found what it contributes: R(x | channel k). Every step o
 relevance, so that the maps of all channels of a layer add up to what passes through this layer; where nothing
 passes around it, in a shortcut, that is the map of `lrp`.
 
-In both functions:
+In all functions:
     layer: its name, or its row in the layer table. A convolution with a normalization of constant statistics
         after it is taken after the normalization, as the rules fold it.
     composite: which rule is for which linear layer, see `attribution.lrp`; the paper's is the one left out.

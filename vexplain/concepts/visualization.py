@@ -32,7 +32,7 @@ from vexplain.transforms import (
     read,
     with_rules,
 )
-from vexplain.typing import ApplyFn, Array, Float, Images, Key, Shaped, Targets, Variables
+from vexplain.typing import AnyArray, ApplyFn, Array, Float, Images, Key, Shaped, Targets, Variables
 
 ViewFn = Callable[[Key, Array], Array]
 
@@ -49,7 +49,7 @@ class Visualization(NamedTuple):
     opacity: Float[Array, "batch height width"]  # [0, 1], the size of the gradients over all steps
 
 
-def mean_channel(activations: Array, targets: Shaped[Array, " batch"]) -> Float[Array, " batch"]:
+def mean_channel(activations: AnyArray, targets: Shaped[Array, " batch"]) -> Float[Array, " batch"]:
     """Returns the mean over all positions of one channel an image.
 
     Args:
@@ -64,7 +64,7 @@ def mean_channel(activations: Array, targets: Shaped[Array, " batch"]) -> Float[
     return jnp.take_along_axis(means, targets[:, None], axis=1)[:, 0]
 
 
-def mean_projection(activations: Array, targets: Float[Array, "batch channels"]) -> Float[Array, " batch"]:
+def mean_projection(activations: AnyArray, targets: Float[Array, "batch channels"]) -> Float[Array, " batch"]:
     """Returns the mean over all positions of the activations along one direction an image.
 
     Args:
@@ -85,7 +85,7 @@ def visualize(
     targets: Targets,
     parametrization: Parametrization,
     *,
-    key: Key,
+    key: Any,
     layer: Layer | None = None,
     position: tuple[int, int] | None = None,
     score: Score | None = None,
