@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import vexplain
-from tests.test_docs import run, sections
 from vexplain.attribution import similarity
 from vexplain.concepts import fourier_images, mean_channel, visualize
 from vexplain.transforms import layers
@@ -153,15 +151,6 @@ def test_what_cannot_be_visualized_is_refused(network, options, message):
     given = {"targets": 0, "parametrization": DRAWN, "layer": table["relu_1"], "key": KEY, "num_steps": 1}
     with pytest.raises(ValueError, match=message):
         visualize(small, variables, **(given | options))
-
-
-def test_the_example_of_the_guide_runs(network):
-    """Beside a network of the test, for that of the guide is trained."""
-    variables, _ = network
-    two = lambda v, x: jax.nn.relu(jax.nn.relu(small(v, x)) @ v[2].T)  # noqa: E731
-    namespace = {"vx": vexplain, "apply": two, "variables": variables, "images": np.zeros((2, *SHAPE))}
-    run(sections("concepts.md")["Feature visualization"], namespace, "concepts.md")
-    assert namespace["drawn"].images.shape == (3, *SHAPE)
 
 
 def test_a_mean_over_positions_is_a_mean():

@@ -189,10 +189,12 @@ def test_an_own_difficulty_is_given_in_place_of_a_name():
         return distractors(key, surface, asked)._replace(contrast=jnp.float32(0.1))
 
     faint = dataclasses.replace(DIFFICULTIES["distractors"], name="faint", draw=draw)
-    source, named = (
-        RenderedSource(num_per_class=1, size=SIZE, samples=1, difficulty=d) for d in (faint, "distractors")
-    )
-    found, expected = source[np.arange(6)], named[np.arange(6)]
-    np.testing.assert_array_equal(found["masks"], expected["masks"])
-    shade = np.median(expected["images"], (1, 2), keepdims=True)  # of the background
-    np.testing.assert_allclose(found["images"], shade + 0.1 * (expected["images"] - shade), atol=1.1 / 255)
+    factors, expected, *_ = rendered("distractors")
+    keys = jax.random.split(jax.random.key(3), BATCH)
+    drawn = each(draw_view, variant=VARIANT, difficulty=faint)(keys, CLASSES)
+    np.testing.assert_array_equal(drawn.scenery.objects.centers, factors.scenery.objects.centers)
+    found = render_fn(faint)(drawn, CLASSES)
+    np.testing.assert_array_equal(found.parts, expected.parts)
+    shade = factors.shade[:, None, None, None]  # of the background
+    np.testing.assert_allclose(found.image, shade + 0.1 * (expected.image - shade), atol=1e-5)
+    assert RenderedSource(num_per_class=1, difficulty=faint).class_names[0] == "red petals"
