@@ -213,6 +213,8 @@ def test_layers_may_be_given_by_name(network, source, chosen, learned):
         learn_relevance(*network, source, layers=["relu_9"])
     with pytest.raises(ValueError, match="layers is empty: name the layers"):
         learn_relevance(*network, source, layers=[])
+    with pytest.raises(ValueError, match="layers has 'relu_1' twice: name each layer once"):
+        learn_relevance(*network, source, layers=["relu_1", "conv_1", "relu_1"])
     with pytest.raises(ValueError, match=r"layers is the text 'relu_1': pass a list, \['relu_1'\]"):
         learn_relevance(*network, source, layers="relu_1")
 

@@ -176,13 +176,16 @@ def _chosen_layers(
     if layers is not None and len(given) == len(layers):
         chosen, table = given, None
     else:
-        (image,) = source[[0]][
-            "images"
-        ]  # a batch as the pass takes it: its size may be a part of the network
+        (image,) = source[[0]]["images"]
+        # A batch as the pass takes it: its size may be a part of the network.
         batch = jax.ShapeDtypeStruct((batch_size, *image.shape), image.dtype)
         table = layers_of(apply, variables, batch)
         named = default_layers(table, max_gram_bytes=max_gram_bytes) if layers is None else layers
         chosen = [layer if isinstance(layer, Layer) else table[layer] for layer in named]
+    if twice := [
+        name for name, count in collections.Counter(layer.name for layer in chosen).items() if count > 1
+    ]:
+        raise ValueError(f"layers has {twice[0]!r} twice: name each layer once")
     _check_size(chosen, is_default=layers is None, max_gram_bytes=max_gram_bytes)
     _log_size(chosen, table if layers is None else None)
     return chosen
