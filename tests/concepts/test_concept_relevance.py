@@ -22,12 +22,6 @@ LRP_0 = t.lrp_epsilon(0.0)
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
 
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
 def run(fn, *args):
     """The values of a computation that is compiled as a whole."""
     return jax.tree.map(np.asarray, jax.jit(fn)(*args))

@@ -24,17 +24,6 @@ from vexplain.datasets import ArraySource
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
 def factors_of(directions, layer="relu_1"):
     """Concepts that no one found."""
     nothing = np.zeros((1, len(directions)), np.float32)

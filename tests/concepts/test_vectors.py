@@ -20,17 +20,6 @@ from vexplain.datasets import ArraySource
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
 def vectors_of(vectors, layer, pooling="mean"):
     """Vectors (concepts, runs, size) that no one fitted; all of their held-out images are right."""
     return ConceptVectors(
