@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vexplain._checks import check_image_form, check_images, check_positive
+from vexplain._checks import check_images, check_positive
 from vexplain.datasets.sources import ArraySource, Source, as_eight_bits
 from vexplain.typing import Batch
 
@@ -135,7 +135,6 @@ def _asked(source: Source, places: np.ndarray) -> Batch:
     batch = {"indices": places.astype(np.int32), **source[places]}
     if not isinstance(source, ArraySource):  # whose images were checked when it was made
         images = np.asarray(batch["images"])
-        check_image_form(images)
         counts = np.asarray(batch.get("weights", np.ones(len(images)))) > 0
         check_images(images if counts.all() else images[counts])
     return batch

@@ -159,7 +159,7 @@ def evaluate(
             state.num_rows + len(images),
             state.num_not_finite + (counts & ~is_finite).sum(1),
             state.num_bad_targets + (counts & bad_targets).sum(),
-            state.num_bad_masks + (counts & _no_coverage(batch.get("masks"))).sum(),
+            state.num_bad_masks + (counts & _is_no_mask(batch.get("masks"))).sum(),
             state.num_empty_masks + (counts & is_empty).sum(),
         )
 
@@ -261,7 +261,7 @@ def _out_of_range(targets: Any, outputs: Any) -> Array:
     return (targets < 0) | (targets >= outputs.shape[1])
 
 
-def _no_coverage(masks: Any) -> Array:
+def _is_no_mask(masks: Any) -> Array:
     """Which masks hold something else than numbers in [0, 1]."""
     return jnp.zeros((), bool) if masks is None else ~((masks >= 0) & (masks <= 1)).all((1, 2))
 
